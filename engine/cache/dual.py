@@ -1,0 +1,15 @@
+"""Fast-dLLM's dual cache (arXiv 2505.22618): K and V of prompt, finished blocks and masked suffix
+are kept while a block is denoised, and all are renewed when the next block is entered."""
+
+from dataclasses import dataclass
+
+from engine.cache.base import Span, SpanKind
+from engine.request import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class DualCache:
+    def next_span(self, sequence: Sequence) -> Span:
+        if sequence.num_iterations_in_block == 0:
+            return Span(0, sequence.canvas_len, SpanKind.REFRESH)
+        return Span(sequence.block_start, sequence.block_end, SpanKind.BLOCK)

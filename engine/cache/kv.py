@@ -1,0 +1,38 @@
+"""The tensors behind the pages.
+
+Shape letters: N pages, P positions of a page, S = N * P slots, Q query tokens, K key/value heads,
+E head size.
+"""
+
+import torch
+from torch import Tensor
+
+from engine.model.config import ModelConfig
+
+
+class KVPages:
+    """K and V of every layer, addressed by slot (page * page_size + offset) or by page."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_pages: int,
+        page_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (2, config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
+        self._pages = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def num_bytes(self) -> int:
+        return self._pages.nbytes
+
+    def write(self, layer: int, slots_Q: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> None:
+        """Store K and V of the query tokens at their slots, int64 [Q]."""
+        for pages_NPKE, new_QKE in zip(self._pages[:, layer], (k_QKE, v_QKE), strict=True):
+            pages_NPKE.flatten(0, 1).index_copy_(0, slots_Q, new_QKE)
+
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """(K, V) of a layer, each [N, P, K, E]."""
+        return self._pages[0, layer], self._pages[1, layer]

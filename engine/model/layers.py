@@ -1,0 +1,74 @@
+"""The layers that every family shares.
+
+Shape letters: Q query tokens of a batch, D hidden size, H query heads, K key/value heads, E head
+size, R rotary pairs (half the head size).
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.model.config import ModelConfig
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_QHE, k_QKE, v_QKE) -> o_QHE. Who sees whom, and where K and V are kept, is its own."""
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, with the statistics in float32 (arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return wide.to(x.dtype) * self.weight
+
+
+def rotary_table(positions_Q: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, float32, each [Q, R] (arXiv 2104.09864)."""
+    exponents_R = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_Q.device)
+    angles_QR = positions_Q.float()[:, None] * theta ** (-exponents_R / head_dim)
+    return angles_QR.cos(), angles_QR.sin()
+
+
+def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
+    """Turn the pairs (i, i + E/2) of every head by their angle; computed in float32."""
+    low, high = x_QHE.float().chunk(2, dim=-1)
+    cos, sin = cos_QR[:, None], sin_QR[:, None]
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x_QHE.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.num_heads = config.num_heads
+        self.splits = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        self.qkv = nn.Linear(config.hidden_size, sum(self.splits) * config.head_dim, bias=False)
+        self.out = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
+        heads = self.qkv(x_QD).view(x_QD.shape[0], -1, self.head_dim)
+        q_QHE, k_QKE, v_QKE = heads.split(self.splits, dim=1)
+        q_QHE, k_QKE = rotate(q_QHE, cos_QR, sin_QR), rotate(k_QKE, cos_QR, sin_QR)
+        return self.out(attend(self.layer, q_QHE, k_QKE, v_QKE).flatten(1))
+
+
+class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202); gate and up are one matrix, gate first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.mlp_size, bias=False)
+        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=False)
+
+    def forward(self, x_QD: Tensor) -> Tensor:
+        gate, up = self.gate_up(x_QD).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)

@@ -1,0 +1,81 @@
+"""From the name of a checkpoint, a folder or a hub id, to a Transformer ready to run."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from engine.model import llada
+from engine.model.config import ModelConfig
+from engine.model.transformer import Transformer
+from engine.model.weights import load_weights
+
+FAMILIES: dict[str, ModuleType] = {"llada": llada}
+"""`model_type` of config.json -> the family's module: read_config and weight_map."""
+
+NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint: `path` itself if a folder, else the hub's snapshot.
+
+    Raises:
+        ValueError: neither a folder nor a checkpoint that the hub or its local cache has.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model.path={path} (revision {revision or 'main'}) is no folder, and the hub did not "
+            f"give it: {reason}\nCheck the spelling; offline, download it first on a machine that "
+            "has a network and name the folder."
+        ) from error
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ModelConfig of a checkpoint folder.
+
+    Raises:
+        ValueError: no config.json, an unknown model_type, or a config that the family refuses.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"model.path={folder} holds no config.json: name the folder of a checkpoint"
+        )
+    raw = json.loads(file.read_text())
+    family = FAMILIES.get(raw.get("model_type"))
+    if family is None:
+        raise ValueError(
+            f"{file}: model_type={raw.get('model_type')!r} is none of {sorted(FAMILIES)}: "
+            "this checkpoint's family is not supported"
+        )
+    try:
+        config: ModelConfig = family.read_config(raw)
+    except KeyError as error:
+        raise ValueError(
+            f"{file}: {error.args[0]} is missing: not a complete checkpoint"
+        ) from error
+    return config
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Transformer:
+    """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference.
+
+    Raises:
+        ValueError: as read_config and load_weights say.
+    """
+    config = read_config(folder)
+    with torch.device("meta"):
+        model = Transformer(config)
+    model = model.to(dtype).to_empty(device=device)
+    load_weights(model, FAMILIES[config.family].weight_map(config), folder)
+    return model.eval().requires_grad_(False)

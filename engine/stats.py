@@ -1,0 +1,24 @@
+"""What the engine counts: totals since it was made; take differences for rates."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineStats:
+    num_iterations: int = 0
+    """Batched forwards."""
+    num_forwards: dict[str, int] = field(default_factory=dict)
+    """Forwards of single sequences, by kind of span: `refresh`, `block`."""
+    num_query_tokens: dict[str, int] = field(default_factory=dict)
+    """Query tokens by kind of span."""
+    num_prompt_tokens: int = 0
+    """Prompt tokens of finished sequences."""
+    num_generated_tokens: int = 0
+    """Tokens before EOS of finished sequences."""
+    num_finished: int = 0
+    peak_sequences: int = 0
+    peak_pages: int = 0
+    iteration_s: float = 0.0
+    """Wall seconds inside run_iteration."""
+    forward_s: float = 0.0
+    """Of these, wall seconds in the model's forward."""
