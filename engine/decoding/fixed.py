@@ -27,7 +27,7 @@ class Fixed:
             )
 
     def decide(self, masked: MaskedPositions) -> Decision:
-        token_M, confidence_M = propose(masked)
+        proposals = propose(masked)
         num_masked_B = masked.num_masked_at_block_start_B
         if self.iterations_per_block is None:
             quota_B = (num_masked_B > 0).long()
@@ -35,5 +35,5 @@ class Fixed:
             quota_B = num_masked_B // self.iterations_per_block
             extra_B = num_masked_B % self.iterations_per_block
             quota_B = quota_B + (masked.num_iterations_in_block_B < extra_B).long()
-        commit_M = rank_in_sequence(confidence_M, masked) < quota_B[masked.sequence_M]
-        return Decision(token_M, confidence_M, commit_M)
+        commit_M = rank_in_sequence(proposals.log_odds_M, masked) < quota_B[masked.sequence_M]
+        return Decision(proposals.token_M, proposals.confidence_M, commit_M)

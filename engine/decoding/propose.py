@@ -5,23 +5,37 @@ Sampling draws from softmax(logits / temperature) by the Gumbel maximum. Its noi
 cannot depend on the batch, the worker or a restart. Shape letters as in engine/decoding/base.py.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from engine.decoding.base import MaskedPositions
 
 
-def propose(masked: MaskedPositions) -> tuple[Tensor, Tensor]:
-    """(token int64 [M], confidence float32 [M]): the confidence is softmax(logits) at the token."""
+class Proposals(NamedTuple):
+    token_M: Tensor
+    """int64."""
+    log_odds_M: Tensor
+    """float32, log(c / (1 - c)) of the confidence c. Rank by this: it orders positions as c does,
+    but where a sure model's c rounds to 1 for many positions at once, and rounding would choose
+    among them, the log odds still differ."""
+    confidence_M: Tensor
+    """float32, softmax(logits) at the token, at temperature 1 also for a draw."""
+
+
+def propose(masked: MaskedPositions) -> Proposals:
     scores_MV = masked.logits_MV
     if masked.any_sampled:
         temperature_M1 = masked.temperature_B[masked.sequence_M, None]
         scores_MV = torch.where(
             temperature_M1 > 0, scores_MV + temperature_M1 * gumbel_noise(masked), scores_MV
         )
-    token_M = scores_MV.argmax(dim=-1)
-    chosen_M = masked.logits_MV.gather(1, token_M[:, None])[:, 0]
-    return token_M, torch.exp(chosen_M - masked.logits_MV.logsumexp(dim=-1))
+    token_M1 = scores_MV.argmax(dim=-1, keepdim=True)
+    chosen_M = masked.logits_MV.gather(1, token_M1)[:, 0]
+    others_M = masked.logits_MV.scatter(1, token_M1, -torch.inf).logsumexp(dim=-1)
+    log_odds_M = chosen_M - others_M
+    return Proposals(token_M1[:, 0], log_odds_M, torch.sigmoid(log_odds_M))
 
 
 def gumbel_noise(masked: MaskedPositions) -> Tensor:

@@ -24,6 +24,7 @@ class Threshold:
             )
 
     def decide(self, masked: MaskedPositions) -> Decision:
-        token_M, confidence_M = propose(masked)
-        is_best_M = rank_in_sequence(confidence_M, masked) == 0
-        return Decision(token_M, confidence_M, is_best_M | (confidence_M >= self.threshold))
+        proposals = propose(masked)
+        is_best_M = rank_in_sequence(proposals.log_odds_M, masked) == 0
+        commit_M = is_best_M | (proposals.confidence_M >= self.threshold)
+        return Decision(proposals.token_M, proposals.confidence_M, commit_M)

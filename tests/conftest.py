@@ -1,0 +1,6 @@
+"""Set before torch is imported: tiny matrices on many threads are slower than on one, and a busy
+neighbour makes them hundreds of times slower."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,117 @@
+"""Reading checkpoints: exact round trip, and a message that names what is wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.model.load import fetch_checkpoint, load_model, read_config
+from tests.tiny import tiny_raw_config, write_tiny_checkpoint
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    written = write_tiny_checkpoint(tmp_path)
+    loaded = load_model(tmp_path)
+    for (name, ours), theirs in zip(loaded.named_parameters(), written.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert not ours.requires_grad
+
+
+def test_dtype_is_converted_while_reading(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    assert load_model(tmp_path, torch.bfloat16).head.weight.dtype == torch.bfloat16
+
+
+def test_several_files_are_one_checkpoint(tmp_path: Path) -> None:
+    written = write_tiny_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    for i, some in enumerate((names[::2], names[1::2])):
+        save_file({n: tensors[n] for n in some}, tmp_path / f"model-0000{i}.safetensors")
+    assert torch.equal(load_model(tmp_path).head.weight, written.head.weight)
+
+
+def change_tensors(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    tensors = load_file(folder / "model.safetensors") | change
+    save_file({n: t for n, t in tensors.items() if t is not None}, folder / "model.safetensors")
+
+
+def test_missing_surplus_and_misshapen_tensors_are_all_named(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    change_tensors(
+        tmp_path,
+        {
+            "model.transformer.blocks.1.k_proj.weight": None,
+            "model.transformer.blocks.0.q_proj.bias": torch.zeros(48),
+            "model.transformer.ln_f.weight": torch.zeros(47),
+        },
+    )
+    with pytest.raises(ValueError, match="download the checkpoint again") as caught:
+        load_model(tmp_path)
+    message = str(caught.value)
+    assert "missing model.transformer.blocks.1.k_proj.weight [48, 48]" in message
+    assert "surplus model.transformer.blocks.0.q_proj.bias [48]" in message
+    assert "misshapen model.transformer.ln_f.weight [47], not [48]" in message
+
+
+def test_two_wrong_pieces_that_fill_the_same_rows_are_refused(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    block = "model.transformer.blocks.0"
+    change_tensors(
+        tmp_path,
+        {
+            f"{block}.q_proj.weight": torch.zeros(40, 48),
+            f"{block}.k_proj.weight": torch.zeros(56, 48),
+        },
+    )
+    with pytest.raises(ValueError, match=r"misshapen .*q_proj"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type='gpt2' is none of"),
+        ({"num_experts": 64}, "LLaDA-MoE"),
+        ({"include_qkv_bias": True}, "include_qkv_bias=True"),
+        ({"alibi": True}, "alibi=True"),
+        ({"block_type": "sequential"}, "block_type='sequential'"),
+        ({"multi_query_attention": True}, "multi_query_attention=True"),
+        ({"rope": False}, "rope=False"),
+        ({"mask_token_id": 5000}, "mask_token_id=5000 is no row"),
+        ({"eos_token_id": 95}, "both 95"),
+        ({"n_kv_heads": 3}, "no multiple of num_kv_heads=3"),
+        ({"d_model": 44}, "head_dim=11"),
+    ],
+)
+def test_a_config_that_the_loader_cannot_build_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tiny_raw_config(**change)))
+    with pytest.raises(ValueError, match=message):
+        read_config(tmp_path)
+
+
+def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        load_model(tmp_path)
+    raw = tiny_raw_config()
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=r"no \*\.safetensors"):
+        load_model(tmp_path)
+    del raw["rope_theta"]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="rope_theta is missing"):
+        load_model(tmp_path)
+
+
+def test_no_folder_and_no_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"model\.path=nobody/nothing .* is no folder"):
+        fetch_checkpoint("nobody/nothing")
+    with pytest.raises(ValueError, match=r"model\.path=/no/such/folder"):
+        fetch_checkpoint("/no/such/folder")

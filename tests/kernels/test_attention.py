@@ -1,0 +1,85 @@
+"""The CPU path of attention over pages equals the reference, and the reference equals a plain
+softmax."""
+
+import pytest
+import torch
+
+from engine.kernels.reference import (
+    PagedLayout,
+    paged_attention_reference,
+    paged_attention_views,
+)
+
+SHAPES = [
+    pytest.param([1], [1], 4, 4, 2, 1, id="one-query-one-key"),
+    pytest.param([5, 1, 7], [9, 33, 7], 4, 4, 6, 4, id="ragged"),
+    pytest.param([32, 3, 17, 1], [63, 3, 200, 17], 6, 2, 10, 16, id="grouped"),
+    pytest.param([2, 2], [16, 32], 8, 1, 16, 16, id="one-kv-head-full-pages"),
+]
+
+
+def layout_of(queries: list[int], contexts: list[int], page_size: int) -> tuple[PagedLayout, int]:
+    """Runs of pages with one unused page between them; returns also the number of pages."""
+    num_pages = [-(-context // page_size) for context in contexts]
+    first_pages = [sum(num_pages[:b]) + b + 1 for b in range(len(contexts))]
+    starts = torch.tensor([0, *queries]).cumsum(0).int()
+    table = torch.zeros(len(contexts), max(num_pages), dtype=torch.int32)
+    for b, (first, count) in enumerate(zip(first_pages, num_pages, strict=True)):
+        table[b, :count] = torch.arange(first, first + count)
+    runs = [
+        (int(starts[b]), int(starts[b + 1]), first_pages[b] * page_size, contexts[b])
+        for b in range(len(contexts))
+    ]
+    layout = PagedLayout(
+        query_starts=starts,
+        page_table_BT=table,
+        context_lens_B=torch.tensor(contexts, dtype=torch.int32),
+        host_runs=runs,
+    )
+    return layout, sum(num_pages) + len(contexts) + 1
+
+
+@pytest.mark.parametrize(
+    ("queries", "contexts", "heads", "kv_heads", "head_dim", "page_size"), SHAPES
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"]
+)
+def test_views_equal_reference(
+    queries: list[int],
+    contexts: list[int],
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    page_size: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    torch.manual_seed(0)
+    layout, num_pages = layout_of(queries, contexts, page_size)
+    q = torch.randn(sum(queries), heads, head_dim, dtype=dtype)
+    # What no sequence owns is NaN: reading a slot too many poisons the output.
+    pages = torch.full((2, num_pages, page_size, kv_heads, head_dim), torch.nan, dtype=dtype)
+    for _, _, slot, context in layout.host_runs:
+        pages.flatten(1, 2)[:, slot : slot + context] = torch.randn(2, context, kv_heads, head_dim)
+    expected = paged_attention_reference(q, *pages, layout)
+    assert expected.isfinite().all()
+    got = paged_attention_views(q, *pages, layout)
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_reference_follows_a_scattered_page_table() -> None:
+    """The page table decides, contiguous or not; checked against a softmax written out."""
+    torch.manual_seed(1)
+    k, v = torch.randn(2, 6, 4, 1, 8)
+    q = torch.randn(3, 1, 8)
+    layout = PagedLayout(
+        query_starts=torch.tensor([0, 3], dtype=torch.int32),
+        page_table_BT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
+        context_lens_B=torch.tensor([10], dtype=torch.int32),
+        host_runs=[],
+    )
+    keys, values = (torch.cat((x[5], x[0], x[3][:2]))[:, 0] for x in (k, v))
+    expected = (q[:, 0] @ keys.T / 8**0.5).softmax(-1) @ values
+    got = paged_attention_reference(q, k, v, layout)[:, 0]
+    torch.testing.assert_close(got, expected)
