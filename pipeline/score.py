@@ -1,0 +1,266 @@
+"""`python -m pipeline.score RUN`: which generations of a finished run pass their tests?
+
+Each generation becomes a program (pipeline/tasks), each program runs on its own under limits
+(pipeline/sandbox.py). Beside the run's data appear scores.parquet, a row per generation, and
+scores.json, the summary that is printed too.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.folder import RunFolder
+from pipeline.sandbox import Limits, Outcome, SandboxError, run_program
+from pipeline.tasks import TASKS
+from pipeline.tasks.base import Task
+
+OUTPUT_COLUMNS = ("row_id", "sample_index", "text", "error")
+SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("sample_index", pa.int32(), nullable=False),
+        pa.field("passed", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("duration_s", pa.float64(), nullable=False),
+    ]
+)
+MAX_REASONS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSummary:
+    task: str
+    num_prompts: int
+    num_rows: int
+    """Generations: prompts times samples."""
+    num_passed: int
+    pass_at: dict[int, float]
+    """k -> pass@k, the mean over prompts."""
+    reasons: dict[str, int]
+    """Kind of outcome -> rows, the most frequent first."""
+    missing_parts: int
+    """Above 0 only where a partial run was asked for."""
+    has_network: bool
+    """Some programs could reach the network, since the system does not let it be cut off."""
+    duration_s: float
+
+
+def score_run(
+    run: Path,
+    *,
+    task: str | None = None,
+    limits: Limits | None = None,
+    num_workers: int | None = None,
+    ks: Sequence[int] | None = None,
+    is_partial: bool = False,
+) -> ScoreSummary:
+    """Score a run, write scores.parquet and scores.json into it. ValueError: what hinders it."""
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"workers={num_workers}: must be at least 1")
+    start = time.perf_counter()
+    files, num_missing = data_files(run, is_partial)
+    name = task or task_of(run)
+    if name not in TASKS:
+        raise ValueError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
+    check_columns(files, name, TASKS[name])
+    num_samples = Counter(row["row_id"] for row in read_rows(files, ["row_id"]))
+    ks = choose_ks(ks, num_samples)
+    folder = RunFolder(run)
+    folder.make()
+    rows = read_rows(files, [*OUTPUT_COLUMNS, *TASKS[name].columns])
+    scores, has_network = run_all(rows, TASKS[name], limits or Limits(), num_workers or num_cores())
+    num_correct = Counter(score["row_id"] for score in scores if score["passed"])
+    summary = ScoreSummary(
+        task=name,
+        num_prompts=len(num_samples),
+        num_rows=len(scores),
+        num_passed=num_correct.total(),
+        pass_at={k: mean_pass_at(k, num_samples, num_correct) for k in ks},
+        reasons=dict(Counter(kind_of(score["reason"]) for score in scores).most_common()),
+        missing_parts=num_missing,
+        has_network=has_network,
+        duration_s=time.perf_counter() - start,
+    )
+    folder.write_table(run / "scores.parquet", pa.Table.from_pylist(scores, SCHEMA))
+    folder.write_text(run / "scores.json", json.dumps(asdict(summary), indent=1) + "\n")
+    return summary
+
+
+def data_files(run: Path, is_partial: bool) -> tuple[list[Path], int]:
+    """The run's parts in order, and how many of the plan are not there."""
+    if not (run / "run.json").is_file():
+        raise ValueError(f"run folder {run}: holds no run.json; give the folder that a job wrote")
+    num_planned = len(json.loads((run / "run.json").read_text())["parts"])
+    files = sorted((run / "data").glob("part-*.parquet"))
+    num_missing = num_planned - len(files)
+    if num_missing and not is_partial:
+        raise ValueError(
+            f"run folder {run}: unfinished, {num_missing} of {num_planned} parts are missing; "
+            "start the job again to finish it, or score what is there with --partial"
+        )
+    if not files:
+        raise ValueError(f"run folder {run}: no part is done yet; start the job again to go on")
+    return files, num_missing
+
+
+def task_of(run: Path) -> str:
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text()) if path.is_file() else None
+    name = (config or {}).get("task")
+    if not name:
+        raise ValueError(f"{path}: names no task; give one with --task: {', '.join(TASKS)}")
+    return str(name)
+
+
+def check_columns(files: list[Path], name: str, task: Task) -> None:
+    available = pq.read_schema(files[0]).names
+    missing = [c for c in (*OUTPUT_COLUMNS, *task.columns) if c not in available]
+    if missing:
+        raise ValueError(
+            f"task={name!r}: needs the columns {', '.join(missing)}, and {files[0]} has only "
+            f"{', '.join(available)}; carry them through the job (data.carry), or change the task"
+        )
+
+
+def read_rows(files: Iterable[Path], columns: list[str]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        # By the file's own schema: the folders above must not be taken for partition columns.
+        yield from pq.ParquetFile(file).read(columns=columns).to_pylist()
+
+
+def run_all(
+    rows: Iterable[dict[str, Any]], task: Task, limits: Limits, num_workers: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """A score per row in the rows' order, and whether any program could reach the network."""
+    scores: list[dict[str, Any]] = []
+    has_network = False
+    # Only a few programs are in memory at a time, however many rows there are.
+    waiting: deque[tuple[dict[str, Any], Future[Outcome | str]]] = deque()
+
+    def collect(num_left: int) -> None:
+        nonlocal has_network
+        while len(waiting) > num_left:
+            row, future = waiting.popleft()
+            outcome = future.result()
+            if isinstance(outcome, str):
+                scores.append(score_of(row, False, outcome, 0.0))
+                continue
+            has_network = has_network or outcome.has_network
+            scores.append(score_of(row, outcome.passed, outcome.reason, outcome.duration_s))
+
+    with ThreadPoolExecutor(num_workers) as executor:
+        for row in rows:
+            waiting.append((row, executor.submit(judge, row, task, limits)))
+            collect(num_left=4 * num_workers)
+        collect(num_left=0)
+    return scores, has_network
+
+
+def judge(row: dict[str, Any], task: Task, limits: Limits) -> Outcome | str:
+    """What came of the row's program, or why it has none."""
+    if row["text"] is None or row["error"] is not None:
+        return f"no generation: {row['error'] or 'no text'}"
+    null = [column for column in task.columns if row[column] is None]
+    if null:
+        return f"no test: null in column {', '.join(null)}"
+    return run_program(task.program(row, row["text"]), limits)
+
+
+def score_of(row: dict[str, Any], passed: bool, reason: str, duration_s: float) -> dict[str, Any]:
+    return {
+        "row_id": row["row_id"],
+        "sample_index": row["sample_index"],
+        "passed": passed,
+        "reason": reason,
+        "duration_s": duration_s,
+    }
+
+
+def choose_ks(ks: Sequence[int] | None, num_samples: Counter[str]) -> list[int]:
+    """The asked k, else 1 and the number of samples that every prompt has."""
+    least = min(num_samples.values(), default=1)
+    chosen = sorted(set(ks or (1, least)))
+    for k in chosen:
+        if not 1 <= k <= least:
+            raise ValueError(
+                f"k={k}: pass@k needs k samples of every prompt, and the fewest is {least}; "
+                f"choose 1 to {least}, or raise the job's generation.num_samples"
+            )
+    return chosen
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased estimate of P(at least one of k samples passes): Chen et al., arXiv 2107.03374."""
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def mean_pass_at(k: int, num_samples: Counter[str], num_correct: Counter[str]) -> float:
+    values = [pass_at_k(count, num_correct[row_id], k) for row_id, count in num_samples.items()]
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def kind_of(reason: str) -> str:
+    """'failed: AssertionError: no' -> 'failed: AssertionError'; 'no generation: ...' -> itself."""
+    parts = reason.split(": ")
+    return ": ".join(parts[:2]) if parts[0] == "failed" else parts[0]
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def report(summary: ScoreSummary, run: Path) -> str:
+    lines = [
+        f"task {summary.task}: {summary.num_rows} generations for {summary.num_prompts} prompts, "
+        f"{summary.duration_s:.1f} s"
+    ]
+    lines += [f"  pass@{k:<4} {value:.4f}" for k, value in summary.pass_at.items()]
+    shown = list(summary.reasons.items())[:MAX_REASONS_SHOWN]
+    num_rest = summary.num_rows - sum(count for _, count in shown)
+    shown += [("other", num_rest)] if num_rest else []
+    lines += [f"  {count:>7}  {count / summary.num_rows:6.1%}  {kind}" for kind, count in shown]
+    if summary.missing_parts:
+        lines.append(f"partial: {summary.missing_parts} parts of the run are missing")
+    if summary.has_network:
+        lines.append("the network was not cut off: this system does not allow namespaces")
+    return "\n".join([*lines, f"each row: {run / 'scores.parquet'}"])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.score", description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--task", help="default: the job's own task")
+    parser.add_argument("--timeout-s", type=float, default=Limits().timeout_s, help="per program")
+    parser.add_argument("--workers", type=int, help="programs at a time; default: CPU cores")
+    parser.add_argument("--k", type=int, nargs="+", help="default: 1 and the number of samples")
+    parser.add_argument("--partial", action="store_true", help="score an unfinished run")
+    args = parser.parse_args(argv)
+    try:
+        summary = score_run(
+            args.run,
+            task=args.task,
+            limits=Limits(timeout_s=args.timeout_s, cpu_s=max(1, math.ceil(args.timeout_s))),
+            num_workers=args.workers,
+            ks=args.k,
+            is_partial=args.partial,
+        )
+    except (ValueError, OSError, SandboxError) as error:
+        sys.exit(f"pipeline.score: {error}")
+    print(report(summary, args.run))
+
+
+if __name__ == "__main__":
+    main()

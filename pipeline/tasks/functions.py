@@ -1,0 +1,13 @@
+"""The demo's task: the generation is the body that follows the prompt's signature and docstring."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.tasks.base import FUNCTION_COLUMNS, Task, with_test
+
+
+def program(row: Mapping[str, Any], text: str) -> str:
+    return with_test(row["prompt"] + text, row)
+
+
+TASK = Task(FUNCTION_COLUMNS, program)

@@ -1,0 +1,251 @@
+"""Scoring: pass@k by hand, code found in answers, and a small run folder from end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.sandbox import Limits, run_program
+from pipeline.score import main, pass_at_k, score_run
+from pipeline.tasks import TASKS
+from pipeline.tasks.humaneval import extract_code
+from pipeline.write import output_schema
+
+PROMPT = 'def double(x: int) -> int:\n    """Twice x."""\n'
+TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == -6\n"
+RIGHT, WRONG = "    return x + x\n", "    return x\n"
+CARRIED = pa.schema(
+    [("task_id", pa.string()), *((n, pa.string()) for n in ("prompt", "entry_point", "test"))]
+)
+
+
+# --- pass@k ---
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_correct", "k", "expected"),
+    [
+        (1, 1, 1, 1.0),
+        (1, 0, 1, 0.0),
+        (4, 1, 1, 1 / 4),
+        (4, 2, 2, 1 - 1 / 6),  # of the 6 pairs one has no correct sample
+        (5, 1, 3, 1 - 4 / 10),  # of the 10 triples 4 lack the correct one
+        (5, 3, 3, 1.0),  # only 2 wrong: every triple holds a correct one
+        (10, 0, 10, 0.0),
+    ],
+)
+def test_pass_at_k_by_hand(num_samples: int, num_correct: int, k: int, expected: float) -> None:
+    assert pass_at_k(num_samples, num_correct, k) == pytest.approx(expected)
+
+
+# --- the code in an answer ---
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("Sure:\n```python\na = 1\n```\nDone.\n```python\nb = 2\n```", "a = 1\n"),
+        ("```\nplain\n```\nthen\n```py\nmarked\n```", "marked\n"),
+        ("```text\nfirst\n```", "first\n"),
+        ("```Python3\ncut = 1\nof", "cut = 1\nof"),
+        ("1. So:\n   ```python\n   a = 1\n   ```", "   a = 1\n"),
+        ("    return 1", "    return 1"),
+        ("```python\ns = '```'\n```", "s = '```'\n"),
+        ("", ""),
+    ],
+)
+def test_code_is_found_in_an_answer(answer: str, code: str) -> None:
+    assert extract_code(answer) == code
+
+
+HELPED = "import math\n\ndef half(x):\n    return x / 2\n\n"
+ANSWERS = {
+    "whole function": f"Here:\n```python\n{PROMPT}{RIGHT}```",
+    "whole function without signature's docstring": f"```python\ndef double(x):\n{RIGHT}```",
+    "bare whole function": f"def double(x):\n{RIGHT}",
+    "indented fence": "- so\n  ```python\n  def double(x):\n      return x + x\n  ```",
+    "body": RIGHT,
+    "body in a fence": f"```python\n{RIGHT}```",
+    "body without indent": "return x + x",
+    "body whose first line has no indent": "y = x\n    return x + y\n",
+    "nested body without indent": "if x:\n    return 2 * x\nreturn 0",
+    "nested body whose first line has no indent": "if x:\n        return 2 * x\n    return 0",
+    "body with an inner function": "    def inner(y):\n        return y\n    return inner(x) * 2",
+    "imports and helper of the prompt": "def double(x):\n    return half(x) * math.floor(4.5)",
+    "recursion": "def double(x):\n    return 0 if x == 0 else half(4 * x)",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_humaneval_runs_the_answers_code(answer: str) -> None:
+    row = {"prompt": HELPED + PROMPT, "entry_point": "double", "test": TEST}
+    program = TASKS["humaneval"].program(row, answer)
+    assert run_program(program, Limits()).reason == "passed", program
+
+
+@pytest.mark.parametrize("answer", ["", "I cannot.", WRONG, "def doubled(x):\n    return 2 * x"])
+def test_humaneval_fails_the_rest(answer: str) -> None:
+    row = {"prompt": PROMPT, "entry_point": "double", "test": TEST}
+    assert run_program(TASKS["humaneval"].program(row, answer), Limits()).reason.startswith(
+        "failed"
+    )
+
+
+def test_functions_continues_the_prompt() -> None:
+    row = {"prompt": PROMPT, "entry_point": "double", "test": TEST}
+    program = TASKS["functions"].program(row, RIGHT)
+    assert program == f"{PROMPT}{RIGHT}\n\n{TEST}\n\ncheck(double)\n"
+
+
+# --- a run folder ---
+
+
+def output_row(prompt: int, sample: int, text: str | None, error: str | None) -> dict[str, Any]:
+    return {
+        "row_id": f"a-{prompt}",
+        "sample_index": sample,
+        "task_id": f"t/{prompt}",
+        "prompt": PROMPT,
+        "entry_point": "double",
+        "test": TEST,
+        "text": text,
+        "token_ids": [1],
+        "finish_reason": "error" if error else "eos",
+        "error": error,
+        "num_prompt_tokens": 1,
+        "num_generated_tokens": 1,
+        "num_iterations": 1,
+        "num_refreshes": 1,
+        "num_query_tokens": 1,
+        "mean_confidence": None,
+        "seed": 0,
+    }
+
+
+PARTS = [
+    [output_row(0, 0, RIGHT, None), output_row(0, 1, WRONG, None)],
+    [output_row(1, 0, None, "prompt: empty; fix it"), output_row(1, 1, "    while True: 0", None)],
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "part=7"  # a folder of this name must not become a column
+    (folder / "data").mkdir(parents=True)
+    for index, rows in enumerate(PARTS):
+        table = pa.Table.from_pylist(rows, output_schema(CARRIED))
+        pq.write_table(table, folder / "data" / f"part-{index:05d}.parquet")
+    (folder / "run.json").write_text(json.dumps({"parts": [[0, 0, 1], [0, 1, 1]]}))
+    (folder / "config.yaml").write_text("name: demo\ntask: functions\n")
+    return folder
+
+
+SHORT = Limits(timeout_s=1.0)
+
+
+def test_a_run_is_scored(run: Path) -> None:
+    summary = score_run(run, limits=SHORT)
+    assert (summary.task, summary.num_prompts, summary.num_rows) == ("functions", 2, 4)
+    assert summary.num_passed == 1
+    assert summary.pass_at == {1: 0.25, 2: 0.5}
+    assert summary.reasons == {
+        "passed": 1,
+        "failed: AssertionError": 1,
+        "no generation": 1,
+        "timeout": 1,
+    }
+    table = pq.read_table(run / "scores.parquet", partitioning=None)
+    columns = ["row_id", "sample_index", "passed", "reason", "duration_s"]
+    assert table.column_names == columns
+    rows = [(r["row_id"], r["sample_index"], r["passed"], r["reason"]) for r in table.to_pylist()]
+    assert rows == [
+        ("a-0", 0, True, "passed"),
+        ("a-0", 1, False, "failed: AssertionError"),
+        ("a-1", 0, False, "no generation: prompt: empty; fix it"),
+        ("a-1", 1, False, "timeout"),
+    ]
+    saved = json.loads((run / "scores.json").read_text())
+    assert saved["pass_at"] == {"1": 0.25, "2": 0.5}
+    assert list((run / "tmp").iterdir()) == []
+
+
+def test_again_replaces_the_scores(run: Path) -> None:
+    score_run(run, limits=SHORT, ks=[1])
+    assert score_run(run, limits=SHORT, ks=[2]).pass_at == {2: 0.5}
+    assert json.loads((run / "scores.json").read_text())["pass_at"] == {"2": 0.5}
+
+
+def test_the_command_prints_a_table_and_ends_with_0(run: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.score", str(run), "--timeout-s", "1", "--k", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "4 generations for 2 prompts" in done.stdout
+    assert "pass@1    0.2500" in done.stdout
+    assert "no generation" in done.stdout
+
+
+def refused(argv: list[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert isinstance(caught.value.code, str), "a message, so that the exit code is 1"
+    return caught.value.code
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    assert "holds no run.json" in refused([str(tmp_path / "nowhere")])
+
+
+def test_an_unfinished_run_is_scored_only_when_asked(run: Path) -> None:
+    (run / "data" / "part-00001.parquet").unlink()
+    message = refused([str(run)])
+    assert "1 of 2 parts are missing" in message
+    assert "--partial" in message
+    summary = score_run(run, is_partial=True)
+    assert (summary.num_rows, summary.missing_parts) == (2, 1)
+
+
+def test_a_run_without_any_part_is_refused(run: Path) -> None:
+    for file in (run / "data").iterdir():
+        file.unlink()
+    assert "no part is done" in refused([str(run), "--partial"])
+
+
+def test_a_missing_column_is_refused(run: Path) -> None:
+    for file in (run / "data").iterdir():
+        pq.write_table(pq.ParquetFile(file).read().drop_columns(["test", "entry_point"]), file)
+    message = refused([str(run)])
+    assert "needs the columns entry_point, test" in message
+    assert "data.carry" in message
+
+
+def test_the_task_is_the_jobs_or_the_option(run: Path) -> None:
+    assert "task='nonsense': unknown; choose one of functions, humaneval" in refused(
+        [str(run), "--task", "nonsense"]
+    )
+    (run / "config.yaml").write_text("name: demo\ntask: null\n")
+    assert "names no task" in refused([str(run)])
+    assert score_run(run, task="humaneval", limits=SHORT).num_passed == 1
+
+
+@pytest.mark.parametrize("k", ["0", "3"])
+def test_k_beyond_the_samples_is_refused(run: Path, k: str) -> None:
+    assert "the fewest is 2; choose 1 to 2" in refused([str(run), "--k", k])
+
+
+def test_options_out_of_range_are_refused(run: Path) -> None:
+    assert "workers=0" in refused([str(run), "--workers", "0"])
+    assert "timeout_s=-1.0" in refused([str(run), "--timeout-s", "-1"])
+
+
+def test_a_row_without_a_test_fails_alone(run: Path) -> None:
+    rows = [PARTS[0][0], {**PARTS[0][1], "test": None}]
+    table = pa.Table.from_pylist(rows, output_schema(CARRIED))
+    pq.write_table(table, run / "data" / "part-00000.parquet")
+    summary = score_run(run, limits=SHORT)
+    assert summary.reasons["no test"] == 1
+    assert summary.num_passed == 1
