@@ -74,7 +74,7 @@ def pack(plan: Plan, page_size: int, device: torch.device) -> Batch:
         context_lens_B=on_device.pop("context_lens_B").int(),
         host_runs=[
             (int(start), int(start + length), s.first_slot, s.canvas_len)
-            for start, length, (s, _) in zip(query_starts, lengths, plan, strict=False)
+            for start, length, (s, _) in zip(query_starts[:-1], lengths, plan, strict=True)
         ],
     )
     temperature_B = on_device.pop("temperature_B").view(torch.float64).float()

@@ -4,6 +4,7 @@ Its four components are chosen apart: the model, the iteration manager (EngineCo
 strategy and the cache policy.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -136,8 +137,10 @@ class DiffusionEngine:
             return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
         if model.mask_token_id in request.prompt_ids:
             return f"prompt_ids hold the mask token {model.mask_token_id}: encode it as text"
-        if request.temperature < 0:
-            return f"temperature={request.temperature}: give 0 (greedy) or more"
+        if not 0 <= request.temperature < math.inf:
+            return f"temperature={request.temperature}: give 0 (greedy) or a positive number"
+        if not -(2**63) <= request.seed < 2**63:
+            return f"seed={request.seed}: give an integer of 64 bits"
         return None
 
     def _count_plan(self, plan: Plan) -> None:

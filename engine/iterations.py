@@ -44,6 +44,7 @@ class IterationManager:
                 break
             self.waiting.popleft()
             self.live.append(sequence)
+        assert self.live or not self.waiting, "nothing lives, and yet a request found no pages"
         return [(sequence, self._policy.next_span(sequence)) for sequence in self.live]
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:

@@ -112,6 +112,9 @@ def test_bfloat16_runs() -> None:
         ({"prompt_ids": [-1]}, "outside the model's vocabulary"),
         ({"prompt_ids": [3, MASK]}, "mask token"),
         ({"temperature": -0.1}, "temperature=-0.1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"seed": 2**63}, "seed=9223372036854775808"),
     ],
 )
 def test_a_request_that_can_never_run_is_an_error_and_the_others_are_done(
