@@ -1,0 +1,288 @@
+"""What is a job, in settings? Dataclasses that check themselves, made from plain dicts.
+
+Each value is checked once, here; behind this file it is only read. Hydra's part is in
+pipeline/launch.py.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from engine.cache import CACHE_POLICIES
+from engine.cache.base import CachePolicy
+from engine.config import EngineConfig
+from engine.decoding import DECODERS
+from engine.decoding.base import DecodingStrategy
+from pipeline.tasks import TASKS
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which rows go in.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    path: str | list[str]
+    """Files, folders or globs, one or a list: Parquet or JSON Lines (.jsonl, .json, also .gz), on
+    disk or at any URL that fsspec opens, as hf://datasets/ORG/NAME/FILE.parquet."""
+    limit: int | None = None
+    """The first rows only, over the files in their order; null takes all."""
+    carry: list[str] | None = None
+    """Input columns that go into the output unchanged; null carries all."""
+    part_rows: int = 32
+    """Input rows of one part, which is one output file and what a kill can lose of each worker."""
+
+    def __post_init__(self) -> None:
+        if not self.path or (isinstance(self.path, list) and not all(self.path)):
+            raise ValueError(
+                f"data.path={self.path!r}: give a file, a folder, a glob or a list of them"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"data.limit={self.limit}: give at least 1, or null for all rows")
+        if self.part_rows < 1:
+            raise ValueError(f"data.part_rows={self.part_rows}: give at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptConfig:
+    """How a row becomes what the model reads.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    column: str = "prompt"
+    """The column of text. Where it does not exist, `messages_column` is read."""
+    messages_column: str = "messages"
+    """The column of lists of {role, content}; always through the chat template."""
+    chat: bool = True
+    """Text goes through the checkpoint's chat template as one user turn; false: it goes in raw."""
+    system: str | None = None
+    """A system turn before every prompt."""
+    template: str | None = None
+    """Text around the prompt, which takes the place of {prompt}."""
+
+    def __post_init__(self) -> None:
+        for name in ("column", "messages_column"):
+            if not getattr(self, name):
+                raise ValueError(f"prompt.{name}='': give the name of a column")
+        if self.template is not None and "{prompt}" not in self.template:
+            raise ValueError(
+                f"prompt.template={self.template!r}: holds no {{prompt}}, so every row would be "
+                "the same; write {prompt} where the row's text goes, or null"
+            )
+        if self.system is not None and not self.chat:
+            raise ValueError(
+                f"prompt.system={self.system!r} with prompt.chat=false: raw text has no system "
+                "turn; put it into prompt.template, or set prompt.system=null"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationConfig:
+    """What every row asks of the engine.
+
+    Raises:
+        ValueError: a field out of range, or two that contradict each other.
+    """
+
+    max_new_tokens: int = 128
+    """Length of the generation region."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    num_samples: int = 1
+    """Generations per row, each with its own seed."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"generation.{name}={getattr(self, name)}: give at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(
+                f"generation.temperature={self.temperature}: give 0 (greedy) or a positive number"
+            )
+        if self.num_samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"generation.num_samples={self.num_samples} with generation.temperature=0: all "
+                "would be the same; set a temperature above 0, or num_samples=1"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """Which model.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    path: str
+    """A folder, or a name on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null is main."""
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("model.path='': give a folder, or a name on the hub")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """The whole job.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    name: str | None = None
+    """The ready job that was asked for with conf=NAME."""
+    data: DataConfig
+    prompt: PromptConfig
+    generation: GenerationConfig
+    model: CheckpointConfig
+    decoding: DecodingStrategy
+    cache: CachePolicy
+    engine: EngineConfig
+    output: str
+    """The run folder."""
+    seed: int = 0
+    """All randomness of the run: each generation's seed comes from it, row id and sample."""
+    task: str | None = None
+    """How `python -m pipeline.score` judges the generations; null: they are not scored."""
+    threads: int | None = None
+    """CPU threads of one worker; null shares the cores among the workers of this machine."""
+    max_failed_fraction: float = 0.5
+    """Past this share of failed rows the job stops."""
+    progress_every_s: float = 30.0
+    """Seconds between progress lines in a log; a terminal's line is renewed all the time."""
+
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise ValueError("output='': give the run folder, as output=runs/NAME")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads}: give at least 1, or null")
+        if self.task is not None and self.task not in TASKS:
+            raise ValueError(f"task={self.task!r}: give one of {', '.join(TASKS)}, or null")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"max_failed_fraction={self.max_failed_fraction}: give 0 to 1")
+        if not self.progress_every_s > 0:
+            raise ValueError(f"progress_every_s={self.progress_every_s}: give a number above 0")
+
+
+SECTIONS: dict[str, Any] = {
+    "data": DataConfig,
+    "prompt": PromptConfig,
+    "generation": GenerationConfig,
+    "model": CheckpointConfig,
+    "engine": EngineConfig,
+}
+COMPONENTS: dict[str, Mapping[str, Any]] = {"decoding": DECODERS, "cache": CACHE_POLICIES}
+"""Sections that a `name` chooses a dataclass for."""
+
+T = TypeVar("T")
+
+
+def job_config(raw: Mapping[str, Any]) -> JobConfig:
+    """The job that nested plain dicts describe.
+
+    Raises:
+        ValueError: a field that does not exist, is missing, of the wrong type or out of range.
+    """
+    made: dict[str, Any] = {}
+    for name in (*SECTIONS, *COMPONENTS):
+        section = raw.get(name)
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name}={section!r}: a section of fields belongs here")
+        if name in SECTIONS:
+            made[name] = from_dict(SECTIONS[name], section, f"{name}.")
+        else:
+            made[name] = _component(name, section)
+    return from_dict(JobConfig, {**raw, **made}, "")
+
+
+def defaults_of(cls: Any) -> dict[str, Any]:
+    """A dataclass's fields and defaults as a plain dict; what has none is Hydra's '???'."""
+    return {
+        f.name: f.default if f.default is not MISSING else "???"
+        for f in fields(cls)
+        if f.default_factory is MISSING
+    }
+
+
+def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
+    """`raw` as a `cls`; `prefix` is what the messages put before a field's name."""
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for name, value in raw.items():
+        if name not in known:
+            raise ValueError(
+                f"{prefix}{name}={value!r}: no such field; {prefix.rstrip('.') or 'the job'} has "
+                f"{', '.join(known) or 'no fields'}"
+            )
+    values = {}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.name in raw:
+            values[f.name] = _converted(raw[f.name], hints[f.name], f"{prefix}{f.name}")
+        elif f.default is MISSING:
+            raise ValueError(f"{prefix}{f.name} is missing: give it a value")
+    return cls(**values)
+
+
+def _component(section: str, raw: Mapping[str, Any]) -> Any:
+    options = COMPONENTS[section]
+    name = str(raw.get("name"))
+    if name not in options:
+        raise ValueError(f"{section}.name={name!r}: give one of {', '.join(sorted(options))}")
+    settings = {key: value for key, value in raw.items() if key != "name"}
+    return from_dict(options[name], settings, f"{section}.")
+
+
+def _converted(value: Any, hint: Any, name: str) -> Any:
+    """`value`, checked against its type; a number is taken as float or str where that is asked."""
+    if _fits(value, hint):
+        return value
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    for wider in (float, str):
+        if is_number and wider in options:
+            return wider(value)
+    shown = " or ".join(_name_of(option) for option in options)
+    raise ValueError(f"{name}={value!r}: give {shown}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if getattr(hint, "_is_protocol", False):
+        return True  # already made by _component
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _name_of(hint: Any) -> str:
+    names = {type(None): "null", int: "a whole number", float: "a number", str: "text"}
+    if get_origin(hint) is list:
+        return "a list"
+    return names.get(hint, "true or false" if hint is bool else hint.__name__)
+
+
+def as_dict(config: JobConfig) -> dict[str, Any]:
+    """The nested plain dict that job_config makes this job from."""
+    raw = asdict(config)
+    for section, choices in COMPONENTS.items():
+        chosen = type(getattr(config, section))
+        name = next(name for name, cls in choices.items() if cls is chosen)
+        raw[section] = {"name": name, **raw[section]}
+    return raw

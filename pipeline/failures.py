@@ -1,0 +1,80 @@
+"""How does a worker stop a job? One clear message for all workers, a traceback in its log, exit 1.
+
+A ValueError or an OSError is something the user can mend, and its message says how. Any other
+exception is our own fault or the machine's, and the message says where its traceback is.
+"""
+
+import errno
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pipeline.folder import RunFolder
+from pipeline.session import Session
+
+log = logging.getLogger("pipeline")
+log.addHandler(
+    logging.NullHandler()
+)  # until log_to: no traceback of a user's error on the terminal
+log.propagate = False
+
+SILENCE_S = 15.0
+"""How long a worker whose failure is not the first waits for its launcher to end it."""
+RESUME = "Finished parts are kept: the same command goes on with the rest."
+
+
+@contextmanager
+def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
+    """Turn an exception into a message, said by the worker that fails first."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if session.worker.is_first:
+            print(f"pipeline.run interrupted. {RESUME}", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        log.exception("stopped")
+        if session.add("failures", 1) > 1:
+            time.sleep(SILENCE_S)
+        message = explanation(error, session, folder)
+        print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+
+
+def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
+    rank = session.worker.rank
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"
+    if isinstance(error, OSError):
+        return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.cache_tokens or "
+            f"engine.max_sequences. {RESUME}"
+        )
+    where = f"the traceback is in {folder.log_file(rank)}"
+    if not folder.log_file(rank).exists():
+        where = "".join(traceback.format_exception(error))
+    return (
+        f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"
+        f"{RESUME} This is no fault of the job's settings; {where}"
+    )
+
+
+def log_to(folder: RunFolder, rank: int) -> None:
+    """Log this worker's doings to logs/, after what earlier starts wrote."""
+    for old in list(log.handlers):
+        log.removeHandler(old)
+        old.close()
+    handler = logging.FileHandler(folder.log_file(rank), encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a log on a full disk must not bury the message

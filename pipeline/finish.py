@@ -1,0 +1,114 @@
+"""Has every row an outcome? Then the run's figures are added up and described.
+
+Only rank 0 is here, and only the files count: it waits until all parts stand in data/ and checks
+what their footers say. If a worker dies meanwhile, torchrun ends this one too.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.card import card
+from pipeline.config import JobConfig
+from pipeline.folder import RunFolder
+from pipeline.plan import Plan
+from pipeline.progress import too_many
+from pipeline.session import POLL_S
+from pipeline.stats import add_up, read_stats
+from pipeline.versions import git_revision, library_versions
+
+
+def wait_for_parts(plan: Plan, folder: RunFolder) -> None:
+    missing = [folder.data_file(part.index) for part in plan.parts]
+    while missing := [file for file in missing if not file.exists()]:
+        time.sleep(POLL_S)
+
+
+def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
+    """Check the parts; write summary.json and README.md; the summary.
+
+    Raises:
+        ValueError: a part is not what was planned.
+    """
+    check_parts(plan, folder)
+    summary = summarize(config, plan, folder)
+    folder.write_text(folder.summary_file, json.dumps(summary, indent=1) + "\n")
+    folder.write_text(folder.card_file, card(config, plan, summary))
+    folder.clear_tmp()
+    return summary
+
+
+def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
+    """A job that is done, but whose rows failed too often, does not end well.
+
+    Raises:
+        ValueError: past max_failed_fraction.
+    """
+    num_rows, num_failed = summary["num_rows_out"], summary["num_failed"]
+    if num_failed > config.max_failed_fraction * num_rows:
+        errors = summary["errors"]
+        raise ValueError(
+            too_many(num_failed, num_rows, config.max_failed_fraction, next(iter(errors)))
+        )
+
+
+def check_parts(plan: Plan, folder: RunFolder) -> None:
+    """Rows out = rows planned, part by part, from the footers.
+
+    Raises:
+        ValueError: a part has other rows or columns than planned, or cannot be read.
+    """
+    faults = []
+    for part in plan.parts:
+        file = folder.data_file(part.index)
+        try:
+            footer = pq.ParquetFile(file)
+        except (OSError, ValueError) as error:
+            faults.append(f"{file.name} cannot be read ({error})")
+            continue
+        wanted = part.num_rows * plan.num_samples
+        if footer.metadata.num_rows != wanted:
+            faults.append(f"{file.name} has {footer.metadata.num_rows} rows, not {wanted}")
+        elif not footer.schema_arrow.equals(plan.output_schema):
+            faults.append(f"{file.name} has other columns than planned")
+    if faults:
+        raise ValueError(
+            f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
+            f"{'; '.join(faults[:10])}\nRemove these files and run the same command again."
+        )
+
+
+def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
+    parts = range(len(plan.parts))
+    reasons, errors = _outcomes(folder, parts)
+    totals = add_up(read_stats(folder, parts)).as_dict()
+    num_failed = totals.pop("num_failed")
+    return {
+        "name": config.name,
+        "model": plan.model_path,
+        "model_revision": plan.model_revision,
+        "num_rows_in": plan.num_rows,
+        "num_samples": plan.num_samples,
+        "num_rows_out": plan.num_outcomes,
+        "num_failed": reasons.get("error", num_failed),
+        "finish_reasons": dict(reasons),
+        "errors": dict(errors.most_common(10)),
+        **totals,
+        "versions": library_versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def _outcomes(folder: RunFolder, parts: Iterable[int]) -> tuple[Counter[str], Counter[str]]:
+    """How often each finish reason and each error message stands in data/."""
+    reasons: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for part in parts:
+        table = pq.ParquetFile(folder.data_file(part)).read(columns=["finish_reason", "error"])
+        reasons.update(table["finish_reason"].to_pylist())
+        errors.update(error for error in table["error"].to_pylist() if error is not None)
+    return reasons, errors

@@ -1,0 +1,243 @@
+"""What is in the input: which files, how many rows, which columns? Looked at once, by rank 0."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+PARQUET = (".parquet", ".pq")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+"""In a folder, .json is passed over: there it is mostly some tool's own file."""
+READABLE = (*PARQUET, *JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES))
+BATCH_LINES = 1000
+
+
+class InputError(ValueError):
+    """What is wrong with the input, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    path: str
+    """As fsspec opens it."""
+    name: str
+    """Its part of the row ids: the stem, or as much of the path as no other file has."""
+    num_rows: int
+    digest: str
+    """Of a Parquet file's footer, of the whole text of JSON Lines."""
+
+
+def list_inputs(path: str | list[str]) -> list[str]:
+    """The files that `data.path` means, sorted within each entry, none twice.
+
+    Raises:
+        InputError: an entry that is not there, cannot be reached, or holds no readable file.
+    """
+    entries = [path] if isinstance(path, str) else path
+    found = [file for entry in entries for file in _list_entry(entry)]
+    return list(dict.fromkeys(found))
+
+
+def names_of(paths: list[str]) -> list[str]:
+    """A name for each file that no other has: stem, file name, or with the folders before it."""
+    depth = [0] * len(paths)
+    while True:
+        names = [_name(path, d) for path, d in zip(paths, depth, strict=True)]
+        count = Counter(names)
+        twice = [i for i, name in enumerate(names) if count[name] > 1]
+        if not twice:
+            return names
+        for i in twice:
+            depth[i] += 1
+
+
+def is_parquet(path: str) -> bool:
+    return path.lower().endswith(PARQUET)
+
+
+def inspect(path: str, name: str) -> tuple[InputFile, pa.Schema]:
+    """A file's rows and columns.
+
+    Raises:
+        InputError: not readable as what its name says.
+    """
+    with unreadable_is_an_error(path):
+        rows, digest, schema = _parquet(path) if is_parquet(path) else _json_lines(path)
+    return InputFile(path=path, name=name, num_rows=rows, digest=digest), schema
+
+
+def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
+    """The columns that all files agree on.
+
+    JSON Lines state no types: theirs are widened to fit all lines of all files.
+
+    Raises:
+        InputError: a column is missing in a file, or of another type; both files are named.
+    """
+    loose = [i for i, file in enumerate(files) if not is_parquet(file.path)]
+    if loose:
+        widened = _unify([schemas[i] for i in loose], files[loose[-1]].path)
+        schemas = [widened if i in loose else s for i, s in enumerate(schemas)]
+    first, others = schemas[0].remove_metadata(), zip(files[1:], schemas[1:], strict=True)
+    for file, schema in others:
+        for column in [*first.names, *schema.names]:
+            here = schema.field(column).type if column in schema.names else "no such column"
+            there = first.field(column).type if column in first.names else "no such column"
+            if here != there:
+                raise InputError(
+                    f"data.path: the files disagree on column {column!r}: {here} in {file.path}, "
+                    f"{there} in {files[0].path}; make them alike, or name fewer files"
+                )
+    return first
+
+
+def open_text(path: str) -> IO[str]:
+    """A JSON Lines file, gzipped or not, for reading forward."""
+    raw = fsspec.open(path, "rb").open()
+    return _as_text(raw, path)
+
+
+def parse_line(line: str, path: str, number: int) -> dict[str, Any]:
+    """The row of line `number`, counted from 1."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {number}: not JSON ({error}); mend the line") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path} line {number}: {type(row).__name__}; must be an object, {{...}}")
+    return row
+
+
+@contextmanager
+def unreadable_is_an_error(path: str) -> Iterator[None]:
+    """Whatever a file system or a broken file raises, as an InputError that names the path."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"data.path={path}: {error}; install it, or copy the file here") from error
+    except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
+        raise InputError(f"data.path={path}: cannot be read ({_first_line(error)})") from error
+    except Exception as error:
+        if "://" not in path:
+            raise
+        raise InputError(
+            f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
+            "the network, or copy the file here and give data.path=FILE"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _list_entry(entry: str) -> list[str]:
+    with unreadable_is_an_error(entry):
+        fs, root = url_to_fs(os.path.expanduser(entry))
+        if fs.isfile(root):
+            paths = [root]
+        elif fs.isdir(root):
+            found = fs.find(root)
+            paths = [p for p in found if not _is_hidden(p, root) and not p.endswith(".json")]
+        elif any(sign in root for sign in "*?["):
+            paths = [p for p in fs.glob(root) if not fs.isdir(p) and not _is_hidden(p, "")]
+        else:
+            raise InputError(f"data.path={entry}: no such file or folder; check the spelling")
+    readable = sorted(path for path in paths if path.lower().endswith(READABLE))
+    if not readable:
+        raise InputError(
+            f"data.path={entry}: no file that ends in one of {', '.join(READABLE)} "
+            f"({len(paths)} others); name a Parquet or JSON Lines file"
+        )
+    is_local = "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+    return readable if is_local else [fs.unstrip_protocol(path) for path in readable]
+
+
+def _is_hidden(path: str, root: str) -> bool:
+    """Within a folder, any part of the path counts; of what a glob names, only the file."""
+    parts = PurePosixPath(path.removeprefix(root)).parts
+    return any(part.startswith((".", "_")) for part in (parts if root else parts[-1:]))
+
+
+def _name(path: str, depth: int) -> str:
+    parts = PurePosixPath(path.split("://")[-1]).parts
+    if depth == 0:
+        ending = next(end for end in sorted(READABLE, key=len)[::-1] if path.lower().endswith(end))
+        return parts[-1][: -len(ending)]
+    return "/".join(parts[-depth:])
+
+
+def _parquet(path: str) -> tuple[int, str, pa.Schema]:
+    with fsspec.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size - 8)
+        footer_size = int.from_bytes(file.read(4), "little")
+        file.seek(size - 8 - footer_size)
+        footer = file.read(footer_size)
+        return parquet.metadata.num_rows, _digest(footer), parquet.schema_arrow
+
+
+def _json_lines(path: str) -> tuple[int, str, pa.Schema]:
+    digest, num_rows, schemas = hashlib.sha256(), 0, []
+    rows: list[dict[str, Any]] = []
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            digest.update(line.encode())
+            if line.strip():
+                rows.append(parse_line(line, path, number))
+            if len(rows) == BATCH_LINES:
+                num_rows += len(rows)
+                schemas.append(_schema_of(rows, path))
+                rows = []
+    schemas.append(_schema_of(rows, path))
+    return num_rows + len(rows), digest.hexdigest()[:16], _unify(schemas, path)
+
+
+def _as_text(raw: Any, path: str) -> IO[str]:
+    data = gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw
+    return io.TextIOWrapper(data, encoding="utf-8")
+
+
+def _schema_of(rows: list[dict[str, Any]], path: str) -> pa.Schema:
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    fields = []
+    for column in columns:
+        try:
+            fields.append(pa.field(column, pa.array([row.get(column) for row in rows]).type))
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            raise InputError(
+                f"data.path={path}: column {column!r} holds values of different types, or none "
+                f"that Parquet has ({error}); mend the file"
+            ) from error
+    return pa.schema(fields)
+
+
+def _unify(schemas: list[pa.Schema], path: str) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(
+            f"data.path={path}: a column holds values of different types ({error}); mend the file"
+        ) from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,159 @@
+"""`torchrun --nproc-per-node=8 -m pipeline.run conf=humaneval`: prompts in, generations out.
+
+Also without torchrun, as one worker; `--help` says what can be chosen. The same command again goes
+on where the last one stopped.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from engine.engine import DiffusionEngine
+from engine.model.config import ModelConfig
+from engine.model.load import fetch_checkpoint, load_model, read_config
+from pipeline.card import figures
+from pipeline.claims import FINISHED, Claims
+from pipeline.config import JobConfig, as_dict
+from pipeline.drive import Driver
+from pipeline.failures import log_to, stop_says_why
+from pipeline.finish import check_failures, finish, wait_for_parts
+from pipeline.folder import RunFolder
+from pipeline.launch import launch
+from pipeline.plan import Part, Plan, make_plan, parts_left, pin
+from pipeline.progress import Line, Tally, shown
+from pipeline.prompt import Prompter
+from pipeline.ranks import cpu_threads, device_of, this_worker
+from pipeline.session import Session, connect
+from pipeline.stats import Meter, add_up, read_stats
+from pipeline.versions import git_revision, library_versions
+
+log = logging.getLogger("pipeline")
+
+PLAN = "plan"
+
+
+def run(config: JobConfig, job: int) -> None:
+    """One job, from its config to its summary, as one of its workers; `job` counts in a sweep."""
+    worker, folder = this_worker(), RunFolder(config.output)
+    session = Session(connect(worker), job, worker)
+    with stop_says_why(session, folder):
+        if worker.is_first:
+            session.set(PLAN, make_or_find_plan(config, folder).to_json())
+        plan = Plan.from_json(session.wait(PLAN))
+        log_to(folder, worker.rank)
+        if left := parts_left(plan, folder):
+            line = start_line(config, plan, folder, left, session)
+            driver = make_driver(config, plan, folder, left, session)
+            with shown(line, session, config.progress_every_s):
+                for parts in Claims(session, plan.parts, folder).rounds():
+                    driver.run(parts)
+                if worker.is_first:
+                    wait_for_parts(plan, folder)
+        if worker.is_first:
+            summary = finish(config, plan, folder)
+            session.set(FINISHED, "")
+            print_summary(config, folder, summary)
+            check_failures(config, summary)
+        session.leave()
+
+
+def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
+    """Rank 0 looks at model and input; what is wrong with a job is found before run.json is there.
+
+    Raises:
+        ValueError: config, checkpoint, input or run folder are not fit for the job.
+    """
+    checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+    make_prompter(config, checkpoint)
+    plan = make_plan(config, checkpoint)
+    folder.make()
+    pin(plan, folder)
+    folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
+    return plan
+
+
+def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
+    max_positions = read_config(checkpoint).max_positions
+    max_prompt_tokens = max_positions - config.generation.max_new_tokens
+    if max_prompt_tokens < 1:
+        raise ValueError(
+            f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
+            f"prompt in the model's context of {max_positions}; lower it"
+        )
+    return Prompter(checkpoint, config.prompt, max_prompt_tokens)
+
+
+def make_driver(
+    config: JobConfig, plan: Plan, folder: RunFolder, left: list[Part], session: Session
+) -> Driver:
+    """Load the model on this worker's device, and put the engine between its rows and its files."""
+    worker, device = session.worker, device_of(session.worker)
+    torch.set_num_threads(cpu_threads(worker, config.threads))
+    revision = plan.model_revision or config.model.revision
+    checkpoint = fetch_checkpoint(config.model.path, revision)
+    model = load_model(checkpoint, getattr(torch, config.model.dtype), device)
+    engine = DiffusionEngine(
+        model, config=config.engine, decoding=config.decoding, cache=config.cache
+    )
+    log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
+    about = {
+        "rank": worker.rank,
+        "host": worker.host,
+        "device": device_name(device),
+        "versions": library_versions(),
+        "git_revision": git_revision(),
+    }
+    num_to_do = sum(part.num_rows for part in left)
+    return Driver(
+        config,
+        plan,
+        folder,
+        engine=engine,
+        prompter=make_prompter(config, checkpoint),
+        meter=Meter(engine.stats, page_bytes(model.config, config), about),
+        tally=Tally(session, num_to_do * plan.num_samples, config.max_failed_fraction),
+    )
+
+
+def start_line(
+    config: JobConfig, plan: Plan, folder: RunFolder, left: list[Part], session: Session
+) -> Line:
+    """Say what is to be done. Rows that were done before count as done, and in no rate."""
+    num_done = plan.num_outcomes - sum(part.num_rows for part in left) * plan.num_samples
+    num_failed = add_up(read_stats(folder, folder.parts_done())).num_failed
+    name = config.name or folder.path.name
+    if session.worker.is_first:
+        print(
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts, {num_done} rows done "
+            f"before; workers: {session.worker.world}; output: {folder.path}\n"
+            f"{name}: loading {plan.model_path}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return Line(name, plan.num_outcomes, num_done, num_failed)
+
+
+def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:
+    lines = [*figures(summary), ("files", f"{folder.data}/*.parquet")]
+    print(f"\n{config.name or folder.path.name} is done")
+    print("\n".join(f"  {name:<32}{value}" for name, value in lines), flush=True)
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def page_bytes(model: ModelConfig, config: JobConfig) -> int:
+    """K and V of one page, over all layers."""
+    values = 2 * model.num_layers * model.num_kv_heads * model.head_dim * config.engine.page_size
+    return values * getattr(torch, config.model.dtype).itemsize
+
+
+if __name__ == "__main__":
+    launch(run)

@@ -1,0 +1,141 @@
+"""What do the workers of one job tell each other, and how?
+
+A few small values in a key-value store: torchrun's own, or a dict where there is only one worker.
+torchrun keeps its store, with everything in it, when it restarts the workers, and all jobs of a
+sweep share it. So every key carries the job's number and the number of rank 0's start, read anew at
+each use:
+
+    rank 0 starts      starts + 1: whatever dead workers left is out of sight
+    a worker is early  it may still read the plan of the last start and draw from its counter:
+                       the plan is the same, a part done twice is the same part, and a worker
+                       leaves only when rank 0 says that all is done, so it comes to the new
+                       counter in the end
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Protocol
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from pipeline.ranks import Worker
+
+POLL_S = 0.1
+LEAVE_S = 10.0
+
+
+class Store(Protocol):
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter that begins at 0; the new value. Atomic over all workers."""
+        ...
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def get(self, key: str) -> str | None:
+        """The value, or None if nobody has set it yet."""
+        ...
+
+
+class LocalStore:
+    """For a single worker."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, int] = {}
+        self._values: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: str, amount: int) -> int:
+        with self._lock:
+            self._counters[key] = self._counters.get(key, 0) + amount
+            return self._counters[key]
+
+    def set(self, key: str, value: str) -> None:
+        self._values[key] = value
+
+    def get(self, key: str) -> str | None:
+        return self._values.get(key)
+
+
+class TorchrunStore:
+    """The store at MASTER_ADDR:MASTER_PORT. torchrun hosts it; without torchrun, rank 0 does."""
+
+    def __init__(self, worker: Worker, env: Mapping[str, str]) -> None:
+        is_hosted = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._store = TCPStore(
+            env["MASTER_ADDR"],
+            int(env["MASTER_PORT"]),
+            is_master=worker.is_first and not is_hosted,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=300),
+        )
+
+    def add(self, key: str, amount: int) -> int:
+        return int(self._store.add(key, amount))
+
+    def set(self, key: str, value: str) -> None:
+        self._store.set(key, value)
+
+    def get(self, key: str) -> str | None:
+        return self._store.get(key).decode() if self._store.check([key]) else None
+
+
+@cache
+def connect(worker: Worker) -> Store:
+    """The store that all workers of this launch share, the same for all its jobs.
+
+    Raises:
+        ValueError: several workers, and nothing says where their store is.
+    """
+    if worker.world == 1:
+        return LocalStore()
+    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise ValueError(
+            f"{worker.world} workers without MASTER_ADDR and MASTER_PORT: they have no counter to "
+            "share; start them with torchrun (srun torchrun ... -m pipeline.run)"
+        )
+    return TorchrunStore(worker, os.environ)
+
+
+class Session:
+    """The values of one job and one start of it; see above."""
+
+    def __init__(self, store: Store, job: int, worker: Worker) -> None:
+        self.worker = worker
+        self._store = store
+        self._job = job
+        if worker.is_first:
+            store.add(f"{job}/starts", 1)
+
+    def add(self, name: str, amount: int) -> int:
+        return self._store.add(self._key(name), amount)
+
+    def set(self, name: str, value: str) -> None:
+        self._store.set(self._key(name), value)
+
+    def get(self, name: str) -> str | None:
+        return self._store.get(self._key(name))
+
+    def wait(self, name: str) -> str:
+        """The value, once some worker has set it. torchrun ends this worker if that one dies."""
+        while (value := self.get(name)) is None:
+            time.sleep(POLL_S)
+        return value
+
+    def leave(self) -> None:
+        """A worker's last act. Rank 0 stays until the others left, since it may host the store."""
+        left, end = self.add("left", 1), time.monotonic() + LEAVE_S
+        while self.worker.is_first and left < self.worker.world and time.monotonic() < end:
+            time.sleep(POLL_S)
+            left = self.add("left", 0)
+
+    @property
+    def start(self) -> int:
+        """Which start of the job this is, from 1; 0 before rank 0's first."""
+        return self._store.add(f"{self._job}/starts", 0)
+
+    def _key(self, name: str) -> str:
+        return f"{self._job}/{self.start}/{name}"

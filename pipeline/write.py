@@ -1,0 +1,78 @@
+"""What does a part's output look like? One row per input row and sample, explicitly typed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from engine.request import FinishReason, Result
+
+BEFORE = pa.schema(
+    [pa.field("row_id", pa.string(), False), pa.field("sample_index", pa.int32(), False)]
+)
+AFTER = pa.schema(
+    [
+        pa.field("text", pa.string()),
+        pa.field("token_ids", pa.list_(pa.int32()), False),
+        pa.field("finish_reason", pa.string(), False),
+        pa.field("error", pa.string()),
+        pa.field("num_prompt_tokens", pa.int32(), False),
+        pa.field("num_generated_tokens", pa.int32(), False),
+        pa.field("num_iterations", pa.int32(), False),
+        pa.field("num_refreshes", pa.int32(), False),
+        pa.field("num_query_tokens", pa.int64(), False),
+        pa.field("mean_confidence", pa.float64()),
+        pa.field("seed", pa.int64(), False),
+    ]
+)
+OWN_COLUMNS = (*BEFORE.names, *AFTER.names)
+
+
+class Outcome(NamedTuple):
+    """What became of one row and sample."""
+
+    result: Result
+    text: str | None
+
+    @property
+    def failed(self) -> bool:
+        return self.result.finish_reason is FinishReason.ERROR
+
+
+def output_schema(carried: pa.Schema) -> pa.Schema:
+    """The carried columns stand between the row's id and what was generated.
+
+    Raises:
+        ValueError: a carried column has the name of one of our own.
+    """
+    clash = [name for name in carried.names if name in OWN_COLUMNS]
+    if clash:
+        raise ValueError(
+            f"data.carry: the input's {_quoted(clash)} would collide with the output's own "
+            f"{_quoted(clash)}; rename in the input, or carry others: data.carry=[NAME, ...]"
+        )
+    return pa.schema([*BEFORE, *carried, *AFTER])
+
+
+def output_table(
+    schema: pa.Schema, carried: pa.Table, row_ids: Sequence[str], outcomes: Sequence[Outcome]
+) -> pa.Table:
+    """A part's rows. `outcomes` is in input order, and for each row in the order of its samples."""
+    num_samples = len(outcomes) // len(row_ids)
+    results = [outcome.result for outcome in outcomes]
+    row_of = [i // num_samples for i in range(len(outcomes))]
+    columns = {name: carried[name].take(row_of) for name in carried.column_names}
+    own = {
+        "row_id": [row_ids[row] for row in row_of],
+        "sample_index": [i % num_samples for i in range(len(outcomes))],
+        "text": [outcome.text for outcome in outcomes],
+        "finish_reason": [result.finish_reason.value for result in results],
+        **{name: [getattr(r, name) for r in results] for name in AFTER.names[3:]},
+        "token_ids": [result.token_ids for result in results],
+    }
+    columns |= {name: pa.array(own[name], schema.field(name).type) for name in OWN_COLUMNS}
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)

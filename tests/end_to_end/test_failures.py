@@ -1,0 +1,187 @@
+"""What goes wrong in a row stays in its row; in the job, it stops it with one message."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.runner import ModelRunner
+from pipeline.config import JobConfig
+from pipeline.folder import RunFolder
+from pipeline.run import run
+from tests.checkpoints import EOS, MASK, assert_same_rows, job, output_rows, prompts, write_parquet
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_parquet(tmp_path / "in.parquet", prompts(20))
+
+
+class Stopped:
+    """Runs a job that must stop, and gives the message."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+
+    def __call__(self, config: JobConfig) -> str:
+        self._capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run(config, 0)
+        assert stop.value.code == 1
+        said = self._capfd.readouterr().err
+        assert said.count("pipeline.run stopped: ") == 1
+        assert "Traceback" not in said
+        return said.split("pipeline.run stopped: ")[1]
+
+
+@pytest.fixture
+def stopped(capfd: pytest.CaptureFixture[str]) -> Stopped:
+    return Stopped(capfd)
+
+
+def test_bad_rows_get_their_errors_and_all_others_are_done(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = prompts(20)
+    good = job(checkpoint, write_parquet(tmp_path / "good.parquet", rows), tmp_path / "good")
+    run(good, 0)
+    bad = {3: None, 4: "", 5: "x" * 300, 6: f"say {MASK} twice {MASK}", 7: f"a{EOS}b"}
+    for i, prompt in bad.items():
+        rows[i]["prompt"] = prompt
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    run(job(checkpoint, data, tmp_path / "run"), 0)
+    out = output_rows(tmp_path / "run")
+    told = {row["row_id"]: row["error"] for row in out if row["error"] is not None}
+    assert list(told) == ["in:3", "in:4", "in:5"]
+    assert "null" in told["in:3"]
+    assert "empty" in told["in:4"]
+    assert "shorten the prompt" in told["in:5"]
+    assert all(out[row]["finish_reason"] != "error" for row in (6, 7)), "it is text, no token"
+    assert out[6]["num_prompt_tokens"] > out[0]["num_prompt_tokens"] + 2 * len(MASK)
+    untouched = [row for i, row in enumerate(output_rows(tmp_path / "good")) if i not in bad]
+    mine = [{**row, "row_id": f"good:{i}"} for i, row in enumerate(out) if i not in bad]
+    for row, other in zip(mine, untouched, strict=True):
+        row["seed"] = other["seed"]  # from the row id, so from the file's name; greedy ignores it
+    assert_same_rows(mine, untouched)
+
+
+def test_a_prompt_that_fits_the_context_but_not_the_cache_is_that_rows_error(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = prompts(6)
+    rows[1]["prompt"] = "x" * 150
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    run(job(checkpoint, data, tmp_path / "run", engine__cache_tokens=128), 0)
+    errors = [row["error"] for row in output_rows(tmp_path / "run")]
+    assert "cache_tokens=128" in errors[1]
+    assert errors.count(None) == 5
+
+
+def test_messages_take_the_place_of_a_prompt_column(checkpoint: Path, tmp_path: Path) -> None:
+    turns = [[{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "x"}], None]
+    rows = [{"id": i, "messages": messages} for i, messages in enumerate(turns)]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    run(job(checkpoint, data, tmp_path / "run", max_failed_fraction=1.0), 0)
+    first, second, third = output_rows(tmp_path / "run")
+    assert (first["error"], first["messages"]) == (None, turns[0])
+    assert "assistant turn" in second["error"]
+    assert "null" in third["error"]
+
+
+def test_a_broken_engine_stops_the_job_and_the_same_command_goes_on(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+) -> None:
+    config = job(checkpoint, data, tmp_path / "run", engine__max_sequences=2)
+    forward, calls = ModelRunner.forward, list[int]()
+
+    def breaks(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 20:
+            raise RuntimeError("the device is gone")
+        return forward(*args)
+
+    monkeypatch.setattr(ModelRunner, "forward", breaks)
+    said = stopped(config)
+    folder = RunFolder(config.output)
+    assert "RuntimeError: the device is gone" in said
+    assert "same command goes on" in said
+    assert str(folder.log_file(0)) in said
+    assert "Traceback" in folder.log_file(0).read_text()
+    assert 0 < len(folder.parts_done()) < 5
+    run(config, 0)
+    whole = job(checkpoint, data, tmp_path / "whole")
+    run(whole, 0)
+    assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
+
+
+def test_a_full_disk_stops_the_job(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+) -> None:
+    def full(self: RunFolder, file: Path, table: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr(RunFolder, "write_table", full)
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert f"output={tmp_path / 'run'}: the disk is full" in said
+    assert "make room" in said
+
+
+def test_a_run_folder_keeps_its_settings(
+    checkpoint: Path, data: Path, tmp_path: Path, stopped: Stopped
+) -> None:
+    run(job(checkpoint, data, tmp_path / "run", data__limit=8), 0)
+    said = stopped(job(checkpoint, data, tmp_path / "run", data__limit=9, seed=1))
+    assert "data.limit: 8 there, 9 now" in said
+    assert "seed: 0 there, 1 now" in said
+    run(job(checkpoint, data, tmp_path / "run", data__limit=8, engine__max_sequences=1), 0)
+    assert len(output_rows(tmp_path / "run")) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"generation__max_new_tokens": 256}, "generation.max_new_tokens=256: leaves no room"),
+        ({"data__path": "nowhere.parquet"}, "data.path=nowhere.parquet: no such file"),
+        ({"model__path": "/no/such"}, "model.path=/no/such"),
+    ],
+)
+def test_a_mistake_stops_the_job_before_anything_is_written(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    stopped: Stopped,
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    config = job(checkpoint, data, tmp_path / "run", **changes)
+    assert told in stopped(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_written_stops_the_job(
+    checkpoint: Path, data: Path, stopped: Stopped
+) -> None:
+    said = stopped(job(checkpoint, data, data / "run"))
+    assert f"output={data / 'run'}: cannot be written" in said
+
+
+def test_past_max_failed_fraction_the_job_ends_badly(
+    checkpoint: Path, tmp_path: Path, stopped: Stopped
+) -> None:
+    rows = [{**row, "prompt": None if i % 3 else row["prompt"]} for i, row in enumerate(prompts(9))]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert "max_failed_fraction=0.5: 6 of 9 rows failed" in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_failed"] == 6
+    run(job(checkpoint, data, tmp_path / "run", max_failed_fraction=0.7), 0)

@@ -1,0 +1,147 @@
+"""Two workers under torchrun: the same rows as one, also when a worker is killed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import JobConfig
+from pipeline.folder import RunFolder
+from pipeline.run import run
+from tests.checkpoints import (
+    assert_same_rows,
+    job,
+    output_rows,
+    prompts,
+    write_json_lines,
+    write_parquet,
+)
+from tests.end_to_end.launcher import finished, kill_a_worker, start
+
+NUM_ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_parquet(tmp_path_factory.mktemp("data") / "in.parquet", prompts(NUM_ROWS))
+
+
+def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
+    """Sampled, slow enough to be killed in its middle: 30 parts, one token in each iteration."""
+    return job(
+        checkpoint,
+        data,
+        output,
+        decoding={"name": "fixed"},
+        cache={"name": "none"},
+        generation__max_new_tokens=20,
+        generation__temperature=0.7,
+        engine__max_sequences=2,
+        seed=3,
+    )
+
+
+def arguments(checkpoint: Path, data: Path) -> list[str]:
+    """The same job on a command line."""
+    return [
+        *(f"data.path={data}", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
+        *("decoding=fixed", "cache=none", "generation.max_new_tokens=20"),
+        *("generation.temperature=0.7", "engine.max_sequences=2", "engine.block_length=4"),
+        *("seed=3", "progress_every_s=1"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_worker(
+    checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, object]]:
+    """The rows of an unbroken run of one worker."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    run(config(checkpoint, data, folder), 0)
+    return output_rows(folder)
+
+
+def test_two_workers_give_the_same_rows_as_one(
+    checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
+) -> None:
+    said = finished(arguments(checkpoint, data), tmp_path)
+    assert_same_rows(output_rows(tmp_path / "run"), one_worker)
+    assert [row["row_id"] for row in one_worker] == [f"in:{i}" for i in range(NUM_ROWS)]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_rows_out"] == NUM_ROWS
+    assert summary["tokens_per_forward"] == pytest.approx(1.0, abs=0.05)
+    assert said.count("run is done") == 1
+    assert f"{NUM_ROWS}/{NUM_ROWS} rows (100%), 0 failed" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_after_kill_9_the_same_command_does_the_rest(
+    checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    process = start(arguments(checkpoint, data), tmp_path)
+    kill_a_worker(process, folder.path, after_parts=3)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    done = {part: folder.data_file(part).stat().st_mtime_ns for part in folder.parts_done()}
+    assert 3 <= len(done) < 30
+    assert f"{4 * len(done)} rows done before" in finished(arguments(checkpoint, data), tmp_path)
+    assert_same_rows(output_rows(folder.path), one_worker)
+    for part, written_at in done.items():
+        assert folder.data_file(part).stat().st_mtime_ns == written_at, "done parts are kept"
+
+
+def test_torchruns_own_restart_does_the_rest_too(
+    checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
+) -> None:
+    """The store outlives the workers, with all they left in it."""
+    process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=1"])
+    kill_a_worker(process, tmp_path / "run", after_parts=3)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert_same_rows(output_rows(tmp_path / "run"), one_worker)
+
+
+def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
+    rows = [
+        {
+            "task_id": f"HumanEval/{i}",
+            "prompt": f'def f{i}(x):\n    """Return x + {i}."""\n',
+            "entry_point": f"f{i}",
+            "canonical_solution": f"    return x + {i}\n",
+            "test": f"def check(candidate):\n    assert candidate(1) == {1 + i}\n",
+        }
+        for i in range(20)
+    ]
+    write_json_lines(tmp_path / "tasks.jsonl.gz", rows)
+    args = ["conf=humaneval", "model=demo", "data.path=tasks.jsonl.gz"]
+    finished([*args, "generation.max_new_tokens=16"], tmp_path)
+    out = output_rows(tmp_path / "runs" / "humaneval")
+    assert [row["row_id"] for row in out] == [f"tasks:{i}" for i in range(20)]
+    assert [{name: row[name] for name in rows[0]} for row in out] == rows
+    assert all(row["error"] is None for row in out)
+
+
+def test_a_mistake_is_told_once_by_all_workers_together(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    args = arguments(checkpoint, data)
+    said = finished([*args, "prompt.column=question"], tmp_path, code=1)
+    assert told_once(said) == (
+        "prompt.column='question': not in the data, which has task_id, prompt, tags, about; "
+        "set prompt.column to one of these"
+    )
+    broken = tmp_path / "model"
+    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
+    (broken / "model.safetensors").unlink()
+    said = finished([*args, f"model.path={broken}"], tmp_path, code=1)
+    assert "holds no *.safetensors file" in told_once(said)
+
+
+def told_once(said: str) -> str:
+    """The one line in which the job says why it stopped; the rest is torchrun's report."""
+    lines = [line for line in said.splitlines() if line.startswith("pipeline.run stopped: ")]
+    assert len(lines) == 1, said
+    assert "/pipeline/" not in said, "a traceback through our code"
+    return lines[0].removeprefix("pipeline.run stopped: ")

@@ -1,0 +1,109 @@
+"""Claims: every open part goes to exactly one living worker, also over restarts and sweeps."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.claims import FINISHED, Claims
+from pipeline.folder import RunFolder
+from pipeline.plan import Part
+from pipeline.ranks import Worker
+from pipeline.session import LocalStore, Session, connect
+
+PARTS = [Part(index, 0, index * 4, 4) for index in range(200)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    return folder
+
+
+def session(store: LocalStore, rank: int, job: int = 0, world: int = 4) -> Session:
+    return Session(store, job, Worker(rank=rank, world=world))
+
+
+def test_each_part_is_drawn_once_by_many_workers(folder: RunFolder) -> None:
+    store, drawn = LocalStore(), list[int]()
+    sessions = [session(store, rank) for rank in range(4)]
+    start = threading.Barrier(4)
+
+    def work(own: Session) -> None:
+        start.wait()
+        drawn.extend([part.index for part in Claims(own, PARTS, folder)])
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(drawn) == [part.index for part in PARTS]
+
+
+def test_a_part_whose_file_stands_in_data_is_passed_over(folder: RunFolder) -> None:
+    for part in (0, 3, 199):
+        folder.data_file(part).touch()
+    drawn = [part.index for part in Claims(session(LocalStore(), 0), PARTS, folder)]
+    assert drawn == [index for index in range(200) if index not in (0, 3, 199)]
+
+
+def test_after_a_restart_the_parts_of_dead_workers_are_drawn_again(folder: RunFolder) -> None:
+    store = LocalStore()
+    first = iter(Claims(session(store, 0), PARTS, folder))
+    lost = [next(first).index for _ in range(5)]
+    again = [part.index for part in Claims(session(store, 0), PARTS, folder)]
+    assert again[:5] == lost
+    assert len(again) == len(PARTS)
+
+
+def test_the_jobs_of_a_sweep_do_not_share_a_counter(folder: RunFolder) -> None:
+    store = LocalStore()
+    for job in range(2):
+        assert len(list(Claims(session(store, 0, job), PARTS, folder))) == len(PARTS)
+
+
+def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: RunFolder) -> None:
+    """It meets the exhausted counter of the last start, and must not leave."""
+    store = LocalStore()
+    assert len(list(Claims(session(store, 0), PARTS, folder))) == len(PARTS)
+    early, drawn = session(store, 1), list[int]()
+
+    def work() -> None:
+        for parts in Claims(early, PARTS, folder).rounds():
+            drawn.extend(part.index for part in parts)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert drawn == []
+    late = session(store, 0)
+    for _ in range(400):
+        if len(drawn) == len(PARTS):
+            break
+        thread.join(0.05)
+    assert sorted(drawn) == [part.index for part in PARTS]
+    assert thread.is_alive()
+    late.set(FINISHED, "")
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_rank_0_does_not_wait_for_itself(folder: RunFolder) -> None:
+    assert sum(1 for _ in Claims(session(LocalStore(), 0), PARTS, folder).rounds()) == 1
+
+
+def test_several_workers_without_a_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ValueError, match=r"2 workers without MASTER_ADDR.*torchrun"):
+        connect(Worker(world=2))
+
+
+def test_what_one_session_sets_another_of_the_same_start_gets() -> None:
+    store = LocalStore()
+    first, other = session(store, 0), session(store, 1)
+    assert other.get("plan") is None
+    first.set("plan", "{}")
+    assert other.wait("plan") == "{}"
+    session(store, 0)
+    assert other.get("plan") is None, "a new start must not see what the last one left"

@@ -1,0 +1,162 @@
+"""Driving, with a stand-in for the engine: rows enter when it has room, and come out in place."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.request import FinishReason, Request, Result
+from engine.stats import EngineStats
+from pipeline.claims import Claims
+from pipeline.config import JobConfig
+from pipeline.drive import Driver
+from pipeline.folder import RunFolder
+from pipeline.plan import Plan, make_plan
+from pipeline.progress import Tally, seen
+from pipeline.prompt import Prompter
+from pipeline.ranks import Worker
+from pipeline.read import seed_of
+from pipeline.session import LocalStore, Session
+from pipeline.stats import Meter
+from tests.checkpoints import job, output_rows, prompts, write_parquet
+
+ABOUT = {"rank": 0, "host": "h", "device": "cpu", "git_revision": None, "versions": {}}
+
+
+class StandIn:
+    """Holds `room` requests and finishes the newest first. A result's tokens tell its request."""
+
+    def __init__(self, room: int, breaks_after: int | None = None) -> None:
+        self.room = room
+        self.breaks_after = breaks_after
+        self.taken: list[Request] = []
+        self.num_held_at_draw: list[int] = []
+
+    def results(self, requests: Iterable[Request]) -> Iterator[Result]:
+        source, held = iter(requests), list[Request]()
+        while True:
+            while len(held) < self.room:
+                self.num_held_at_draw.append(len(held))
+                request = next(source, None)
+                if request is None:
+                    break
+                held.append(request)
+                self.taken.append(request)
+            if not held:
+                return
+            if self.breaks_after is not None and len(self.taken) > self.breaks_after:
+                raise RuntimeError("the device is gone")
+            request = held.pop()
+            yield Result(
+                request_id=request.request_id,
+                finish_reason=FinishReason.LENGTH,
+                token_ids=[request.seed % 200, len(request.prompt_ids)],
+                num_prompt_tokens=len(request.prompt_ids),
+                seed=request.seed,
+            )
+
+
+class Job:
+    def __init__(self, checkpoint: Path, data: Path, output: Path, **changes: Any) -> None:
+        self.config: JobConfig = job(checkpoint, data, output, **changes)
+        self.plan: Plan = make_plan(self.config, checkpoint)
+        self.folder = RunFolder(output)
+        self.folder.make()
+        self.session = Session(LocalStore(), 0, Worker())
+
+    def run(self, engine: StandIn) -> list[dict[str, Any]]:
+        driver = Driver(
+            self.config,
+            self.plan,
+            self.folder,
+            engine=engine,
+            prompter=Prompter(Path(self.config.model.path), self.config.prompt, 100),
+            meter=Meter(EngineStats(), page_bytes=1, about=ABOUT),
+            tally=Tally(self.session, self.plan.num_outcomes, 1.0),
+        )
+        driver.run(Claims(self.session, self.plan.parts, self.folder))
+        return output_rows(self.folder.path)
+
+
+def test_results_in_any_order_come_out_in_input_order(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(30))
+    a_job = Job(checkpoint, data, tmp_path / "run", seed=9)
+    engine = StandIn(room=7)
+    rows = a_job.run(engine)
+    assert [row["row_id"] for row in rows] == [f"in:{i}" for i in range(30)]
+    for row, prompt in zip(rows, prompts(30), strict=True):
+        assert {name: row[name] for name in prompt} == prompt
+        assert row["seed"] == seed_of(9, row["row_id"], 0)
+        assert row["token_ids"] == [row["seed"] % 200, row["num_prompt_tokens"]]
+    assert seen(a_job.session).rows == 30
+
+
+def test_the_engine_is_never_drained_between_parts(checkpoint: Path, tmp_path: Path) -> None:
+    """Parts of 4 rows, room for 7: rows of the next part enter while older ones are inside."""
+    data = write_parquet(tmp_path / "in.parquet", prompts(40))
+    engine = StandIn(room=7)
+    Job(checkpoint, data, tmp_path / "run").run(engine)
+    first_fill = list(range(7))
+    assert engine.num_held_at_draw[:7] == first_fill
+    last_draws = engine.num_held_at_draw[7:41]
+    assert set(last_draws) == {6}, "each draw fills the one place that a finished row left"
+
+
+def test_a_bad_row_gets_its_error_and_no_engine_time(checkpoint: Path, tmp_path: Path) -> None:
+    rows = prompts(10)
+    rows[2]["prompt"] = None
+    rows[5]["prompt"] = " \n"
+    rows[9]["prompt"] = "x" * 200
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    engine = StandIn(room=3)
+    out = Job(checkpoint, data, tmp_path / "run").run(engine)
+    failed = {row["row_id"]: row for row in out if row["finish_reason"] == "error"}
+    assert list(failed) == ["in:2", "in:5", "in:9"]
+    for row_id, told in {"in:2": "null", "in:5": "white space", "in:9": "shorten"}.items():
+        assert told in failed[row_id]["error"]
+        assert (failed[row_id]["text"], failed[row_id]["token_ids"]) == (None, [])
+    assert len(engine.taken) == 7
+    assert len(out) == 10
+
+
+def test_a_part_of_bad_rows_only_is_written_too(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{**row, "prompt": ""} for row in prompts(8)] + prompts(1)
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    out = Job(checkpoint, data, tmp_path / "run").run(StandIn(room=3))
+    assert [row["finish_reason"] for row in out] == ["error"] * 8 + ["length"]
+
+
+def test_each_sample_of_a_row_has_its_own_seed(checkpoint: Path, tmp_path: Path) -> None:
+    rows = prompts(6)
+    rows[1]["prompt"] = None
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    changes = {"generation__num_samples": 3, "generation__temperature": 0.5}
+    out = Job(checkpoint, data, tmp_path / "run", **changes).run(StandIn(room=5))
+    places = [(row["row_id"], row["sample_index"]) for row in out]
+    assert places == [(f"in:{i}", sample) for i in range(6) for sample in range(3)]
+    assert len({row["seed"] for row in out}) == 18
+    assert sum(row["finish_reason"] == "error" for row in out) == 3
+
+
+def test_parts_that_are_done_are_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(12))
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    a_job.run(StandIn(room=2))
+    before = a_job.folder.data_file(1).stat().st_mtime_ns
+    a_job.folder.data_file(2).unlink()
+    again = Job(checkpoint, data, tmp_path / "run")
+    engine = StandIn(room=2)
+    assert len(again.run(engine)) == 12
+    assert len(engine.taken) == 4
+    assert again.folder.data_file(1).stat().st_mtime_ns == before
+
+
+def test_a_broken_engine_stops_the_worker_and_keeps_whole_parts(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(40))
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    with pytest.raises(RuntimeError, match="device is gone"):
+        a_job.run(StandIn(room=1, breaks_after=10))
+    assert a_job.folder.parts_done() == {0, 1}

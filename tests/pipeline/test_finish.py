@@ -1,0 +1,97 @@
+"""Finishing: nothing is called done that is not; the card is one that the Hub reads."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import JobConfig
+from pipeline.finish import check_failures, finish
+from pipeline.folder import RunFolder
+from pipeline.plan import Plan
+from tests.checkpoints import prompts, write_parquet
+from tests.pipeline.test_drive import Job, StandIn
+
+
+@pytest.fixture
+def done(checkpoint: Path, tmp_path: Path) -> Job:
+    """10 rows in 3 parts, two of the rows bad."""
+    rows = prompts(10)
+    rows[0]["prompt"] = rows[7]["prompt"] = None
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    a_job.run(StandIn(room=3))
+    return a_job
+
+
+def finished(a_job: Job) -> dict[str, Any]:
+    return finish(a_job.config, a_job.plan, a_job.folder)
+
+
+def test_the_summary_counts_every_row(done: Job) -> None:
+    summary = finished(done)
+    assert json.loads(done.folder.summary_file.read_text()) == summary
+    assert (summary["num_rows_in"], summary["num_rows_out"], summary["num_failed"]) == (10, 10, 2)
+    assert summary["finish_reasons"] == {"error": 2, "length": 8}
+    ((error, count),) = summary["errors"].items()
+    assert ("null" in error, count) == (True, 2)
+    assert summary["num_generated_tokens"] == 16
+    assert summary["tokens_per_s"] > 0
+
+
+def test_the_card_points_the_hub_at_the_parts(done: Job) -> None:
+    finished(done)
+    front, prose = done.folder.card_file.read_text().split("---\n", 2)[1:]
+    (config,) = yaml.safe_load(front)["configs"]
+    (files,) = config["data_files"]
+    assert files == {"split": "train", "path": "data/*.parquet"}
+    assert len(list(done.folder.path.glob(files["path"]))) == 3
+    for told in ("10 generations", "`threshold` `0.3`", "- failed: 2", "| `task_id` | string |"):
+        assert told.replace("`threshold` ", "threshold ") in prose
+
+
+def test_a_part_that_lacks_rows_is_not_called_done(done: Job) -> None:
+    other = RunFolder(done.folder.path)
+    other.data_file(2).replace(other.data_file(1))
+    other.data_file(0).rename(other.data_file(2))
+    (done.folder.data / "part-00000.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(ValueError, match="3 parts in data/ are not as planned") as error:
+        finished(done)
+    message = str(error.value)
+    assert "part-00000.parquet cannot be read" in message
+    assert "part-00001.parquet has 2 rows, not 4" in message
+    assert "part-00002.parquet has 4 rows, not 2" in message
+    assert "run the same command again" in message
+    assert not done.folder.summary_file.exists()
+
+
+def test_a_part_with_other_columns_is_not_called_done(done: Job) -> None:
+    write_parquet(done.folder.data_file(1), prompts(4))
+    with pytest.raises(ValueError, match=r"part-00001\.parquet has other columns than planned"):
+        finished(done)
+
+
+def with_limit(config: JobConfig, limit: float) -> JobConfig:
+    return replace(config, max_failed_fraction=limit)
+
+
+def test_a_small_job_that_failed_too_often_ends_with_the_reason(done: Job) -> None:
+    summary = finished(done)
+    check_failures(with_limit(done.config, 0.2), summary)
+    with pytest.raises(ValueError, match=r"max_failed_fraction=0\.1: 2 of 10 rows failed.*null"):
+        check_failures(with_limit(done.config, 0.1), summary)
+
+
+def test_leftovers_of_killed_writers_are_removed_at_the_end(done: Job) -> None:
+    left = done.folder.path / "tmp" / "data-part-00001.parquet.host-1"
+    left.write_text("torn")
+    finished(done)
+    assert not left.exists()
+
+
+def test_the_plan_on_disk_is_enough_to_check_a_run(done: Job) -> None:
+    plan = Plan.from_json(done.plan.to_json())
+    assert finish(done.config, plan, done.folder)["num_rows_out"] == 10

@@ -1,0 +1,217 @@
+"""The plan: the same for ever, whatever the workers; and a run folder holds one run only."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import JobConfig
+from pipeline.folder import RunFolder
+from pipeline.inputs import InputFile
+from pipeline.plan import Part, Plan, cut, load, make_plan, pin
+from tests.checkpoints import job, prompts, write_checkpoint, write_parquet
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[Path]:
+    """10 and 5 rows."""
+    return [
+        write_parquet(tmp_path / "one.parquet", prompts(10)),
+        write_parquet(tmp_path / "two.parquet", prompts(5)),
+    ]
+
+
+def plan_of(config: JobConfig) -> Plan:
+    return make_plan(config, Path(config.model.path))
+
+
+def files(*num_rows: int) -> list[InputFile]:
+    return [
+        InputFile(path=f"{i}", name=f"{i}", num_rows=n, digest="") for i, n in enumerate(num_rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "limit", "parts"),
+    [
+        ([10, 0, 4], None, [(0, 0, 4), (0, 4, 4), (0, 8, 2), (2, 0, 4)]),
+        ([10, 4], 9, [(0, 0, 4), (0, 4, 4), (0, 8, 1)]),
+        ([10, 4], 12, [(0, 0, 4), (0, 4, 4), (0, 8, 2), (1, 0, 2)]),
+        ([3], 99, [(0, 0, 3)]),
+        ([0], None, []),
+    ],
+)
+def test_parts_are_runs_of_one_file_and_the_limit_counts_over_files(
+    num_rows: list[int], limit: int | None, parts: list[tuple[int, int, int]]
+) -> None:
+    wanted = [Part(index, *part) for index, part in enumerate(parts)]
+    assert cut(files(*num_rows), 4, limit) == wanted
+
+
+def test_a_plan_is_the_same_each_time_and_survives_json(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    config = job(checkpoint, data, tmp_path / "run", data__limit=12)
+    plan = plan_of(config)
+    assert plan == plan_of(config)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert (plan.num_rows, len(plan.parts), plan.prompt_column) == (12, 4, "prompt")
+    assert plan.carried == ["task_id", "prompt", "tags", "about"]
+
+
+def test_run_json_tells_a_reader_what_is_planned(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    pin(plan_of(job(checkpoint, data, folder.path)), folder)
+    written = json.loads(folder.plan_file.read_text())
+    assert written["num_rows"] == 15
+    assert written["parts"][0] == [0, 0, 4]
+    assert written["output_columns"]["token_ids"].startswith("list<")
+    assert "torch" in written["versions"]
+
+
+CHANGES = {
+    "generation__max_new_tokens": 9,
+    "generation__temperature": 0.5,
+    "decoding": {"name": "threshold", "threshold": 0.4},
+    "cache": {"name": "none"},
+    "data__limit": 3,
+    "data__part_rows": 5,
+    "data__carry": ["task_id"],
+    "prompt__system": "be brief",
+    "prompt__chat": False,
+    "model__dtype": "bfloat16",
+    "engine__block_length": 8,
+    "engine__stop_at_eos": False,
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def pinned(checkpoint: Path, data: list[Path], tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    pin(plan_of(job(checkpoint, data, folder.path)), folder)
+    return folder
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_field_that_changes_the_rows_is_named_with_both_values(
+    pinned: RunFolder, checkpoint: Path, data: list[Path], field: str
+) -> None:
+    changed = plan_of(job(checkpoint, data, pinned.path, **{field: CHANGES[field]}))
+    with pytest.raises(ValueError, match="other settings") as error:
+        pin(changed, pinned)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3, "the first line, the one field that differs, the remedy"
+    assert lines[1].strip().startswith(field.replace("__", "."))
+    assert " there, " in lines[1]
+    assert "Give another output" in lines[2]
+
+
+def test_all_fields_that_differ_are_named(
+    pinned: RunFolder, checkpoint: Path, data: list[Path]
+) -> None:
+    changed = job(checkpoint, data, pinned.path, seed=5, generation__max_new_tokens=7)
+    with pytest.raises(ValueError, match="seed: 0 there, 5 now") as error:
+        pin(plan_of(changed), pinned)
+    assert "generation.max_new_tokens: 8 there, 7 now" in str(error.value)
+
+
+def test_what_does_not_change_the_rows_is_free(
+    pinned: RunFolder, checkpoint: Path, data: list[Path]
+) -> None:
+    free = {
+        "engine__max_sequences": 3,
+        "engine__cache_tokens": 999,
+        "engine__page_size": 8,
+        "progress_every_s": 1.0,
+        "max_failed_fraction": 0.1,
+        "threads": 2,
+        "task": "functions",
+    }
+    pin(plan_of(job(checkpoint, data, pinned.path, **free)), pinned)
+
+
+def test_other_input_files_are_seen(pinned: RunFolder, checkpoint: Path, data: list[Path]) -> None:
+    write_parquet(data[1], prompts(5, first=1))
+    with pytest.raises(ValueError, match=r"input files: .*two \(5 rows"):
+        pin(plan_of(job(checkpoint, data, pinned.path)), pinned)
+
+
+def test_another_model_is_seen(pinned: RunFolder, data: list[Path], tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", seed=7)
+    with pytest.raises(ValueError, match=r"model files: .*other"):
+        pin(plan_of(job(other, data, pinned.path)), pinned)
+
+
+def test_moved_files_are_the_same_files(
+    pinned: RunFolder, checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    moved = [file.rename(tmp_path / "moved" / file.name) for file in data]
+    pin(plan_of(job(checkpoint, moved, pinned.path)), pinned)
+
+
+def test_parts_without_a_plan_are_not_touched(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.data_file(0).touch()
+    with pytest.raises(ValueError, match=r"no run\.json"):
+        pin(plan_of(job(checkpoint, data, folder.path)), folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"parts": 3}'])
+def test_a_broken_run_json_is_no_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json: not a plan of this version"):
+        load(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"prompt__column": "question"}, r"prompt\.column='question'.*task_id, prompt"),
+        ({"data__carry": ["task_id", "nope"]}, r"data\.carry: nope.*task_id, prompt"),
+    ],
+)
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(
+    checkpoint: Path, data: list[Path], tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        plan_of(job(checkpoint, data, tmp_path / "run", **changes))
+
+
+def test_no_prompt_column_at_all_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"id": 1, "q": "x"}])
+    with pytest.raises(ValueError, match=r"(?s)'prompt'.*'messages'.*id, q"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))
+
+
+def test_a_carried_column_that_collides_is_refused_with_both_names(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "x", "text": "y", "seed": 1}]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    with pytest.raises(ValueError, match=r"input's 'text', 'seed' would collide with .*'text'"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))
+    assert plan_of(job(checkpoint, data, tmp_path / "run", data__carry=[])).carried == []
+
+
+def test_input_without_rows_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), empty)
+    with pytest.raises(ValueError, match="no rows in 1 files"):
+        plan_of(job(checkpoint, empty, tmp_path / "run"))
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"output=.*file/run: cannot be written"):
+        RunFolder(tmp_path / "file" / "run").make()
