@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#   make demo    install, run the demo on two workers, score it, print a summary
+#   make test    install the test extras, run the whole suite
+#   make lint    ruff, ruff format, mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+# The pinned version, and where its CPU build is if the configured index has none.
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	rm -rf $(RUN)
+	$(BIN)/torchrun --nproc-per-node=2 -m pipeline.run conf=demo output=$(RUN)
+	$(BIN)/python -m pipeline.score $(RUN)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m jobs.bench engine
+
+# torch first and alone: the CPU build where there is no NVIDIA GPU, the index's own where there is.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(or $(HAS_GPU),0),0)
+	$(BIN)/pip install -q "torch==$(TORCH)+cpu" || \
+	$(BIN)/pip install -q "torch==$(TORCH)+cpu" --index-url $(TORCH_CPU_INDEX)
+	$(BIN)/pip install -q -c constraints.txt -e .
+else
+	$(BIN)/pip install -q -c constraints.txt -e ".[gpu]"
+endif
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
