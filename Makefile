@@ -1,5 +1,5 @@
 # Everything runs in .venv, which the first target that needs it makes.
-#   make demo    install, run the demo on two workers, score it, print a summary
+#   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole suite
 #   make lint    ruff, ruff format, mypy
 
@@ -17,7 +17,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
-	$(BIN)/torchrun --nproc-per-node=2 -m pipeline.run conf=demo output=$(RUN)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node=2 -m pipeline.run conf=demo output=$(RUN)
 	$(BIN)/python -m pipeline.score $(RUN)
 
 test: $(VENV)/.installed-dev

@@ -62,7 +62,7 @@ def pack(plan: Plan, page_size: int, device: torch.device) -> Batch:
         "num_iterations_in_block_B": per_sequence[2],
         "num_iterations_B": per_sequence[3],
         "seed_B": per_sequence[4],
-        "temperature_B": np.array([s.request.temperature for s, _ in plan]).view(np.int64),
+        "temperature_B": _bits_of([s.request.temperature for s, _ in plan]),
         "query_starts": query_starts,
         "context_lens_B": np.array([s.canvas_len for s, _ in plan]),
         "page_table_BT": _page_table(plan, page_size).ravel(),
@@ -90,6 +90,11 @@ def _facts(sequence: Sequence) -> tuple[int, ...]:
         sequence.num_iterations,
         sequence.request.seed,
     )
+
+
+def _bits_of(values: list[float]) -> np.ndarray:
+    """float64, to travel with the integers."""
+    return np.array(values, dtype=np.float64).view(np.int64)
 
 
 def _page_table(plan: Plan, page_size: int) -> np.ndarray:

@@ -54,6 +54,11 @@ class DiffusionEngine:
         """Whether one more request could be admitted before the next forward, pages allowing."""
         return self.num_unfinished < self.config.max_sequences
 
+    @property
+    def page_bytes(self) -> int:
+        """K and V of one page, over all layers."""
+        return self.runner.kv.num_bytes // self.config.num_pages
+
     def add(self, request: Request) -> None:
         """Queue a request. One that can never run comes back as an error from run_iteration."""
         refusal = self._refusal(request)
@@ -158,6 +163,5 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
-        stats.num_finished += len(finished)
         stats.iteration_s += iteration_s
         stats.forward_s += self.runner.forward_s()

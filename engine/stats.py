@@ -15,7 +15,6 @@ class EngineStats:
     """Prompt tokens of finished sequences."""
     num_generated_tokens: int = 0
     """Tokens before EOS of finished sequences."""
-    num_finished: int = 0
     peak_sequences: int = 0
     peak_pages: int = 0
     iteration_s: float = 0.0

@@ -11,15 +11,13 @@ from typing import Any
 
 from pipeline.config import JobConfig, as_dict
 from pipeline.folder import RunFolder
-from pipeline.inputs import InputFile
+from pipeline.inputs import WHOLE_BYTES, InputFile
 
 FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
     *("engine.max_sequences", "engine.cache_tokens", "engine.page_size"),
     *("data.path", "model.path", "model.revision"),
 }
-WHOLE_BYTES = 64 << 20
-"""Files up to this size are hashed whole; of larger ones, size, head and tail."""
 
 
 def fingerprint(
@@ -59,7 +57,8 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
 
 
 def digest_of(checkpoint: Path) -> str:
-    """Of the contents of a checkpoint's files, wherever the folder stands."""
+    """Of the contents of a checkpoint's files, wherever the folder stands: whole up to WHOLE_BYTES,
+    of larger ones size, head and tail."""
     digest = hashlib.sha256()
     for file in sorted(p for p in checkpoint.iterdir() if p.is_file() and p.name[0] != "."):
         if file.suffix not in (".json", ".safetensors", ".jinja", ".txt", ".model"):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.card import card
@@ -18,8 +19,10 @@ from pipeline.folder import RunFolder
 from pipeline.plan import Plan
 from pipeline.progress import too_many
 from pipeline.session import POLL_S
-from pipeline.stats import add_up, read_stats
+from pipeline.stats import add_up, ratio, read_stats
 from pipeline.versions import git_revision, library_versions
+
+COUNTED = ("num_generated_tokens", "num_iterations", "num_query_tokens")
 
 
 def wait_for_parts(plan: Plan, folder: RunFolder) -> None:
@@ -84,8 +87,12 @@ def check_parts(plan: Plan, folder: RunFolder) -> None:
 
 def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
     parts = range(len(plan.parts))
-    reasons, errors = _outcomes(folder, parts)
+    reasons, errors, counts = _outcomes(folder, parts)
     totals = add_up(read_stats(folder, parts)).as_dict()
+    # From the rows: exact, also where work was lost to a kill and done again.
+    num_tokens, num_iterations = counts["num_generated_tokens"], counts["num_iterations"]
+    totals["tokens_per_forward"] = ratio(num_tokens, num_iterations)
+    totals["query_tokens_per_token"] = ratio(counts["num_query_tokens"], num_tokens)
     num_failed = totals.pop("num_failed")
     return {
         "name": config.name,
@@ -103,12 +110,17 @@ def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any
     }
 
 
-def _outcomes(folder: RunFolder, parts: Iterable[int]) -> tuple[Counter[str], Counter[str]]:
-    """How often each finish reason and each error message stands in data/."""
+def _outcomes(
+    folder: RunFolder, parts: Iterable[int]
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """How often each finish reason and each error message stands in data/, and its counts' sums."""
     reasons: Counter[str] = Counter()
     errors: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for part in parts:
-        table = pq.ParquetFile(folder.data_file(part)).read(columns=["finish_reason", "error"])
+        columns = ["finish_reason", "error", *COUNTED]
+        table = pq.ParquetFile(folder.data_file(part)).read(columns=columns)
+        counts.update({name: pc.sum(table[name]).as_py() for name in COUNTED})
         reasons.update(table["finish_reason"].to_pylist())
         errors.update(error for error in table["error"].to_pylist() if error is not None)
-    return reasons, errors
+    return reasons, errors, counts

@@ -2,12 +2,16 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+LEFT_BEHIND_S = 600.0
+"""A file of tmp/ that nobody has written to for so long has no writer any more."""
 
 
 class RunFolder:
@@ -61,10 +65,11 @@ class RunFolder:
         self._write(file, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
     def clear_tmp(self) -> None:
-        """Remove what killed writers left; only when nobody writes."""
+        """Remove what killed writers left; what is younger may still be written."""
         for file in self._tmp.iterdir():
             with suppress(FileNotFoundError):
-                file.unlink()
+                if time.time() - file.stat().st_mtime > LEFT_BEHIND_S:
+                    file.unlink()
 
     def _write(self, file: Path, write: Callable[[Path], object]) -> None:
         """Beside, to the disk, and under its name in one move, which then is on the disk too."""

@@ -23,6 +23,8 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 """In a folder, .json is passed over: there it is mostly some tool's own file."""
 READABLE = (*PARQUET, *JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES))
 BATCH_LINES = 1000
+WHOLE_BYTES = 64 << 20
+"""Files up to this size are hashed whole."""
 
 
 class InputError(ValueError):
@@ -37,7 +39,8 @@ class InputFile:
     """Its part of the row ids: the stem, or as much of the path as no other file has."""
     num_rows: int
     digest: str
-    """Of a Parquet file's footer, of the whole text of JSON Lines."""
+    """Of the whole text of JSON Lines; of a Parquet file up to WHOLE_BYTES, else of its footer and
+    size, so that a large file is not read to plan it."""
 
 
 def list_inputs(path: str | list[str]) -> list[str]:
@@ -91,7 +94,9 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
     if loose:
         widened = _unify([schemas[i] for i in loose], files[loose[-1]].path)
         schemas = [widened if i in loose else s for i, s in enumerate(schemas)]
-    first, others = schemas[0].remove_metadata(), zip(files[1:], schemas[1:], strict=True)
+    # A null in a later file is a fault of its row, whatever the first file says of nulls.
+    first = pa.schema([field.with_nullable(True).remove_metadata() for field in schemas[0]])
+    others = zip(files[1:], schemas[1:], strict=True)
     for file, schema in others:
         for column in [*first.names, *schema.names]:
             here = schema.field(column).type if column in schema.names else "no such column"
@@ -188,9 +193,9 @@ def _parquet(path: str) -> tuple[int, str, pa.Schema]:
         size = file.seek(0, os.SEEK_END)
         file.seek(size - 8)
         footer_size = int.from_bytes(file.read(4), "little")
-        file.seek(size - 8 - footer_size)
-        footer = file.read(footer_size)
-        return parquet.metadata.num_rows, _digest(footer), parquet.schema_arrow
+        file.seek(0 if size <= WHOLE_BYTES else size - 8 - footer_size)
+        digest = _digest(str(size).encode() + file.read())
+        return parquet.metadata.num_rows, digest, parquet.schema_arrow
 
 
 def _json_lines(path: str) -> tuple[int, str, pa.Schema]:

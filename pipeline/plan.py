@@ -22,7 +22,7 @@ from pipeline.folder import RunFolder
 from pipeline.inputs import InputFile, common_schema, inspect, list_inputs, names_of
 from pipeline.prompt import choose_column
 from pipeline.versions import git_revision, library_versions
-from pipeline.write import output_schema
+from pipeline.write import check_writable, output_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,13 @@ def make_plan(config: JobConfig, checkpoint: Path) -> Plan:
     files = [file for file, _ in looked_at]
     schema = common_schema(files, [schema for _, schema in looked_at])
     prompt_column = _prompt_column(schema.names, config.prompt)
+    if config.prompt.template is not None and pa.types.is_list(schema.field(prompt_column).type):
+        raise ValueError(
+            f"prompt.template: the column {prompt_column!r} holds messages, which no template goes "
+            "around; set prompt.template=null, or prompt.column to a column of text"
+        )
     carried = _carried(schema.names, config.data.carry)
-    output_schema(pa.schema([schema.field(name) for name in carried]))
+    check_writable(output_schema(pa.schema([schema.field(name) for name in carried])))
     parts = cut(files, config.data.part_rows, config.data.limit)
     if not parts:
         raise ValueError(

@@ -106,6 +106,12 @@ class Prompter:
             raise RowError(
                 f"{name}: a list of messages, and the model has no chat template; use a text column"
             )
+        for place, message in enumerate(messages):
+            if self._special.found_in(message["role"]):
+                raise RowError(
+                    f"{name}[{place}].role: {message['role']!r} spells a special token; must be "
+                    "user, assistant or system"
+                )
         if self.config.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.config.system}, *messages]
 

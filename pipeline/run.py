@@ -6,14 +6,15 @@ on where the last one stopped.
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
-from engine.model.config import ModelConfig
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
@@ -96,8 +97,12 @@ def make_driver(
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
     model = load_model(checkpoint, getattr(torch, config.model.dtype), device)
+    num_to_do = sum(part.num_rows for part in left) * plan.num_samples
     engine = DiffusionEngine(
-        model, config=config.engine, decoding=config.decoding, cache=config.cache
+        model,
+        config=shared_out(config.engine, num_to_do, worker.world),
+        decoding=config.decoding,
+        cache=config.cache,
     )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     about = {
@@ -107,16 +112,21 @@ def make_driver(
         "versions": library_versions(),
         "git_revision": git_revision(),
     }
-    num_to_do = sum(part.num_rows for part in left)
     return Driver(
         config,
         plan,
         folder,
         engine=engine,
         prompter=make_prompter(config, checkpoint),
-        meter=Meter(engine.stats, page_bytes(model.config, config), about),
-        tally=Tally(session, num_to_do * plan.num_samples, config.max_failed_fraction),
+        meter=Meter(engine.stats, engine.page_bytes, about),
+        tally=Tally(session, num_to_do, config.max_failed_fraction),
     )
+
+
+def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
+    """No engine takes more than its worker's share, or the first to start leaves others idle."""
+    share = max(1, -(-num_to_do // num_workers))
+    return replace(config, max_sequences=min(config.max_sequences, share))
 
 
 def start_line(
@@ -147,12 +157,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def page_bytes(model: ModelConfig, config: JobConfig) -> int:
-    """K and V of one page, over all layers."""
-    values = 2 * model.num_layers * model.num_kv_heads * model.head_dim * config.engine.page_size
-    return values * getattr(torch, config.model.dtype).itemsize
 
 
 if __name__ == "__main__":

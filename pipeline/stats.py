@@ -1,7 +1,9 @@
 """What is counted, one row per part, and how it adds up.
 
 Parts overlap in the engine, so a part's row holds what its worker counted and spent since it wrote
-the part before. The sum over all parts is right; a single row is roughly its part's.
+the part before. Of an unbroken run the sum over all parts is right, and a single row is roughly its
+part's; after a kill the sums hold the time and forwards of lost work too, as far as a part was
+written behind it. Exact counts of the output are in data/.
 """
 
 import time
@@ -76,7 +78,7 @@ class Meter:
             "num_forwards": num_forwards,
             "num_query_tokens": _difference(stats.num_query_tokens, before.num_query_tokens),
             "num_iterations": num_iterations,
-            "mean_sequences": _ratio(sum(num_forwards.values()), num_iterations),
+            "mean_sequences": ratio(sum(num_forwards.values()), num_iterations),
             "peak_pages": stats.peak_pages,
             "peak_cache_bytes": stats.peak_pages * self._page_bytes,
             "total_s": total_s,
@@ -117,26 +119,26 @@ class Totals:
 
     @property
     def tokens_per_s(self) -> float | None:
-        return _ratio(self.num_generated_tokens, self.wall_s)
+        return ratio(self.num_generated_tokens, self.wall_s)
 
     @property
     def tokens_per_engine_s(self) -> float | None:
         """What one worker makes while its engine is at work."""
-        return _ratio(self.num_generated_tokens, self.engine_s)
+        return ratio(self.num_generated_tokens, self.engine_s)
 
     @property
     def tokens_per_forward(self) -> float | None:
         """TPF: over forwards of single sequences, of every kind."""
-        return _ratio(self.num_generated_tokens, sum(self.num_forwards.values()))
+        return ratio(self.num_generated_tokens, sum(self.num_forwards.values()))
 
     @property
     def query_tokens_per_token(self) -> float | None:
-        return _ratio(sum(self.num_query_tokens.values()), self.num_generated_tokens)
+        return ratio(sum(self.num_query_tokens.values()), self.num_generated_tokens)
 
     @property
     def mean_sequences(self) -> float | None:
         """Sequences in one batched forward."""
-        return _ratio(sum(self.num_forwards.values()), self.num_iterations)
+        return ratio(sum(self.num_forwards.values()), self.num_iterations)
 
     def as_dict(self) -> dict[str, Any]:
         rates = (
@@ -193,5 +195,5 @@ def _difference(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
     return {kind: count - before.get(kind, 0) for kind, count in now.items()}
 
 
-def _ratio(count: float, of: float) -> float | None:
+def ratio(count: float, of: float) -> float | None:
     return count / of if of else None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine.request import FinishReason, Result
 
@@ -52,6 +53,22 @@ def output_schema(carried: pa.Schema) -> pa.Schema:
             f"{_quoted(clash)}; rename in the input, or carry others: data.carry=[NAME, ...]"
         )
     return pa.schema([*BEFORE, *carried, *AFTER])
+
+
+def check_writable(schema: pa.Schema) -> None:
+    """Try the schema before anything is computed.
+
+    Raises:
+        ValueError: Parquet cannot hold a column.
+    """
+    for field in schema:
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"data.carry: column {field.name!r} of type {field.type} cannot be written to "
+                f"Parquet ({error}); carry the others: data.carry=[NAME, ...]"
+            ) from error
 
 
 def output_table(

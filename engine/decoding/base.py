@@ -37,10 +37,6 @@ class MaskedPositions:
     any_sampled: bool
     """Whether some temperature is above 0; known to the host."""
 
-    @property
-    def num_sequences(self) -> int:
-        return self.seed_B.shape[0]
-
 
 class Decision(NamedTuple):
     token_M: Tensor
@@ -62,7 +58,9 @@ def rank_in_sequence(score_M: Tensor, masked: MaskedPositions) -> Tensor:
     position."""
     order_M = torch.argsort(score_M, descending=True, stable=True)
     order_M = order_M[torch.argsort(masked.sequence_M[order_M], stable=True)]
-    counts_B = torch.bincount(masked.sequence_M, minlength=masked.num_sequences)
+    # bincount would do, but on a GPU it reads its input's bounds back to the host.
+    counts_B = torch.zeros_like(masked.seed_B)
+    counts_B.index_add_(0, masked.sequence_M, torch.ones_like(masked.sequence_M))
     starts_B = counts_B.cumsum(0) - counts_B
     place_M = torch.arange(order_M.shape[0], device=order_M.device)
     rank_M = torch.empty_like(order_M)

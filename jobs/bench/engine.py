@@ -6,8 +6,9 @@
 (c) engine   iteration-level batching, dual cache, threshold.
 
 Tokens are those before EOS, seconds are wall seconds of the whole loop. (b) and (c) are run in turn
-and compared round by round, since machines drift; their token ids must be equal, row by row. All
-three are scored with the rows' own tests.
+and compared round by round, since machines drift; in float32 on CPU their token ids must be equal,
+row by row, elsewhere the rows that differ are counted. All three are scored with the rows' own
+tests.
 """
 
 import os
@@ -75,7 +76,9 @@ def run(
     for _ in range(rounds):
         measured["lockstep"].append(bench.lockstep())
         measured["engine"].append(bench.engine())
-    check_same(measured)
+    num_different = count_different(measured)
+    if num_different and (device, dtype) == ("cpu", "float32"):
+        raise RuntimeError(f"lock-step and engine differ in {num_different} rows")
     measured["llada"] = [bench.llada()]
     report = {name: summary(runs, table, prompter) for name, runs in measured.items()}
     ratios = [
@@ -86,6 +89,7 @@ def run(
         "engine_over_llada": report["engine"]["tokens_per_s"] / report["llada"]["tokens_per_s"],
         "engine_over_lockstep": statistics.median(ratios),
         "engine_over_lockstep_by_round": ratios,
+        "num_rows_different_from_lockstep": num_different,
         "engine_share_outside_forward": report["engine"]["share_outside_forward"],
     }
     show(report, gains)
@@ -154,13 +158,11 @@ class Bench:
         }
 
 
-def check_same(measured: dict[str, list[dict[str, Any]]]) -> None:
-    expected = [result.token_ids for result in measured["engine"][0]["results"]]
-    for name, runs in measured.items():
-        for one in runs:
-            wrong = [i for i, r in enumerate(one["results"]) if r.token_ids != expected[i]]
-            if wrong or len(one["results"]) != len(expected):
-                raise RuntimeError(f"{name}: other tokens than the engine's in rows {wrong[:10]}")
+def count_different(measured: dict[str, list[dict[str, Any]]]) -> int:
+    """Rows whose tokens are not the same in every run, of lock-step and engine both."""
+    runs = [one["results"] for of_one in measured.values() for one in of_one]
+    tokens = [[result.token_ids for result in results] for results in runs]
+    return sum(any(other != row[0] for other in row) for row in zip(*tokens, strict=True))
 
 
 def summary(

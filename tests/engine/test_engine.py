@@ -82,7 +82,7 @@ def test_counts_agree_with_the_results() -> None:
     engine = make_engine()
     results = list(engine.results(mixed_requests(10)))
     stats = engine.stats
-    assert stats.num_finished == 10
+    assert len(results) == 10
     assert sum(stats.num_forwards.values()) == sum(r.num_iterations for r in results)
     assert stats.num_forwards["refresh"] == sum(r.num_refreshes for r in results)
     assert sum(stats.num_query_tokens.values()) == sum(r.num_query_tokens for r in results)
@@ -136,6 +136,18 @@ def test_a_request_that_can_never_run_is_an_error_and_the_others_are_done(
 def test_settings_out_of_range_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"engine.{field}=0"):
         EngineConfig(**{field: 0})
+
+
+def test_a_whole_number_as_temperature_samples_too() -> None:
+    """Its bits must not be taken for those of a float: 1 would be as cold as 0."""
+    drawn = {}
+    for temperature in (1, 1.0):
+        requests = mixed_requests(8, temperature=temperature)
+        results = make_engine(max_sequences=8).results(requests)
+        drawn[type(temperature)] = {r.request_id: r.token_ids for r in results}
+    assert drawn[int] == drawn[float]
+    greedy = {r.request_id: r.token_ids for r in make_engine().results(mixed_requests(8))}
+    assert drawn[int] != greedy
 
 
 def test_one_host_read_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Finishing: nothing is called done that is not; the card is one that the Hub reads."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,10 +88,13 @@ def test_a_small_job_that_failed_too_often_ends_with_the_reason(done: Job) -> No
 
 
 def test_leftovers_of_killed_writers_are_removed_at_the_end(done: Job) -> None:
-    left = done.folder.path / "tmp" / "data-part-00001.parquet.host-1"
-    left.write_text("torn")
+    left, young = (done.folder.path / "tmp" / name for name in ("part.host-1", "part.host-2"))
+    for file in (left, young):
+        file.write_text("torn")
+    os.utime(left, (time.time() - 3600, time.time() - 3600))
     finished(done)
     assert not left.exists()
+    assert young.exists(), "it may have a living writer"
 
 
 def test_the_plan_on_disk_is_enough_to_check_a_run(done: Job) -> None:

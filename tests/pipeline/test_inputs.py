@@ -169,3 +169,22 @@ def test_json_lines_files_may_lack_columns_and_are_widened_together(tmp_path: Pa
     looked = [inspect(str(file), file.stem) for file in files]
     schema = common_schema([file for file, _ in looked], [schema for _, schema in looked])
     assert schema == pa.schema([("prompt", pa.string()), ("x", pa.float64()), ("y", pa.string())])
+
+
+def test_the_digest_sees_a_row_that_changes_no_size(tmp_path: Path) -> None:
+    digests = set()
+    for word in ("aaaa", "bbbb"):
+        rows = {"prompt": ["0000", word, "zzzz"]}
+        file = tmp_path / f"{word}.parquet"
+        pq.write_table(pa.table(rows), file, compression="none")
+        digests.add(inspect(str(file), "x")[0].digest)
+    assert len(digests) == 2
+
+
+def test_files_may_disagree_on_nulls(tmp_path: Path) -> None:
+    strict = pa.schema([pa.field("prompt", pa.string(), nullable=False)])
+    pq.write_table(pa.table({"prompt": ["a"]}, schema=strict), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["b", None]}), tmp_path / "b.parquet")
+    looked_at = [inspect(str(tmp_path / name), name) for name in ("a.parquet", "b.parquet")]
+    schema = common_schema([file for file, _ in looked_at], [schema for _, schema in looked_at])
+    assert schema.field("prompt").nullable

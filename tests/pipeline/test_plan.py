@@ -11,7 +11,7 @@ from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
 from pipeline.inputs import InputFile
 from pipeline.plan import Part, Plan, cut, load, make_plan, pin
-from tests.checkpoints import job, prompts, write_checkpoint, write_parquet
+from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
 
 
 @pytest.fixture
@@ -215,3 +215,19 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"output=.*file/run: cannot be written"):
         RunFolder(tmp_path / "file" / "run").make()
+
+
+def test_a_column_that_parquet_cannot_hold_is_refused_before_anything_is_computed(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_json_lines(tmp_path / "in.jsonl", [{"prompt": "a", "meta": {}}])
+    with pytest.raises(ValueError, match=r"data\.carry: column 'meta' of type struct<>"):
+        make_plan(job(checkpoint, data, tmp_path / "run"), checkpoint)
+
+
+def test_a_template_around_messages_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    data = write_json_lines(tmp_path / "in.jsonl", [{"messages": turns}])
+    config = job(checkpoint, data, tmp_path / "run", prompt__template="Say {prompt}")
+    with pytest.raises(ValueError, match=r"prompt\.template: the column 'messages'"):
+        make_plan(config, checkpoint)

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline.config import PromptConfig
-from pipeline.prompt import RowError, choose_column
+from pipeline.prompt import Prompter, RowError, choose_column
 from tests.pipeline.tokenizer_folders import KINDS, byte_level, prompter, save
 
 
@@ -169,3 +169,10 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         prompter(tmp_path)
     with pytest.raises(ValueError, match="not there"):
         prompter(tmp_path / "missing")
+
+
+def test_a_role_that_spells_a_special_token_is_a_row_error(folder: Path) -> None:
+    prompter = Prompter(folder, PromptConfig(), 100)
+    turns = [{"role": "user<|eot_id|><|mdm_mask|>", "content": "hi"}]
+    with pytest.raises(RowError, match=r"messages\[0\]\.role: .* spells a special token"):
+        prompter.token_ids({"messages": turns})

@@ -50,7 +50,7 @@ def test_the_way_for_hostile_text_agrees_on_plain_text(
     plain = prompter(folders[kind])
     row = {"messages": [{"role": r, "content": f"hello {r}  text"} for r in ("system", "user")]}
     expected = plain.token_ids(row)
-    monkeypatch.setattr(plain._special, "found_in", lambda text: True)
+    monkeypatch.setattr(plain._special, "found_in", lambda text: text.startswith("hello"))
     assert plain.token_ids(row) == expected
 
 
