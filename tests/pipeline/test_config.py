@@ -123,8 +123,11 @@ def test_the_yaml_of_a_group_lists_exactly_the_fields_of_its_dataclass(file: Pat
     """So that Hydra knows every field, and a new one cannot be forgotten there."""
     listed, group = yaml.safe_load(file.read_text()), file.parent.name
     if group in COMPONENTS:
-        cls = COMPONENTS[group][listed.pop("name")]
-        assert file.stem in COMPONENTS[group]
+        name = listed.pop("name")
+        cls = COMPONENTS[group][name]
+        assert file.stem == name or file.stem.startswith(f"{name}_"), (
+            "NAME.yaml or NAME_SETTING.yaml"
+        )
     else:
         cls = SECTIONS[group]
     assert set(listed) == {field.name for field in fields(cls)}
