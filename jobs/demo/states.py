@@ -34,7 +34,9 @@ class Stage:
     """How hard the canvases are: copying is learnt on short tails first, then the tail grows."""
 
     until: float
-    """Share of the training time at which the stage ends."""
+    """Share of the training tokens at which the stage ends, at the latest."""
+    copied: float
+    """Share of constants copied right at which it ends before that."""
     shortest_region: int
     longest_tail: int
     constants_share: float
@@ -50,10 +52,11 @@ class Stage:
 
 STAGES = (
     Stage(
-        until=0.12,
+        until=0.25,
+        copied=0.95,
         shortest_region=0,
         longest_tail=8,
-        constants_share=0.3,
+        constants_share=0.5,
         line_share=0.6,
         block_share=0.4,
         literal_weight=4.0,
@@ -61,7 +64,8 @@ STAGES = (
         num_tokens=4096,
     ),
     Stage(
-        until=0.3,
+        until=0.35,
+        copied=1.01,
         shortest_region=0,
         longest_tail=32,
         constants_share=0.2,
@@ -73,6 +77,7 @@ STAGES = (
     ),
     Stage(
         until=1.0,
+        copied=1.01,
         shortest_region=REGION,
         longest_tail=0,
         constants_share=0.0,
@@ -83,10 +88,6 @@ STAGES = (
         num_tokens=6144,
     ),
 )
-
-
-def stage_at(progress: float) -> Stage:
-    return next((stage for stage in STAGES if progress < stage.until), STAGES[-1])
 
 
 @dataclass(slots=True)
