@@ -45,7 +45,7 @@ class ScoreSummary:
     task: str
     num_prompts: int
     num_rows: int
-    """Generations: prompts times samples."""
+    """Output rows: generations and errors."""
     num_passed: int
     pass_at: dict[int, float]
     """k -> pass@k, the mean over prompts."""
@@ -76,7 +76,7 @@ def score_run(
     if name not in TASKS:
         raise ValueError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
     check_columns(files, name, TASKS[name])
-    num_samples = Counter(row["row_id"] for row in read_rows(files, ["row_id"]))
+    num_prompts, num_samples = count_samples(read_rows(files, ["row_id", "error"]))
     ks = choose_ks(ks, num_samples)
     folder = RunFolder(run)
     folder.make()
@@ -85,10 +85,10 @@ def score_run(
     num_correct = Counter(score["row_id"] for score in scores if score["passed"])
     summary = ScoreSummary(
         task=name,
-        num_prompts=len(num_samples),
+        num_prompts=num_prompts,
         num_rows=len(scores),
         num_passed=num_correct.total(),
-        pass_at={k: mean_pass_at(k, num_samples, num_correct) for k in ks},
+        pass_at={k: mean_pass_at(k, num_prompts, num_samples, num_correct) for k in ks},
         reasons=dict(Counter(kind_of(score["reason"]) for score in scores).most_common()),
         missing_parts=num_missing,
         has_network=has_network,
@@ -189,15 +189,28 @@ def score_of(row: dict[str, Any], passed: bool, reason: str, duration_s: float) 
     }
 
 
+def count_samples(rows: Iterable[dict[str, Any]]) -> tuple[int, Counter[str]]:
+    """The number of prompts, and the samples of each that has a generation. One that has none never
+    passes, and a faulty row has a single error whatever the others' number of samples."""
+    num_rows: Counter[str] = Counter()
+    generated: set[str] = set()
+    for row in rows:
+        num_rows[row["row_id"]] += 1
+        if row["error"] is None:
+            generated.add(row["row_id"])
+    samples = {row_id: count for row_id, count in num_rows.items() if row_id in generated}
+    return len(num_rows), Counter(samples)
+
+
 def choose_ks(ks: Sequence[int] | None, num_samples: Counter[str]) -> list[int]:
-    """The asked k, else 1 and the number of samples that every prompt has."""
+    """The asked k, else 1 and the number of samples that every prompt with a generation has."""
     least = min(num_samples.values(), default=1)
     chosen = sorted(set(ks or (1, least)))
     for k in chosen:
         if not 1 <= k <= least:
             raise ValueError(
                 f"k={k}: pass@k needs k samples of every prompt, and the fewest is {least}; "
-                f"choose 1 to {least}, or raise the job's generation.num_samples"
+                f"choose 1 to {least}, or run with more samples (num_samples)"
             )
     return chosen
 
@@ -207,9 +220,11 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def mean_pass_at(k: int, num_samples: Counter[str], num_correct: Counter[str]) -> float:
+def mean_pass_at(
+    k: int, num_prompts: int, num_samples: Counter[str], num_correct: Counter[str]
+) -> float:
     values = [pass_at_k(count, num_correct[row_id], k) for row_id, count in num_samples.items()]
-    return math.fsum(values) / len(values) if values else 0.0
+    return math.fsum(values) / num_prompts
 
 
 def kind_of(reason: str) -> str:

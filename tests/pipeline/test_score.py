@@ -174,6 +174,35 @@ def test_a_run_is_scored(run: Path) -> None:
     assert list((run / "tmp").iterdir()) == []
 
 
+def test_prompts_may_have_different_numbers_of_samples(run: Path) -> None:
+    """By hand: 1 of 3 and 2 of 2 pass; the third row is faulty and has one error, not three."""
+    texts = [[WRONG, RIGHT, WRONG], [RIGHT, RIGHT]]
+    rows = [
+        output_row(i, j, text, None) for i, row in enumerate(texts) for j, text in enumerate(row)
+    ]
+    rows.append(output_row(2, 0, None, "num_samples=0: give a whole number"))
+    (run / "data" / "part-00001.parquet").unlink()
+    table = pa.Table.from_pylist(rows, output_schema(CARRIED))
+    pq.write_table(table, run / "data" / "part-00000.parquet")
+    (run / "run.json").write_text(json.dumps({"parts": [[0, 0, 3, 6]]}))
+    summary = score_run(run, limits=SHORT)
+    assert (summary.num_prompts, summary.num_rows, summary.num_passed) == (3, 6, 3)
+    assert summary.pass_at == {
+        1: pytest.approx((1 / 3 + 1 + 0) / 3),
+        2: pytest.approx((2 / 3 + 1 + 0) / 3),
+    }
+    assert "k=3: pass@k needs k samples of every prompt, and the fewest is 2" in refused(
+        [str(run), "--k", "3"]
+    )
+
+
+def test_a_run_of_errors_only_passes_nothing(run: Path) -> None:
+    (run / "data" / "part-00000.parquet").unlink()
+    table = pa.Table.from_pylist([PARTS[1][0]], output_schema(CARRIED))
+    pq.write_table(table, run / "data" / "part-00001.parquet")
+    assert score_run(run, is_partial=True).pass_at == {1: 0.0}
+
+
 def test_again_replaces_the_scores(run: Path) -> None:
     score_run(run, limits=SHORT, ks=[1])
     assert score_run(run, limits=SHORT, ks=[2]).pass_at == {2: 0.5}
