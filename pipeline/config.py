@@ -4,16 +4,16 @@ Each value is checked once, here; behind this file it is only read. Hydra's part
 pipeline/launch.py.
 """
 
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
 from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from pipeline.from_dict import from_dict
 from pipeline.tasks import TASKS
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -187,8 +187,6 @@ SECTIONS: dict[str, Any] = {
 COMPONENTS: dict[str, Mapping[str, Any]] = {"decoding": DECODERS, "cache": CACHE_POLICIES}
 """Sections that a `name` chooses a dataclass for."""
 
-T = TypeVar("T")
-
 
 def job_config(raw: Mapping[str, Any]) -> JobConfig:
     """The job that nested plain dicts describe.
@@ -208,34 +206,6 @@ def job_config(raw: Mapping[str, Any]) -> JobConfig:
     return from_dict(JobConfig, {**raw, **made}, "")
 
 
-def defaults_of(cls: Any) -> dict[str, Any]:
-    """A dataclass's fields and defaults as a plain dict; what has none is Hydra's '???'."""
-    return {
-        f.name: f.default if f.default is not MISSING else "???"
-        for f in fields(cls)
-        if f.default_factory is MISSING
-    }
-
-
-def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
-    """`raw` as a `cls`; `prefix` is what the messages put before a field's name."""
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for name, value in raw.items():
-        if name not in known:
-            raise ValueError(
-                f"{prefix}{name}={value!r}: no such field; {prefix.rstrip('.') or 'the job'} has "
-                f"{', '.join(known) or 'no fields'}"
-            )
-    values = {}
-    for f in fields(cls):  # type: ignore[arg-type]
-        if f.name in raw:
-            values[f.name] = _converted(raw[f.name], hints[f.name], f"{prefix}{f.name}")
-        elif f.default is MISSING:
-            raise ValueError(f"{prefix}{f.name} is missing: give it a value")
-    return cls(**values)
-
-
 def _component(section: str, raw: Mapping[str, Any]) -> Any:
     options = COMPONENTS[section]
     name = str(raw.get("name"))
@@ -243,39 +213,6 @@ def _component(section: str, raw: Mapping[str, Any]) -> Any:
         raise ValueError(f"{section}.name={name!r}: give one of {', '.join(sorted(options))}")
     settings = {key: value for key, value in raw.items() if key != "name"}
     return from_dict(options[name], settings, f"{section}.")
-
-
-def _converted(value: Any, hint: Any, name: str) -> Any:
-    """`value`, checked against its type; a number is taken as float or str where that is asked."""
-    if _fits(value, hint):
-        return value
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    for wider in (float, str):
-        if is_number and wider in options:
-            return wider(value)
-    shown = " or ".join(_name_of(option) for option in options)
-    raise ValueError(f"{name}={value!r}: give {shown}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if origin is list:
-        return isinstance(value, list) and all(_fits(v, get_args(hint)[0]) for v in value)
-    if getattr(hint, "_is_protocol", False):
-        return True  # already made by _component
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _name_of(hint: Any) -> str:
-    names = {type(None): "null", int: "a whole number", float: "a number", str: "text"}
-    if get_origin(hint) is list:
-        return "a list"
-    return names.get(hint, "true or false" if hint is bool else hint.__name__)
 
 
 def as_dict(config: JobConfig) -> dict[str, Any]:

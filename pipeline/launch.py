@@ -26,7 +26,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import COMPONENTS, SECTIONS, JobConfig, defaults_of, job_config
+from pipeline.config import COMPONENTS, SECTIONS, JobConfig, job_config
+from pipeline.from_dict import defaults_of
 from pipeline.ranks import this_worker
 
 ROOT = "run"
