@@ -26,7 +26,8 @@ MEANINGS = {
 def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
     revision = f" at revision `{plan.model_revision}`" if plan.model_revision else ""
     settings = as_dict(config)
-    samples = f" ({plan.num_samples} for each of {plan.num_rows})" if plan.num_samples > 1 else ""
+    samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
+    own = f"; the row's own where it has one: {', '.join(plan.overrides)}" if plan.overrides else ""
     return f"""---
 configs:
 - config_name: default
@@ -47,7 +48,7 @@ tags:
 |---|---|
 | input | {", ".join(f"`{file.name}` ({file.num_rows} rows)" for file in plan.files[:20])} |
 | prompt | {_settings(settings["prompt"])} |
-| generation | {_settings(settings["generation"])}, run seed {config.seed} |
+| generation | {_settings(settings["generation"])}, run seed {config.seed}{own} |
 | decoding | {_settings(settings["decoding"])} |
 | cache | {_settings(settings["cache"])} |
 | engine | {_settings(settings["engine"])}, {config.model.dtype} |

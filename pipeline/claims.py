@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pipeline.folder import RunFolder
-from pipeline.plan import Part
+from pipeline.parts import Part
 from pipeline.session import POLL_S, Session
 
 NEXT, FINISHED = "next", "finished"

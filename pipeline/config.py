@@ -33,7 +33,8 @@ class DataConfig:
     limit: int | None = None
     """The first rows only, over the files in their order; null takes all."""
     carry: list[str] | None = None
-    """Input columns that go into the output unchanged; null carries all."""
+    """Input columns that go into the output unchanged; null carries all, but for a column that
+    overrides and has the name of an output column, as `seed`."""
     part_rows: int = 32
     """Input rows of one part, which is one output file and what a kill can lose of each worker."""
 
@@ -85,7 +86,7 @@ class PromptConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
-    """What every row asks of the engine.
+    """What a row asks of the engine, where its own columns say nothing else (ColumnsConfig).
 
     Raises:
         ValueError: a field out of range, or two that contradict each other.
@@ -96,7 +97,7 @@ class GenerationConfig:
     temperature: float = 0.0
     """0 is greedy."""
     num_samples: int = 1
-    """Generations per row, each with its own seed."""
+    """Generations per row, each an output row with its own seed."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_samples"):
@@ -111,6 +112,29 @@ class GenerationConfig:
                 f"generation.num_samples={self.num_samples} with generation.temperature=0: all "
                 "would be the same; set a temperature above 0, or num_samples=1"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnsConfig:
+    """Which input columns override the job for their row, where they exist and are not null.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    max_new_tokens: str | None = "max_new_tokens"
+    """Instead of generation.max_new_tokens; null: the column of this name is none of ours."""
+    temperature: str | None = "temperature"
+    """Instead of generation.temperature."""
+    num_samples: str | None = "num_samples"
+    """Instead of generation.num_samples."""
+    seed: str | None = "seed"
+    """The seed of the row's first sample; the seeds of its others come from it alone."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) == "":
+                raise ValueError(f"columns.{field.name}='': give the name of a column, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +171,7 @@ class JobConfig:
     data: DataConfig
     prompt: PromptConfig
     generation: GenerationConfig
+    columns: ColumnsConfig
     model: CheckpointConfig
     decoding: DecodingStrategy
     cache: CachePolicy
@@ -154,7 +179,8 @@ class JobConfig:
     output: str
     """The run folder."""
     seed: int = 0
-    """All randomness of the run: each generation's seed comes from it, row id and sample."""
+    """All randomness of the run: each generation's seed comes from it, row id and sample, unless
+    the row has its own (columns.seed)."""
     task: str | None = None
     """How `python -m pipeline.score` judges the generations; null: they are not scored."""
     threads: int | None = None
@@ -181,6 +207,7 @@ SECTIONS: dict[str, Any] = {
     "data": DataConfig,
     "prompt": PromptConfig,
     "generation": GenerationConfig,
+    "columns": ColumnsConfig,
     "model": CheckpointConfig,
     "engine": EngineConfig,
 }

@@ -15,12 +15,15 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from engine.request import FinishReason, Request, Result
+from pipeline.asked import Asked, Asker
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.plan import Part, Plan
+from pipeline.inputs import InputError
+from pipeline.parts import Part
+from pipeline.plan import Plan
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter, RowError
-from pipeline.read import PartReader, seed_of
+from pipeline.read import PartReader, seed_of, seed_of_sample
 from pipeline.stats import Meter, stats_table
 from pipeline.write import Outcome, output_table
 
@@ -38,6 +41,8 @@ class OpenPart:
     part: Part
     carried: pa.Table
     row_ids: list[str]
+    asked: list[Asked]
+    """By row."""
     outcomes: list[Outcome | None]
     """In output order; None while the engine has it."""
     num_left: int
@@ -62,7 +67,8 @@ class Driver:
         self._prompter = prompter
         self._meter = meter
         self._tally = tally
-        self._reader = PartReader(plan)
+        self._reader = PartReader(plan.files, plan.read_schema)
+        self._asker = Asker(config.generation, plan.overrides)
         self._schema = plan.output_schema
         self._open: dict[int, OpenPart] = {}
 
@@ -78,51 +84,61 @@ class Driver:
     def _requests(self, parts: Iterable[Part]) -> Iterator[Request]:
         for part in parts:
             with self._meter.clock("read_s"):
-                prompts = self._start(part)
-            for row, prompt in enumerate(prompts):
+                open_part, prompts = self._start(part)
+            place = 0
+            for row, asked in enumerate(open_part.asked):
                 with self._meter.clock("read_s"):
-                    ids, fault = self._token_ids(prompt)
-                for sample in range(self._plan.num_samples):
-                    asked = self._asked(self._open[part.index], row, sample)
+                    ids, fault = self._token_ids(prompts[row], asked)
+                for sample in range(asked.num_samples):
+                    request_id = (part.index, place)
+                    seed = self._seed(open_part.row_ids[row], sample, asked)
+                    place += 1
                     if fault is None:
                         yield Request(
+                            request_id=request_id,
                             prompt_ids=ids,
-                            max_new_tokens=self._config.generation.max_new_tokens,
-                            temperature=self._config.generation.temperature,
-                            **asked,
+                            max_new_tokens=asked.max_new_tokens,
+                            temperature=asked.temperature,
+                            seed=seed,
                         )
                     else:
-                        self._take(Outcome(_failed(fault, asked), None))
+                        self._take(Outcome(_failed(fault, request_id, seed), None))
 
-    def _start(self, part: Part) -> list[Any]:
+    def _start(self, part: Part) -> tuple[OpenPart, list[Any]]:
         """Open a part; its prompts."""
         rows = self._reader.read(part)
-        num_outcomes = part.num_rows * self._plan.num_samples
-        self._open[part.index] = OpenPart(
+        asked = self._asker.asked(rows)
+        if sum(a.num_samples for a in asked) != part.num_outcomes:
+            raise InputError(
+                f"data.path={self._plan.files[part.file].path}: from row {part.first_row} on it "
+                f"asks for other numbers of samples than planned, {part.num_outcomes} for "
+                f"{part.num_rows} rows; it was changed after the plan was made: restore it"
+            )
+        open_part = self._open[part.index] = OpenPart(
             part=part,
             carried=rows.select(self._plan.carried),
             row_ids=self._reader.row_ids(part),
-            outcomes=[None] * num_outcomes,
-            num_left=num_outcomes,
+            asked=asked,
+            outcomes=[None] * part.num_outcomes,
+            num_left=part.num_outcomes,
         )
         log.info("part %d: %d rows", part.index, part.num_rows)
-        prompts: list[Any] = rows[self._plan.prompt_column].to_pylist()
-        return prompts
+        return open_part, rows[self._plan.prompt_column].to_pylist()
 
-    def _token_ids(self, prompt: Any) -> tuple[list[int], str | None]:
+    def _token_ids(self, prompt: Any, asked: Asked) -> tuple[list[int], str | None]:
         """A prompt's ids, or what is wrong with the row."""
+        if asked.error is not None:
+            return [], asked.error
+        row = {self._plan.prompt_column: prompt}
         try:
-            return self._prompter.token_ids({self._plan.prompt_column: prompt}), None
+            return self._prompter.token_ids(row, asked.max_new_tokens), None
         except RowError as error:
             return [], str(error)
 
-    def _asked(self, open_part: OpenPart, row: int, sample: int) -> dict[str, Any]:
-        """What tells one output row from all others: where it goes, and its seed."""
-        place = row * self._plan.num_samples + sample
-        return {
-            "request_id": (open_part.part.index, place),
-            "seed": seed_of(self._config.seed, open_part.row_ids[row], sample),
-        }
+    def _seed(self, row_id: str, sample: int, asked: Asked) -> int:
+        if asked.seed is None:
+            return seed_of(self._config.seed, row_id, sample)
+        return seed_of_sample(asked.seed, sample)
 
     def _take(self, outcome: Outcome) -> None:
         part, place = cast(tuple[int, int], outcome.result.request_id)
@@ -140,12 +156,19 @@ class Driver:
         """The stats row first: once its file stands in data/, a part is done for good."""
         index = full.part.index
         outcomes = [outcome for outcome in full.outcomes if outcome is not None]
-        table = output_table(self._schema, full.carried, full.row_ids, outcomes)
+        num_samples = [asked.num_samples for asked in full.asked]
+        table = output_table(self._schema, full.carried, full.row_ids, num_samples, outcomes)
         stats = self._meter.row(index, outcomes)
         self._folder.write_table(self._folder.stats_file(index), stats_table(stats))
         self._folder.write_table(self._folder.data_file(index), table)
         log.info("part %d: written, %d of its rows failed", index, stats["num_failed"])
 
 
-def _failed(fault: str, asked: dict[str, Any]) -> Result:
-    return Result(finish_reason=FinishReason.ERROR, error=fault, num_prompt_tokens=0, **asked)
+def _failed(fault: str, request_id: tuple[int, int], seed: int) -> Result:
+    return Result(
+        request_id=request_id,
+        finish_reason=FinishReason.ERROR,
+        error=fault,
+        num_prompt_tokens=0,
+        seed=seed,
+    )

@@ -43,17 +43,22 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
     Raises:
         ValueError: a field differs.
     """
-    lines = [
-        f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
-        for name in dict.fromkeys([*old, *new])
-        if _compared(name, old) != _compared(name, new)
-    ]
-    if lines:
+    if names := differing(old, new):
+        lines = [
+            f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
+            for name in names
+        ]
         raise ValueError(
             f"output={folder.path} holds a run with other settings:\n"
             + "\n".join(lines)
             + "\nGive another output, or the settings that are there to go on with that run."
         )
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The fields in which two fingerprints are not the same."""
+    names = dict.fromkeys([*old, *new])
+    return [name for name in names if _compared(name, old) != _compared(name, new)]
 
 
 def digest_of(checkpoint: Path) -> str:

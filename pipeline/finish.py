@@ -73,9 +73,9 @@ def check_parts(plan: Plan, folder: RunFolder) -> None:
         except (OSError, ValueError) as error:
             faults.append(f"{file.name} cannot be read ({error})")
             continue
-        wanted = part.num_rows * plan.num_samples
-        if footer.metadata.num_rows != wanted:
-            faults.append(f"{file.name} has {footer.metadata.num_rows} rows, not {wanted}")
+        num_rows = footer.metadata.num_rows
+        if num_rows != part.num_outcomes:
+            faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
         elif not footer.schema_arrow.equals(plan.output_schema):
             faults.append(f"{file.name} has other columns than planned")
     if faults:
@@ -99,7 +99,6 @@ def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any
         "model": plan.model_path,
         "model_revision": plan.model_revision,
         "num_rows_in": plan.num_rows,
-        "num_samples": plan.num_samples,
         "num_rows_out": plan.num_outcomes,
         "num_failed": reasons.get("error", num_failed),
         "finish_reasons": dict(reasons),

@@ -1,38 +1,24 @@
-"""What is to be done? Cut into parts once, in run.json; every later start must want the same.
-
-    part 0            part 1            part 2      part 3
-    | part_rows rows  | part_rows rows  | the rest  | part_rows rows  | ...
-    | first file                                    | second file
-
-Parts depend on the input and on data.part_rows, never on the number of workers.
-"""
+"""What is to be done? Cut into parts once, in run.json; every later start must want the same."""
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.asked import Asker, own_columns
 from pipeline.config import JobConfig, PromptConfig
-from pipeline.fingerprint import check_same, fingerprint
+from pipeline.fingerprint import check_same, differing, fingerprint
 from pipeline.folder import RunFolder
 from pipeline.inputs import InputFile, common_schema, inspect, list_inputs, names_of
+from pipeline.parts import Part, cut
 from pipeline.prompt import choose_column
+from pipeline.read import PartReader
 from pipeline.versions import git_revision, library_versions
-from pipeline.write import check_writable, output_schema
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A fixed run of rows of one input file, and its one output file."""
-
-    index: int
-    file: int
-    first_row: int
-    num_rows: int
+from pipeline.write import OWN_COLUMNS, check_writable, output_schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +27,10 @@ class Plan:
     parts: list[Part]
     prompt_column: str
     read_schema: pa.Schema
-    """Columns to read: those carried, and the prompt's if it is not among them."""
+    """Columns to read: those carried, and of the prompt's and the overriding ones the others."""
     carried: list[str]
-    num_samples: int
+    overrides: dict[str, str]
+    """Setting -> the column by which rows override it."""
     model_path: str
     model_revision: str | None
     """The hub's commit; None for a folder."""
@@ -56,7 +43,7 @@ class Plan:
     @property
     def num_outcomes(self) -> int:
         """Output rows."""
-        return self.num_rows * self.num_samples
+        return sum(part.num_outcomes for part in self.parts)
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -67,10 +54,13 @@ class Plan:
         raw = {name: getattr(self, name) for name in self.__dataclass_fields__}
         raw |= {
             "files": [asdict(file) for file in self.files],
-            "parts": [[part.file, part.first_row, part.num_rows] for part in self.parts],
+            "parts": [
+                [part.file, part.first_row, part.num_rows, part.num_outcomes] for part in self.parts
+            ],
             "read_schema": base64.b64encode(self.read_schema.serialize()).decode(),
             "output_columns": {field.name: str(field.type) for field in self.output_schema},
             "num_rows": self.num_rows,
+            "num_outcomes": self.num_outcomes,
             "versions": library_versions(),
             "git_revision": git_revision(),
             "planned_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,8 +78,9 @@ class Plan:
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
 
 
-def make_plan(config: JobConfig, checkpoint: Path) -> Plan:
-    """Look at the input and cut it.
+def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -> Plan:
+    """Look at the input and cut it. `before` is the plan in the run folder, if there is one: where
+    nothing has changed, its parts are not counted again.
 
     Raises:
         ValueError: the input cannot be read, or lacks what the job needs.
@@ -98,43 +89,37 @@ def make_plan(config: JobConfig, checkpoint: Path) -> Plan:
     looked_at = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
     files = [file for file, _ in looked_at]
     schema = common_schema(files, [schema for _, schema in looked_at])
-    prompt_column = _prompt_column(schema.names, config.prompt)
-    if config.prompt.template is not None and pa.types.is_list(schema.field(prompt_column).type):
-        raise ValueError(
-            f"prompt.template: the column {prompt_column!r} holds messages, which no template goes "
-            "around; set prompt.template=null, or prompt.column to a column of text"
-        )
-    carried = _carried(schema.names, config.data.carry)
+    prompt_column = _prompt_column(schema, config.prompt)
+    overrides = own_columns(schema, config.columns)
+    carried = _carried(schema.names, config.data.carry, list(overrides.values()))
     check_writable(output_schema(pa.schema([schema.field(name) for name in carried])))
-    parts = cut(files, config.data.part_rows, config.data.limit)
-    if not parts:
-        raise ValueError(
-            f"data.path={config.data.path}: no rows in {len(files)} files; name others"
-        )
-    read = [*carried, *([] if prompt_column in carried else [prompt_column])]
     revision = checkpoint.name if checkpoint.parent.name == "snapshots" else None
+    fields = fingerprint(config, files, checkpoint, revision)
+    if before is not None and not differing(before.fingerprint, fields):
+        parts = before.parts
+    else:
+        parts = _parts(config, files, schema, overrides)
+    read = dict.fromkeys([*carried, prompt_column, *overrides.values()])
     return Plan(
         files=files,
         parts=parts,
         prompt_column=prompt_column,
         read_schema=pa.schema([schema.field(name) for name in read]),
         carried=carried,
-        num_samples=config.generation.num_samples,
+        overrides=overrides,
         model_path=config.model.path,
         model_revision=revision,
-        fingerprint=fingerprint(config, files, checkpoint, revision),
+        fingerprint=fields,
     )
 
 
-def cut(files: list[InputFile], part_rows: int, limit: int | None) -> list[Part]:
-    parts: list[Part] = []
-    left = sum(file.num_rows for file in files) if limit is None else limit
-    for index, file in enumerate(files):
-        num_rows = min(file.num_rows, left)
-        left -= num_rows
-        for first in range(0, num_rows, part_rows):
-            parts.append(Part(len(parts), index, first, min(part_rows, num_rows - first)))
-    return parts
+def planned_before(folder: RunFolder) -> Plan | None:
+    """The plan in run.json, if there is one.
+
+    Raises:
+        ValueError: what is there is not a plan of this version.
+    """
+    return load(folder) if folder.plan_file.exists() else None
 
 
 def pin(plan: Plan, folder: RunFolder) -> None:
@@ -143,8 +128,8 @@ def pin(plan: Plan, folder: RunFolder) -> None:
     Raises:
         ValueError: another run is there.
     """
-    if folder.plan_file.exists():
-        check_same(load(folder).fingerprint, plan.fingerprint, folder)
+    if before := planned_before(folder):
+        check_same(before.fingerprint, plan.fingerprint, folder)
         return
     if folder.parts_done():
         raise ValueError(
@@ -179,21 +164,48 @@ def load(folder: RunFolder) -> Plan:
         ) from error
 
 
-def _prompt_column(available: list[str], config: PromptConfig) -> str:
-    asked, usual = config.column, PromptConfig().column
+def _parts(
+    config: JobConfig, files: list[InputFile], schema: pa.Schema, overrides: dict[str, str]
+) -> list[Part]:
+    """Cut, and each with its output rows; only the columns that these depend on are read."""
+    data, num_samples = config.data, config.generation.num_samples
+    parts = cut(files, data.part_rows, data.limit, num_samples)
+    if not parts:
+        raise ValueError(f"data.path={data.path}: no rows in {len(files)} files; name others")
+    asker = Asker(config.generation, overrides)
+    if not asker.needs_count:
+        return parts
+    names = dict.fromkeys(overrides.values())
+    reader = PartReader(files, pa.schema([schema.field(name) for name in names]))
+    counts = (sum(a.num_samples for a in asker.asked(reader.read(part))) for part in parts)
+    return [replace(part, num_outcomes=num) for part, num in zip(parts, counts, strict=True)]
+
+
+def _prompt_column(schema: pa.Schema, config: PromptConfig) -> str:
+    asked, usual, available = config.column, PromptConfig().column, schema.names
     if asked not in available and asked != usual:
         raise ValueError(
             f"prompt.column={asked!r}: not in the data, which has {', '.join(available)}; "
             "set prompt.column to one of these"
         )
-    return choose_column(available, config)
+    chosen = choose_column(available, config)
+    if config.template is not None and pa.types.is_list(schema.field(chosen).type):
+        raise ValueError(
+            f"prompt.template: the column {chosen!r} holds messages, which no template goes "
+            "around; set prompt.template=null, or prompt.column to a column of text"
+        )
+    return chosen
 
 
-def _carried(available: list[str], asked: list[str] | None) -> list[str]:
+def _carried(available: list[str], asked: list[str] | None, overriding: list[str]) -> list[str]:
+    """The columns asked for; else all, but for an overriding one whose place in the output is
+    taken: the output's own `seed` says what the column `seed` said."""
     missing = [name for name in asked or [] if name not in available]
     if missing:
         raise ValueError(
             f"data.carry: {', '.join(missing)} not in the data, which has {', '.join(available)}; "
             "name some of these, or null for all"
         )
-    return available if asked is None else asked
+    if asked is not None:
+        return asked
+    return [name for name in available if name not in overriding or name not in OWN_COLUMNS]

@@ -42,9 +42,9 @@ def choose_column(available: Sequence[str], config: PromptConfig) -> str:
 class Prompter:
     """Tokenizer and chat template of one checkpoint, applied row by row."""
 
-    def __init__(self, folder: Path, config: PromptConfig, max_prompt_tokens: int) -> None:
+    def __init__(self, folder: Path, config: PromptConfig, max_positions: int) -> None:
         self.config = config
-        self.max_prompt_tokens = max_prompt_tokens
+        self.max_positions = max_positions
         self.tokenizer = load_tokenizer(folder)
         if config.chat and not self.tokenizer.chat_template:
             raise ValueError(
@@ -62,7 +62,18 @@ class Prompter:
         """The columns a prompt may come from, the first that a row has counts."""
         return [self.config.column, self.config.messages_column]
 
-    def token_ids(self, row: Mapping[str, Any]) -> list[int]:
+    def token_ids(self, row: Mapping[str, Any], max_new_tokens: int = 0) -> list[int]:
+        """The row's prompt, if the model's context holds it and `max_new_tokens` behind it.
+
+        Raises:
+            RowError: what is wrong with the row.
+        """
+        room = self.max_positions - max_new_tokens
+        if room < 1:
+            raise RowError(
+                f"max_new_tokens={max_new_tokens}: leaves no room for a prompt in the model's "
+                f"context of {self.max_positions}; lower it"
+            )
         name = next((name for name in self.columns if name in row), None)
         if name is None:
             raise RowError(f"{' and '.join(self.columns)}: not in the row; set prompt.column")
@@ -76,10 +87,11 @@ class Prompter:
         else:
             kind = type(value).__name__
             raise RowError(f"{name}: {kind}; must be text or a list of {{role, content}} messages")
-        if len(ids) > self.max_prompt_tokens:
+        if len(ids) > room:
             raise RowError(
-                f"{name}: {len(ids)} tokens, {len(ids) - self.max_prompt_tokens} more than the "
-                f"{self.max_prompt_tokens} that fit; shorten the prompt or generate fewer tokens"
+                f"{name}: {len(ids)} tokens, {len(ids) - room} more than the {room} that fit with "
+                f"max_new_tokens={max_new_tokens} into the model's context of "
+                f"{self.max_positions}; shorten the prompt or generate fewer tokens"
             )
         return ids
 

@@ -20,7 +20,7 @@ from pipeline.inputs import (
     parse_line,
     unreadable_is_an_error,
 )
-from pipeline.plan import Part, Plan
+from pipeline.parts import Part
 
 
 class Rows(Protocol):
@@ -32,23 +32,24 @@ class Rows(Protocol):
 
 
 class PartReader:
-    """Reads the parts of a plan; keeps the file of the last one open."""
+    """Reads these columns of the parts of these files; keeps the file of the last one open."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, files: list[InputFile], schema: pa.Schema) -> None:
+        self._files = files
+        self._schema = schema
         self._open: tuple[InputFile, Rows] | None = None
 
     def read(self, part: Part) -> pa.Table:
-        """The columns that the plan reads, of the part's rows.
+        """The part's rows.
 
         Raises:
             InputError: the file is no longer what the plan saw.
         """
-        file = self._plan.files[part.file]
+        file = self._files[part.file]
         with unreadable_is_an_error(file.path):
             if self._open is None or self._open[0] != file:
                 rows = ParquetRows if is_parquet(file.path) else JsonRows
-                self._open = (file, rows(file.path, self._plan.read_schema))
+                self._open = (file, rows(file.path, self._schema))
             table = self._open[1].read(part.first_row, part.num_rows)
         if table.num_rows != part.num_rows:
             raise InputError(
@@ -59,13 +60,21 @@ class PartReader:
 
     def row_ids(self, part: Part) -> list[str]:
         """FILE:ROW, the same for ever."""
-        name = self._plan.files[part.file].name
+        name = self._files[part.file].name
         return [f"{name}:{part.first_row + i}" for i in range(part.num_rows)]
 
 
 def seed_of(run_seed: int, row_id: str, sample_index: int) -> int:
     """A seed of 63 bits that depends on nothing else."""
-    text = f"{run_seed}/{row_id}/{sample_index}"
+    return _hash(f"{run_seed}/{row_id}/{sample_index}")
+
+
+def seed_of_sample(row_seed: int, sample_index: int) -> int:
+    """Of a row with a seed of its own: the first sample has that very seed."""
+    return row_seed if sample_index == 0 else _hash(f"{row_seed}/{sample_index}")
+
+
+def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

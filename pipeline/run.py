@@ -24,7 +24,8 @@ from pipeline.failures import log_to, stop_says_why
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.launch import launch
-from pipeline.plan import Part, Plan, make_plan, parts_left, pin
+from pipeline.parts import Part
+from pipeline.plan import Plan, make_plan, parts_left, pin, planned_before
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import cpu_threads, device_of, this_worker
@@ -70,7 +71,7 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
     make_prompter(config, checkpoint)
-    plan = make_plan(config, checkpoint)
+    plan = make_plan(config, checkpoint, planned_before(folder))
     folder.make()
     pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
@@ -79,13 +80,12 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
 
 def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     max_positions = read_config(checkpoint).max_positions
-    max_prompt_tokens = max_positions - config.generation.max_new_tokens
-    if max_prompt_tokens < 1:
+    if config.generation.max_new_tokens >= max_positions:
         raise ValueError(
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
             f"prompt in the model's context of {max_positions}; lower it"
         )
-    return Prompter(checkpoint, config.prompt, max_prompt_tokens)
+    return Prompter(checkpoint, config.prompt, max_positions)
 
 
 def make_driver(
@@ -97,7 +97,7 @@ def make_driver(
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
     model = load_model(checkpoint, getattr(torch, config.model.dtype), device)
-    num_to_do = sum(part.num_rows for part in left) * plan.num_samples
+    num_to_do = sum(part.num_outcomes for part in left)
     engine = DiffusionEngine(
         model,
         config=shared_out(config.engine, num_to_do, worker.world),
@@ -133,13 +133,15 @@ def start_line(
     config: JobConfig, plan: Plan, folder: RunFolder, left: list[Part], session: Session
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
-    num_done = plan.num_outcomes - sum(part.num_rows for part in left) * plan.num_samples
+    num_done = plan.num_outcomes - sum(part.num_outcomes for part in left)
     num_failed = add_up(read_stats(folder, folder.parts_done())).num_failed
     name = config.name or folder.path.name
     if session.worker.is_first:
+        columns = (f"{setting} in {column!r}" for setting, column in plan.overrides.items())
+        own = f"; rows with settings of their own: {', '.join(columns)}" if plan.overrides else ""
         print(
             f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts, {num_done} rows done "
-            f"before; workers: {session.worker.world}; output: {folder.path}\n"
+            f"before{own}; workers: {session.worker.world}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,
             flush=True,

@@ -37,7 +37,7 @@ def report(plan: Plan, folder: RunFolder) -> tuple[list[tuple[str, str]], bool]:
     done = folder.parts_done() - broken.keys()
     left = sorted({part.index for part in plan.parts} - done)
     totals = add_up(read_stats(folder, done))
-    num_rows = sum(plan.parts[part].num_rows for part in done) * plan.num_samples
+    num_rows = sum(plan.parts[part].num_outcomes for part in done)
     rate, tpf = totals.tokens_per_s, totals.tokens_per_forward
     lines = [
         ("run", f"{folder.path}, planned {_planned_at(folder)}"),

@@ -72,16 +72,20 @@ def check_writable(schema: pa.Schema) -> None:
 
 
 def output_table(
-    schema: pa.Schema, carried: pa.Table, row_ids: Sequence[str], outcomes: Sequence[Outcome]
+    schema: pa.Schema,
+    carried: pa.Table,
+    row_ids: Sequence[str],
+    num_samples: Sequence[int],
+    outcomes: Sequence[Outcome],
 ) -> pa.Table:
-    """A part's rows. `outcomes` is in input order, and for each row in the order of its samples."""
-    num_samples = len(outcomes) // len(row_ids)
+    """A part's rows. `num_samples` is of each input row; `outcomes` is in input order, and for each
+    row in the order of its samples."""
     results = [outcome.result for outcome in outcomes]
-    row_of = [i // num_samples for i in range(len(outcomes))]
+    row_of = [row for row, count in enumerate(num_samples) for _ in range(count)]
     columns = {name: carried[name].take(row_of) for name in carried.column_names}
     own = {
         "row_id": [row_ids[row] for row in row_of],
-        "sample_index": [i % num_samples for i in range(len(outcomes))],
+        "sample_index": [sample for count in num_samples for sample in range(count)],
         "text": [outcome.text for outcome in outcomes],
         "finish_reason": [result.finish_reason.value for result in results],
         **{name: [getattr(r, name) for r in results] for name in AFTER.names[3:]},

@@ -82,6 +82,7 @@ def job(model: Path, data: Path | list[Path], output: Path, **changes: Any) -> J
         "data": {"path": [str(f) for f in data] if isinstance(data, list) else str(data)},
         "prompt": {},
         "generation": {"max_new_tokens": 8},
+        "columns": {},
         "model": {"path": str(model)},
         "decoding": {"name": "threshold", "threshold": 0.3},
         "cache": {"name": "dual"},

@@ -16,7 +16,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.progress import Tally, seen
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker
-from pipeline.read import seed_of
+from pipeline.read import seed_of, seed_of_sample
 from pipeline.session import LocalStore, Session
 from pipeline.stats import Meter
 from tests.checkpoints import job, output_rows, prompts, write_parquet
@@ -160,3 +160,72 @@ def test_a_broken_engine_stops_the_worker_and_keeps_whole_parts(
     with pytest.raises(RuntimeError, match="device is gone"):
         a_job.run(StandIn(room=1, breaks_after=10))
     assert a_job.folder.parts_done() == {0, 1}
+
+
+def asking_rows() -> list[dict[str, Any]]:
+    """10 rows; those from 4 to 6 ask for what cannot be, 7 for more than the context holds."""
+    rows = prompts(10)
+    rows[0] |= {"num_samples": 3, "temperature": 0.7}
+    rows[1] |= {"max_new_tokens": 3}
+    rows[2] |= {"seed": 11}
+    rows[3] |= {"seed": 11, "num_samples": 2, "temperature": 0.5}
+    rows[4] |= {"temperature": -1.0, "num_samples": 4}
+    rows[5] |= {"num_samples": 0}
+    rows[6] |= {"num_samples": 2}
+    rows[7] |= {"max_new_tokens": 95, "num_samples": 2, "temperature": 1.0}
+    return rows
+
+
+NUM_OUTCOMES = [3, 1, 1, 2, 1, 1, 1, 2, 1, 1]
+
+
+def test_rows_get_what_they_ask_for(checkpoint: Path, tmp_path: Path) -> None:
+    """The prompter's context is 100 tokens here, and the job generates 8, greedily."""
+    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    a_job, engine = Job(checkpoint, data, tmp_path / "run", seed=4), StandIn(room=5)
+    assert [part.num_outcomes for part in a_job.plan.parts] == [7, 5, 2]
+    out = a_job.run(engine)
+    places = [(row["row_id"], row["sample_index"]) for row in out]
+    assert places == [
+        (f"in:{i}", sample) for i, num in enumerate(NUM_OUTCOMES) for sample in range(num)
+    ]
+    assert seen(a_job.session).rows == 14
+
+    errors = {row["row_id"]: row["error"] for row in out if row["error"]}
+    assert list(errors) == ["in:4", "in:5", "in:6", "in:7"]
+    assert errors["in:4"].startswith("temperature=-1.0: ")
+    assert errors["in:5"].startswith("num_samples=0: ")
+    assert "with generation.temperature=0.0" in errors["in:6"]
+    assert "fit with max_new_tokens=95 into the model's context of 100" in errors["in:7"]
+
+    requests = {request.seed: request for request in engine.taken}
+    asked = {
+        place: requests[row["seed"]]
+        for place, row in zip(places, out, strict=True)
+        if row["error"] is None and place[0] not in ("in:2", "in:3")
+    }
+    assert {asked["in:0", i].temperature for i in range(3)} == {0.7}
+    assert [asked[f"in:{i}", 0].max_new_tokens for i in (1, 8)] == [3, 8]
+    assert asked["in:8", 0].temperature == 0.0
+
+
+def test_a_rows_own_seed_is_used_and_its_samples_differ(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    out = Job(checkpoint, data, tmp_path / "run", seed=4).run(StandIn(room=5))
+    seeds = [[row["seed"] for row in out if row["row_id"] == f"in:{i}"] for i in range(10)]
+    assert seeds[0] == [seed_of(4, "in:0", i) for i in range(3)]
+    assert seeds[2] == [11]
+    assert seeds[3] == [11, seed_of_sample(11, 1)]
+    assert seeds[8] == [seed_of(4, "in:8", 0)]
+
+
+def test_input_that_asks_for_more_than_planned_stops_the_job(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = asking_rows()
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    rows[1] |= {"num_samples": 2, "temperature": 0.5}
+    write_parquet(data, rows)
+    with pytest.raises(ValueError, match=r"in\.parquet: from row 0 on .*planned, 7 for 4 rows"):
+        a_job.run(StandIn(room=5))

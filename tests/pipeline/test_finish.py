@@ -15,7 +15,7 @@ from pipeline.finish import check_failures, finish
 from pipeline.folder import RunFolder
 from pipeline.plan import Plan
 from tests.checkpoints import prompts, write_parquet
-from tests.pipeline.test_drive import Job, StandIn
+from tests.pipeline.test_drive import Job, StandIn, asking_rows
 
 
 @pytest.fixture
@@ -100,3 +100,17 @@ def test_leftovers_of_killed_writers_are_removed_at_the_end(done: Job) -> None:
 def test_the_plan_on_disk_is_enough_to_check_a_run(done: Job) -> None:
     plan = Plan.from_json(done.plan.to_json())
     assert finish(done.config, plan, done.folder)["num_rows_out"] == 10
+
+
+def test_rows_out_are_the_samples_that_rows_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    a_job.run(StandIn(room=3))
+    summary = finished(a_job)
+    assert (summary["num_rows_in"], summary["num_rows_out"], summary["num_failed"]) == (10, 14, 5)
+    card = a_job.folder.card_file.read_text()
+    assert "14 generations for 10 prompts" in card
+    assert "the row's own where it has one: max_new_tokens, temperature, num_samples, seed" in card
+    a_job.folder.data_file(2).replace(a_job.folder.data_file(0))
+    with pytest.raises(ValueError, match=r"part-00000\.parquet has 2 rows, not 7"):
+        finished(a_job)

@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.inputs import InputFile
-from pipeline.plan import Part, Plan, cut, load, make_plan, pin
+from pipeline.parts import Part
+from pipeline.plan import Plan, load, make_plan, pin
+from pipeline.read import PartReader
 from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
 
 
@@ -25,29 +26,6 @@ def data(tmp_path: Path) -> list[Path]:
 
 def plan_of(config: JobConfig) -> Plan:
     return make_plan(config, Path(config.model.path))
-
-
-def files(*num_rows: int) -> list[InputFile]:
-    return [
-        InputFile(path=f"{i}", name=f"{i}", num_rows=n, digest="") for i, n in enumerate(num_rows)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "limit", "parts"),
-    [
-        ([10, 0, 4], None, [(0, 0, 4), (0, 4, 4), (0, 8, 2), (2, 0, 4)]),
-        ([10, 4], 9, [(0, 0, 4), (0, 4, 4), (0, 8, 1)]),
-        ([10, 4], 12, [(0, 0, 4), (0, 4, 4), (0, 8, 2), (1, 0, 2)]),
-        ([3], 99, [(0, 0, 3)]),
-        ([0], None, []),
-    ],
-)
-def test_parts_are_runs_of_one_file_and_the_limit_counts_over_files(
-    num_rows: list[int], limit: int | None, parts: list[tuple[int, int, int]]
-) -> None:
-    wanted = [Part(index, *part) for index, part in enumerate(parts)]
-    assert cut(files(*num_rows), 4, limit) == wanted
 
 
 def test_a_plan_is_the_same_each_time_and_survives_json(
@@ -68,8 +46,8 @@ def test_run_json_tells_a_reader_what_is_planned(
     folder.make()
     pin(plan_of(job(checkpoint, data, folder.path)), folder)
     written = json.loads(folder.plan_file.read_text())
-    assert written["num_rows"] == 15
-    assert written["parts"][0] == [0, 0, 4]
+    assert (written["num_rows"], written["num_outcomes"]) == (15, 15)
+    assert written["parts"][0] == [0, 0, 4, 4]
     assert written["output_columns"]["token_ids"].startswith("list<")
     assert "torch" in written["versions"]
 
@@ -79,6 +57,8 @@ CHANGES = {
     "generation__temperature": 0.5,
     "decoding": {"name": "threshold", "threshold": 0.4},
     "cache": {"name": "none"},
+    "columns__seed": None,
+    "columns__num_samples": None,
     "data__limit": 3,
     "data__part_rows": 5,
     "data__carry": ["task_id"],
@@ -197,9 +177,9 @@ def test_no_prompt_column_at_all_is_refused(checkpoint: Path, tmp_path: Path) ->
 def test_a_carried_column_that_collides_is_refused_with_both_names(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": "x", "text": "y", "seed": 1}]
+    rows = [{"prompt": "x", "text": "y", "error": 1}]
     data = write_parquet(tmp_path / "in.parquet", rows)
-    with pytest.raises(ValueError, match=r"input's 'text', 'seed' would collide with .*'text'"):
+    with pytest.raises(ValueError, match=r"input's 'text', 'error' would collide with .*'text'"):
         plan_of(job(checkpoint, data, tmp_path / "run"))
     assert plan_of(job(checkpoint, data, tmp_path / "run", data__carry=[])).carried == []
 
@@ -231,3 +211,78 @@ def test_a_template_around_messages_is_refused(checkpoint: Path, tmp_path: Path)
     config = job(checkpoint, data, tmp_path / "run", prompt__template="Say {prompt}")
     with pytest.raises(ValueError, match=r"prompt\.template: the column 'messages'"):
         make_plan(config, checkpoint)
+
+
+ASKING = [
+    {**row, "num_samples": n} for row, n in zip(prompts(6), (1, 3, None, 0, 2, 5), strict=True)
+]
+"""With a job of 2 samples, of parts of 4 rows: 1 + 3 + 2 + 1 (an error), 2 + 5."""
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.jsonl"])
+def test_parts_count_the_samples_that_their_rows_ask_for(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    write = write_parquet if name.endswith("parquet") else write_json_lines
+    changes = {"generation__num_samples": 2, "generation__temperature": 0.5}
+    config = job(checkpoint, write(tmp_path / name, ASKING), tmp_path / "run", **changes)
+    plan = plan_of(config)
+    assert [part.num_outcomes for part in plan.parts] == [7, 7]
+    assert (plan.num_rows, plan.num_outcomes) == (6, 14)
+    assert Plan.from_json(plan.to_json()) == plan
+    off = job(checkpoint, tmp_path / name, tmp_path / "run", columns__num_samples=None, **changes)
+    assert plan_of(off).num_outcomes == 12
+
+
+def test_a_plan_that_stands_is_not_counted_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", ASKING)
+    config = job(checkpoint, data, tmp_path / "run", generation__temperature=0.5)
+    plan = plan_of(config)
+    reads: list[Part] = []
+    read = PartReader.read
+
+    def counted(self: PartReader, part: Part) -> pa.Table:
+        reads.append(part)
+        return read(self, part)
+
+    monkeypatch.setattr(PartReader, "read", counted)
+    assert make_plan(config, checkpoint, plan) == plan
+    assert reads == []
+    warmer = job(checkpoint, data, tmp_path / "run", generation__temperature=0.6)
+    assert make_plan(warmer, checkpoint, plan).parts == plan.parts
+    assert len(reads) == 2, "another plan is counted"
+
+
+def test_only_the_overriding_columns_are_read_to_count(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{**row, "seed": 1} for row in ASKING])
+    asked: list[list[str]] = []
+    read = pq.ParquetFile.read_row_group
+
+    def watched(self: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+        asked.append(columns)
+        return read(self, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    plan_of(job(checkpoint, data, tmp_path / "run", generation__temperature=0.5))
+    assert asked == [["num_samples", "seed"]]
+
+
+def test_overriding_columns_are_carried_but_for_the_seed(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "seed": 1, "temperature": 0.5, "note": "n"}]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    plan = plan_of(job(checkpoint, data, tmp_path / "run"))
+    assert plan.carried == ["prompt", "temperature", "note"]
+    assert plan.read_schema.names == ["prompt", "temperature", "note", "seed"]
+    for changes in ({"columns__seed": None}, {"data__carry": ["seed"]}):
+        with pytest.raises(ValueError, match=r"the input's 'seed' would collide"):
+            plan_of(job(checkpoint, data, tmp_path / "run", **changes))
+
+
+def test_an_overriding_column_of_text_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "temperature": "hot"}])
+    with pytest.raises(ValueError, match=r"columns\.temperature='temperature'.*type string"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))

@@ -105,6 +105,18 @@ def test_exactly_the_limit_fits(folder: Path) -> None:
         prompter(folder, limit=len(ids) - 1).token_ids({"prompt": "hello"})
 
 
+def test_the_limit_is_what_the_generation_leaves_of_the_context(folder: Path) -> None:
+    ids = prompter(folder).token_ids({"prompt": "hello"})
+    some = prompter(folder, limit=len(ids) + 10)
+    assert some.token_ids({"prompt": "hello"}, max_new_tokens=10) == ids
+    told = rf"1 more than the {len(ids) - 1} that fit with max_new_tokens=11 into .*{len(ids) + 10}"
+    with pytest.raises(RowError, match=told):
+        some.token_ids({"prompt": "hello"}, max_new_tokens=11)
+    for too_many in (len(ids) + 10, 10**9):
+        with pytest.raises(RowError, match=f"max_new_tokens={too_many}: leaves no room"):
+            some.token_ids({"prompt": "hello"}, max_new_tokens=too_many)
+
+
 def test_a_truncating_tokenizer_file_cuts_nothing(tmp_path: Path) -> None:
     tokenizer = byte_level()
     tokenizer.enable_truncation(4)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.plan import Plan, make_plan
-from pipeline.read import PartReader, seed_of
+from pipeline.read import PartReader, seed_of, seed_of_sample
 from tests.checkpoints import job, prompts, write_json_lines, write_parquet
 
 
@@ -27,7 +27,7 @@ def test_parts_hold_their_rows_from_any_file_in_any_order(
     else:
         data = write_json_lines(tmp_path / name, rows)
     plan = plan_of(checkpoint, data)
-    reader = PartReader(plan)
+    reader = PartReader(plan.files, plan.read_schema)
     for part in plan.parts[order]:
         wanted = rows[part.first_row : part.first_row + part.num_rows]
         assert reader.read(part).to_pylist() == wanted
@@ -40,7 +40,7 @@ def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> Non
         write_json_lines(tmp_path / "b.jsonl", prompts(6, first=5)),
     ]
     plan = plan_of(checkpoint, data)
-    reader = PartReader(plan)
+    reader = PartReader(plan.files, plan.read_schema)
     rows = [row for part in plan.parts for row in reader.read(part).to_pylist()]
     assert rows == prompts(11)
     ids = [row_id for part in plan.parts for row_id in reader.row_ids(part)]
@@ -50,7 +50,10 @@ def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> Non
 def test_only_the_columns_needed_are_read(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(3))
     plan = plan_of(checkpoint, data, data__carry=["task_id"])
-    assert PartReader(plan).read(plan.parts[0]).column_names == ["task_id", "prompt"]
+    assert PartReader(plan.files, plan.read_schema).read(plan.parts[0]).column_names == [
+        "task_id",
+        "prompt",
+    ]
 
 
 def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "in.parquet")
     plan = plan_of(checkpoint, tmp_path / "in.parquet")
-    read = PartReader(plan).read(plan.parts[0])
+    read = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
     assert read.schema.types == table.schema.types
     assert read.to_pylist() == table.to_pylist()
 
@@ -74,13 +77,13 @@ def test_a_file_that_was_cut_after_planning_stops_the_job(checkpoint: Path, tmp_
     data = write_json_lines(tmp_path / "in.jsonl", prompts(8))
     plan = plan_of(checkpoint, data)
     write_json_lines(data, prompts(6))
-    reader = PartReader(plan)
+    reader = PartReader(plan.files, plan.read_schema)
     reader.read(plan.parts[0])
     with pytest.raises(ValueError, match=r"ends before row 8; it was changed.*with 8 rows"):
         reader.read(plan.parts[1])
     data.unlink()
     with pytest.raises(ValueError, match=r"data\.path=.*cannot be read"):
-        PartReader(plan).read(plan.parts[0])
+        PartReader(plan.files, plan.read_schema).read(plan.parts[0])
 
 
 def test_seeds_are_63_bits_and_the_same_for_ever() -> None:
@@ -91,3 +94,11 @@ def test_seeds_are_63_bits_and_the_same_for_ever() -> None:
     }
     assert len(drawn) == 270
     assert all(0 <= seed < 2**63 for seed in drawn)
+
+
+def test_a_rows_own_seed_is_its_first_samples_and_leads_to_the_others() -> None:
+    assert seed_of_sample(-7, 0) == -7
+    assert seed_of_sample(7, 1) == 7631765994772377903
+    drawn = {seed_of_sample(seed, i) for seed in (-(2**63), 0, 7, 2**63 - 1) for i in range(50)}
+    assert len(drawn) == 200
+    assert all(-(2**63) <= seed < 2**63 for seed in drawn)

@@ -8,7 +8,7 @@ from pipeline.finish import finish
 from pipeline.plan import pin
 from pipeline.status import main
 from tests.checkpoints import prompts, write_parquet
-from tests.pipeline.test_drive import Job, StandIn
+from tests.pipeline.test_drive import Job, StandIn, asking_rows
 
 
 @pytest.fixture
@@ -57,6 +57,18 @@ def test_in_the_middle(a_job: Job, status: Status) -> None:
     assert lines["rows"] == "8 of 20 done (40%)"
     assert lines["failed"] == "1"
     assert "tokens/s" in lines
+
+
+def test_rows_count_their_samples(checkpoint: Path, tmp_path: Path, status: Status) -> None:
+    """10 input rows in 3 parts of 7, 5 and 2 output rows."""
+    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    a_job = Job(checkpoint, data, tmp_path / "run")
+    pin(a_job.plan, a_job.folder)
+    a_job.run(StandIn(room=3))
+    a_job.folder.data_file(1).unlink()
+    data.unlink()
+    _, lines = status(a_job.folder.path)
+    assert lines["rows"] == "9 of 14 done (64%)"
 
 
 def test_when_all_parts_are_done_and_when_the_summary_is_there(a_job: Job, status: Status) -> None:
