@@ -30,7 +30,7 @@ class ModelRunner:
             return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
 
         self._clock.start()
-        hidden_QD = self.model(token_ids_Q, batch.positions_Q, attend)
+        hidden_QD = self.model(self.model.embed(token_ids_Q), batch.positions_Q, attend)
         logits_MV = self.model.logits(hidden_QD[batch.logit_index_M])
         self._clock.stop()
         logits_MV[:, self.model.config.mask_token_id] = -torch.inf

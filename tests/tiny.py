@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from engine.model import llada
+from engine.model import llada, llada2
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 from engine.model.weights import save_weights
@@ -79,6 +80,129 @@ def write_tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Transf
     pieces = llada.weight_map(model.config)
     save_weights(model, pieces, folder / "model.safetensors", torch.float32)
     return model
+
+
+def tiny_llada2_raw_config(**changes: Any) -> dict[str, Any]:
+    """`config.json` in LLaDA2.0-mini's keys, and the block length, which that leaves out."""
+    raw = {
+        "model_type": "llada2_moe",
+        "architectures": ["LLaDA2MoeModelLM"],
+        "attention_dropout": 0.0,
+        "block_length": 8,
+        "embedding_dropout": 0.0,
+        "eos_token_id": EOS,
+        "first_k_dense_replace": 1,
+        "head_dim": 16,
+        "hidden_act": "silu",
+        "hidden_size": 48,
+        "initializer_range": 0.02,
+        "intermediate_size": 80,
+        "mask_token_id": MASK,
+        "max_position_embeddings": 256,
+        "max_window_layers": 28,
+        "moe_intermediate_size": 20,
+        "n_group": 4,
+        "norm_head": False,
+        "norm_softmax": False,
+        "norm_topk_prob": True,
+        "num_attention_heads": 4,
+        "num_experts": 16,
+        "num_experts_per_tok": 3,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "num_shared_experts": 1,
+        "output_dropout": 0.0,
+        "output_router_logits": False,
+        "pad_token_id": EOS,
+        "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": None,
+        "rope_theta": 600000,
+        "rotary_dim": 8,
+        "routed_scaling_factor": 2.5,
+        "router_dtype": "fp32",
+        "score_function": "sigmoid",
+        "sliding_window": 4096,
+        "tie_word_embeddings": False,
+        "topk_group": 2,
+        "use_bias": False,
+        "use_qk_norm": True,
+        "use_qkv_bias": False,
+        "use_rmsnorm": True,
+        "use_sliding_window": False,
+        "vocab_size": VOCAB_SIZE,
+    }
+    return raw | changes
+
+
+def tiny_llada2_model(seed: int = 1, **changes: Any) -> Transformer:
+    """Block-causal, with experts; as tiny_model otherwise."""
+    torch.manual_seed(seed)
+    model = Transformer(llada2.read_config(tiny_llada2_raw_config(**changes)))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            torch.nn.init.normal_(parameter, std=0.35 if name != "head.weight" else 1.2)
+        elif name.endswith("router.bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.head.weight.data[model.config.eos_token_id] *= 1.6
+    return model.eval().requires_grad_(False)
+
+
+def llada2_shapes(raw: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a published LLaDA2 checkpoint, written out from its layout alone."""
+    hidden, head_dim, vocab = raw["hidden_size"], raw["head_dim"], raw["vocab_size"]
+    heads = raw["num_attention_heads"] + 2 * raw["num_key_value_heads"]
+
+    def mlp(root: str, size: int) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{root}.gate_proj.weight": (size, hidden),
+            f"{root}.up_proj.weight": (size, hidden),
+            f"{root}.down_proj.weight": (hidden, size),
+        }
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.word_embeddings.weight": (vocab, hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (vocab, hidden),
+    }
+    for i in range(raw["num_hidden_layers"]):
+        root = f"model.layers.{i}"
+        shapes |= {
+            f"{root}.input_layernorm.weight": (hidden,),
+            f"{root}.post_attention_layernorm.weight": (hidden,),
+            f"{root}.attention.query_key_value.weight": (heads * head_dim, hidden),
+            f"{root}.attention.dense.weight": (hidden, raw["num_attention_heads"] * head_dim),
+            f"{root}.attention.query_layernorm.weight": (head_dim,),
+            f"{root}.attention.key_layernorm.weight": (head_dim,),
+        }
+        if i < raw["first_k_dense_replace"]:
+            shapes |= mlp(f"{root}.mlp", raw["intermediate_size"])
+            continue
+        size = raw["moe_intermediate_size"]
+        shapes[f"{root}.mlp.gate.weight"] = (raw["num_experts"], hidden)
+        shapes[f"{root}.mlp.gate.expert_bias"] = (raw["num_experts"],)
+        for j in range(raw["num_experts"]):
+            shapes |= mlp(f"{root}.mlp.experts.{j}", size)
+        if raw["num_shared_experts"]:
+            shapes |= mlp(f"{root}.mlp.shared_experts", size * raw["num_shared_experts"])
+    return shapes
+
+
+def write_tiny_llada2_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
+    """A checkpoint folder (no tokenizer) in LLaDA2's published layout; returns its config.json."""
+    raw = tiny_llada2_raw_config(**changes)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.randn(shape, generator=generator) * 0.3
+        for name, shape in llada2_shapes(raw).items()
+    }
+    for name in tensors:
+        if name.endswith("norm.weight"):
+            tensors[name] += 1
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return raw
 
 
 def mixed_requests(count: int, *, temperature: float = 0.0, seed: int = 0) -> list[Request]:

@@ -4,8 +4,55 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsConfig:
+    """A mixture of experts in place of the MLP: how many, and how a token chooses.
+
+    Raises:
+        ValueError: a field out of range, or two fields that contradict each other.
+    """
+
+    num_experts: int
+    num_chosen: int
+    """Experts that each token passes through."""
+    expert_size: int
+    num_groups: int
+    """Groups of neighbouring experts; a token chooses among those of its `num_chosen_groups`."""
+    num_chosen_groups: int
+    routed_scale: float
+    """Multiplies the chosen experts' weights, after these were normalised to a sum of 1."""
+    shared_size: int
+    """Width of the expert that every token passes through besides; 0: there is none."""
+    num_dense_layers: int
+    """First layers that have one MLP of `mlp_size` and no experts."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_experts", "num_chosen", "expert_size", "num_groups", "num_chosen_groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model {name}={getattr(self, name)}: give a number of at least 1")
+        for name in ("shared_size", "num_dense_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model {name}={getattr(self, name)}: give 0 or more")
+        if self.num_experts % self.num_groups or self.num_experts < 2 * self.num_groups:
+            raise ValueError(
+                f"model num_experts={self.num_experts} in num_groups={self.num_groups}: every "
+                "group must hold equally many, and two at least, since its score is their sum"
+            )
+        if self.num_chosen_groups > self.num_groups:
+            raise ValueError(
+                f"model num_chosen_groups={self.num_chosen_groups} is more than "
+                f"num_groups={self.num_groups}: choose among those that there are"
+            )
+        open_experts = self.num_experts // self.num_groups * self.num_chosen_groups
+        if self.num_chosen > open_experts:
+            raise ValueError(
+                f"model num_chosen={self.num_chosen}: the chosen groups hold only {open_experts} "
+                "experts; choose fewer experts or more groups"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """One bidirectional transformer, and the token ids with a meaning of their own.
+    """One transformer, and the token ids with a meaning of their own.
 
     Raises:
         ValueError: a field out of range, or two fields that contradict each other.
@@ -27,6 +74,15 @@ class ModelConfig:
     mask_token_id: int
     eos_token_id: int
     tied_head: bool = False
+    qk_norm: bool = False
+    """RMS norm of every query and key head, before the rotary positions."""
+    rotary_dim: int | None = None
+    """How much of a head, from its start, the rotary positions turn; None: all of it."""
+    block_length: int | None = None
+    """Positions of a block under block-causal attention: a position sees its own block and all
+    before it; None: every position sees the whole canvas."""
+    experts: ExpertsConfig | None = None
+    """None: every layer has one MLP."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")
@@ -38,8 +94,26 @@ class ModelConfig:
                 f"model num_heads={self.num_heads} is no multiple of "
                 f"num_kv_heads={self.num_kv_heads}: each must serve equally many query heads"
             )
+        self._check_rotary()
+        if self.block_length is not None and self.block_length < 1:
+            raise ValueError(
+                f"model block_length={self.block_length}: give at least 1, or leave it out where "
+                "every position sees the whole canvas"
+            )
+        self._check_token_ids()
+
+    def _check_rotary(self) -> None:
         if self.head_dim % 2:
             raise ValueError(f"model head_dim={self.head_dim}: rotary positions need an even size")
+        if self.rotary_dim is None:
+            return
+        if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                f"model rotary_dim={self.rotary_dim}: give an even number of at least 2 and at "
+                f"most head_dim={self.head_dim}"
+            )
+
+    def _check_token_ids(self) -> None:
         for name in ("mask_token_id", "eos_token_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(

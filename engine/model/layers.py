@@ -1,7 +1,7 @@
 """The layers that every family shares.
 
 Shape letters: Q query tokens of a batch, D hidden size, H query heads, K key/value heads, E head
-size, R rotary pairs (half the head size).
+size, R rotary pairs (half of what is rotated of a head).
 """
 
 from collections.abc import Callable
@@ -30,18 +30,20 @@ class RMSNorm(nn.Module):
         return wide.to(x.dtype) * self.weight
 
 
-def rotary_table(positions_Q: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_table(positions_Q: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles, float32, each [Q, R] (arXiv 2104.09864)."""
-    exponents_R = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_Q.device)
-    angles_QR = positions_Q.float()[:, None] * theta ** (-exponents_R / head_dim)
+    exponents_R = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions_Q.device)
+    angles_QR = positions_Q.float()[:, None] * theta ** (-exponents_R / rotary_dim)
     return angles_QR.cos(), angles_QR.sin()
 
 
 def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
-    """Turn the pairs (i, i + E/2) of every head by their angle; computed in float32."""
-    low, high = x_QHE.float().chunk(2, dim=-1)
+    """Turn the pairs (i, i + R) of every head by their angle, and leave what lies behind them;
+    computed in float32."""
+    R = cos_QR.shape[1]
+    low, high, rest = x_QHE.float().split((R, R, x_QHE.shape[-1] - 2 * R), dim=-1)
     cos, sin = cos_QR[:, None], sin_QR[:, None]
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x_QHE.dtype)
+    return torch.cat((low * cos - high * sin, high * cos + low * sin, rest), -1).to(x_QHE.dtype)
 
 
 class Attention(nn.Module):
@@ -53,21 +55,26 @@ class Attention(nn.Module):
         self.splits = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self.qkv = nn.Linear(config.hidden_size, sum(self.splits) * config.head_dim, bias=False)
         self.out = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.q_norm, self.k_norm = (
+            RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
 
     def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
         heads = self.qkv(x_QD).view(x_QD.shape[0], -1, self.head_dim)
         q_QHE, k_QKE, v_QKE = heads.split(self.splits, dim=1)
-        q_QHE, k_QKE = rotate(q_QHE, cos_QR, sin_QR), rotate(k_QKE, cos_QR, sin_QR)
+        q_QHE = rotate(self.q_norm(q_QHE), cos_QR, sin_QR)
+        k_QKE = rotate(self.k_norm(k_QKE), cos_QR, sin_QR)
         return self.out(attend(self.layer, q_QHE, k_QKE, v_QKE).flatten(1))
 
 
 class MLP(nn.Module):
     """SwiGLU (arXiv 2002.05202); gate and up are one matrix, gate first."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, hidden_size: int, mlp_size: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.mlp_size, bias=False)
-        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=False)
+        self.gate_up = nn.Linear(hidden_size, 2 * mlp_size, bias=False)
+        self.down = nn.Linear(mlp_size, hidden_size, bias=False)
 
     def forward(self, x_QD: Tensor) -> Tensor:
         gate, up = self.gate_up(x_QD).chunk(2, dim=-1)

@@ -5,6 +5,7 @@ The transformer is Llama's with a bidirectional mask; logits are not shifted.
 
 from typing import Any
 
+from engine.model.assumed import refuse_others
 from engine.model.config import ModelConfig
 from engine.model.weights import Piece, WeightMap
 
@@ -38,12 +39,7 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
             f"config.json num_experts={raw['num_experts']}: this is LLaDA-MoE, which calls itself "
             "model_type=llada too; it is not supported yet, take a dense LLaDA"
         )
-    for key, value in ASSUMED.items():
-        if raw.get(key, value) != value and not (value in (None, False) and not raw[key]):
-            raise ValueError(
-                f"config.json {key}={raw[key]!r}: LLaDA is loaded with {value!r} only; "
-                "this checkpoint is of another architecture"
-            )
+    refuse_others(raw, ASSUMED, "LLaDA")
     return ModelConfig(
         family="llada",
         vocab_size=raw.get("embedding_size") or raw["vocab_size"],

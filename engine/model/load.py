@@ -8,12 +8,13 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from engine.model import llada
+from engine.model import llada, llada2
 from engine.model.config import ModelConfig
+from engine.model.moe import keep_routers_wide
 from engine.model.transformer import Transformer
 from engine.model.weights import load_weights
 
-FAMILIES: dict[str, ModuleType] = {"llada": llada}
+FAMILIES: dict[str, ModuleType] = {"llada": llada, "llada2_moe": llada2}
 """`model_type` of config.json -> the family's module: read_config and weight_map."""
 
 NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
@@ -76,6 +77,8 @@ def load_model(
     config = read_config(folder)
     with torch.device("meta"):
         model = Transformer(config)
-    model = model.to(dtype).to_empty(device=device)
+    model = model.to(dtype)
+    keep_routers_wide(model)
+    model = model.to_empty(device=device)
     load_weights(model, FAMILIES[config.family].weight_map(config), folder)
     return model.eval().requires_grad_(False)

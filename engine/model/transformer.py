@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.model.config import ModelConfig
 from engine.model.layers import MLP, Attend, Attention, RMSNorm, rotary_table
+from engine.model.moe import MoE
 
 
 class Layer(nn.Module):
@@ -18,7 +19,11 @@ class Layer(nn.Module):
         self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.attn = Attention(config, layer)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = MLP(config)
+        experts = config.experts
+        if experts is None or layer < experts.num_dense_layers:
+            self.mlp: nn.Module = MLP(config.hidden_size, config.mlp_size)
+        else:
+            self.mlp = MoE(config.hidden_size, experts)
 
     def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
         x_QD = x_QD + self.attn(self.attn_norm(x_QD), cos_QR, sin_QR, attend)
@@ -35,10 +40,11 @@ class Transformer(nn.Module):
         if not config.tied_head:
             self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, token_ids_Q: Tensor, positions_Q: Tensor, attend: Attend) -> Tensor:
-        """Token ids and positions, int64 [Q] -> hidden states [Q, D] before the last norm."""
-        x_QD = self.embed(token_ids_Q)
-        cos_QR, sin_QR = rotary_table(positions_Q, self.config.head_dim, self.config.rope_theta)
+    def forward(self, x_QD: Tensor, positions_Q: Tensor, attend: Attend) -> Tensor:
+        """Input embeddings, as `embed` gives them, and positions, int64 [Q] -> hidden states
+        [Q, D] before the last norm."""
+        rotary_dim = self.config.rotary_dim or self.config.head_dim
+        cos_QR, sin_QR = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
         for layer in self.layers:
             x_QD = layer(x_QD, cos_QR, sin_QR, attend)
         return x_QD

@@ -10,11 +10,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.model.moe import Router
 from engine.model.transformer import Transformer
 
 
 class Piece(NamedTuple):
-    """One tensor of a checkpoint, and how many of our parameter's rows it fills."""
+    """One tensor of a checkpoint, and how many of our parameter's rows it fills.
+
+    The rows of experts, stacked in one parameter [experts, rows, columns], are all the first
+    expert's, then all the second's, and so on.
+    """
 
     name: str
     rows: int
@@ -41,7 +46,7 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
         where = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
-        wanted = {name: target for name, target in _targets(model, pieces)}
+        wanted = {name: target for name, target, _ in _targets(model, pieces)}
         shapes = {name: tuple(where[name].get_slice(name).get_shape()) for name in where}
         _check_names(folder, shapes, {name: tuple(t.shape) for name, t in wanted.items()})
         with torch.no_grad():
@@ -50,13 +55,19 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
 
 
 def save_weights(model: Transformer, pieces: WeightMap, file: Path, dtype: torch.dtype) -> None:
-    """Write `model` under the checkpoint's own tensor names, as load_weights reads them."""
-    tensors = {name: t.detach().to(dtype).contiguous() for name, t in _targets(model, pieces)}
+    """Write `model` under the checkpoint's own tensor names, as load_weights reads them.
+
+    Routers stay in float32, as they are in use.
+    """
+    tensors = {
+        name: rows.to(torch.float32 if is_router else dtype).contiguous()
+        for name, rows, is_router in _targets(model, pieces)
+    }
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def _targets(model: Transformer, pieces: WeightMap) -> Iterator[tuple[str, Tensor]]:
-    """(checkpoint name, the rows of our parameter that it fills), for every tensor."""
+def _targets(model: Transformer, pieces: WeightMap) -> Iterator[tuple[str, Tensor, bool]]:
+    """(checkpoint name, the rows of our parameter that it fills, is it a router's), for all."""
     parameters = dict(model.named_parameters())
     assert parameters.keys() == pieces.keys(), (
         f"the family's weight map and the transformer name different parameters: "
@@ -64,9 +75,13 @@ def _targets(model: Transformer, pieces: WeightMap) -> Iterator[tuple[str, Tenso
     )
     for ours, stacked in pieces.items():
         parameter = parameters[ours].data
+        if parameter.ndim > 2:
+            parameter = parameter.view(-1, parameter.shape[-1])
         rows = [piece.rows for piece in stacked]
         assert sum(rows) == parameter.shape[0], f"{ours}: {rows} do not fill {parameter.shape[0]}"
-        yield from zip((p.name for p in stacked), parameter.split(rows), strict=True)
+        is_router = isinstance(model.get_submodule(ours.rpartition(".")[0]), Router)
+        for piece, target in zip(stacked, parameter.split(rows), strict=True):
+            yield piece.name, target, is_router
 
 
 def _check_names(

@@ -171,7 +171,7 @@ def dense_logits(model: Transformer, tokens_BS: Tensor, is_real_BS: Tensor) -> T
         return out.transpose(1, 2).flatten(0, 1)
 
     positions_Q = torch.arange(S, device=tokens_BS.device).repeat(B)
-    return model.logits(model(tokens_BS.flatten(), positions_Q, attend))
+    return model.logits(model(model.embed(tokens_BS.flatten()), positions_Q, attend))
 
 
 LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -282,7 +282,8 @@ class Run:
                     self._log(sum(losses) / len(losses))
                     losses.clear()
             self._turn(STAGES[self.stage])
-            if self.num_tokens - validated > VALIDATE_EVERY_TOKENS:
+            is_ready = STAGES[self.stage] is STAGES[-1]
+            if is_ready and self.num_tokens - validated > VALIDATE_EVERY_TOKENS:
                 validated = self.num_tokens
                 self.validate()
             if self.iteration - saved > SAVE_EVERY:

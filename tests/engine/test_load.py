@@ -8,8 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.model import llada2
 from engine.model.load import fetch_checkpoint, load_model, read_config
-from tests.tiny import tiny_raw_config, write_tiny_checkpoint
+from engine.model.moe import Router
+from engine.model.weights import save_weights
+from tests.tiny import (
+    llada2_shapes,
+    tiny_llada2_model,
+    tiny_llada2_raw_config,
+    tiny_raw_config,
+    write_tiny_checkpoint,
+    write_tiny_llada2_checkpoint,
+)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
@@ -94,6 +104,83 @@ def test_a_config_that_the_loader_cannot_build_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(tiny_raw_config(**change)))
     with pytest.raises(ValueError, match=message):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_qkv_bias": True}, "use_qkv_bias=True"),
+        ({"use_qk_norm": False}, "use_qk_norm=False"),
+        ({"score_function": "softmax"}, "score_function='softmax'"),
+        ({"norm_topk_prob": False}, "norm_topk_prob=False"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling="),
+        ({"rotary_dim": 16}, "rotary_dim=16: LLaDA2 is loaded with 8 only"),
+        ({"block_size": 16}, "block_size=16: LLaDA2 is loaded with 8 only"),
+        ({"moe_shared_expert_intermediate_size": 7}, "moe_shared_expert_intermediate_size=7"),
+        ({"num_experts_per_tok": 1}, "num_experts_per_tok=1"),
+        ({"n_group": 3}, "num_experts=16 in num_groups=3"),
+        ({"partial_rotary_factor": 0.7, "rotary_dim": 11}, "rotary_dim=11"),
+        ({"mask_token_id": 156895}, "mask_token_id=156895 is no row"),
+        ({"block_length": -1}, "block_length=-1"),
+    ],
+)
+def test_a_llada2_config_that_the_loader_cannot_build_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tiny_llada2_raw_config(**change)))
+    with pytest.raises(ValueError, match=message):
+        read_config(tmp_path)
+
+
+def test_stacked_experts_are_written_in_the_published_layout_and_read_back(tmp_path: Path) -> None:
+    model = tiny_llada2_model()
+    pieces = llada2.weight_map(model.config)
+    save_weights(model, pieces, tmp_path / "model.safetensors", torch.float32)
+    raw = tiny_llada2_raw_config()
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == llada2_shapes(raw)
+    second = tensors["model.layers.1.mlp.experts.2.up_proj.weight"]
+    assert torch.equal(second, model.layers[1].mlp.experts.gate_up[2, 20:])
+    loaded = load_model(tmp_path)
+    for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_faults_among_the_experts_are_all_named(tmp_path: Path) -> None:
+    write_tiny_llada2_checkpoint(tmp_path)
+    experts = "model.layers.1.mlp.experts"
+    change_tensors(
+        tmp_path,
+        {
+            f"{experts}.3.up_proj.weight": None,
+            f"{experts}.16.up_proj.weight": torch.zeros(20, 48),
+            f"{experts}.15.down_proj.weight": torch.zeros(20, 48),
+            "model.layers.2.mlp.gate.expert_bias": None,
+        },
+    )
+    with pytest.raises(ValueError, match="download the checkpoint again") as caught:
+        load_model(tmp_path)
+    message = str(caught.value)
+    assert f"missing {experts}.3.up_proj.weight [20, 48]" in message
+    assert f"surplus {experts}.16.up_proj.weight [20, 48]" in message
+    assert f"misshapen {experts}.15.down_proj.weight [20, 48], not [48, 20]" in message
+    assert "missing model.layers.2.mlp.gate.expert_bias [16]" in message
+
+
+def test_routers_stay_in_float32(tmp_path: Path) -> None:
+    write_tiny_llada2_checkpoint(tmp_path)
+    model = load_model(tmp_path, torch.bfloat16)
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    assert len(routers) == 2
+    assert all(p.dtype == torch.float32 for router in routers for p in router.parameters())
+    assert model.layers[1].mlp.experts.down.dtype == torch.bfloat16
+    save_weights(
+        model, llada2.weight_map(model.config), tmp_path / "model.safetensors", torch.bfloat16
+    )
+    again = load_model(tmp_path, torch.bfloat16)
+    for (name, ours), theirs in zip(again.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
 
 
 def test_incomplete_folders_are_refused(tmp_path: Path) -> None:

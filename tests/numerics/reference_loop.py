@@ -43,7 +43,8 @@ class DenseCache:
 
         positions = torch.arange(start, end)
         with torch.no_grad():
-            hidden = self.model(torch.tensor(canvas[start:end]), positions, attend)
+            embedded = self.model.embed(torch.tensor(canvas[start:end]))
+            hidden = self.model(embedded, positions, attend)
             return self.model.logits(hidden)
 
 

@@ -1,0 +1,121 @@
+"""Mixture of experts: which experts a token passes through, and the way through them.
+
+What a token gets does not depend on the other tokens of the batch: it chooses alone, no expert is
+ever full, and its experts' outputs are added in the order in which it chose them.
+
+Shape letters: Q query tokens of a batch, D hidden size, X experts, G groups of experts, C experts
+that a token chooses, P = Q * C pairs of a token and an expert, I width of an expert.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.model.config import ExpertsConfig
+from engine.model.layers import MLP
+
+
+class Router(nn.Module):
+    """Sigmoid scores, the choice limited to the best groups (arXiv 2412.19437, section 2.1.2).
+
+    Its parameters and its arithmetic are float32 whatever the dtype of the model: near ties, a
+    rounding would choose another expert. `bias` weighs in the choice alone, never in the weights;
+    no gradient changes it, training adjusts it until all experts are chosen about equally often.
+    """
+
+    def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.num_experts, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
+        nn.init.normal_(self.weight, std=hidden_size**-0.5)
+
+    def forward(self, x_QD: Tensor) -> tuple[Tensor, Tensor]:
+        """The chosen experts [Q, C], int64, and their weights [Q, C], float32."""
+        with torch.autocast(x_QD.device.type, enabled=False):
+            scores_QX = F.linear(x_QD.float(), self.weight).sigmoid()
+        chosen_QC = self._choose(scores_QX.detach() + self.bias)
+        weights_QC = scores_QX.gather(1, chosen_QC)
+        weights_QC = weights_QC / (weights_QC.sum(-1, keepdim=True) + 1e-20)
+        return chosen_QC, weights_QC * self.config.routed_scale
+
+    def _choose(self, scores_QX: Tensor) -> Tensor:
+        config = self.config
+        if config.num_chosen_groups < config.num_groups:
+            scores_QGX = scores_QX.unflatten(1, (config.num_groups, -1))
+            scores_QG = scores_QGX.topk(2, dim=-1).values.sum(-1)
+            groups = scores_QG.topk(config.num_chosen_groups, dim=-1).indices
+            is_open_QG = torch.zeros_like(scores_QG, dtype=torch.bool).scatter(1, groups, True)
+            scores_QX = scores_QGX.masked_fill(~is_open_QG[..., None], -torch.inf).flatten(1)
+        return scores_QX.topk(config.num_chosen, dim=-1).indices
+
+
+class Experts(nn.Module):
+    """X SwiGLU MLPs, their matrices stacked; gate and up are one matrix, gate first."""
+
+    def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
+        super().__init__()
+        X, size = config.num_experts, config.expert_size
+        self.gate_up = nn.Parameter(torch.empty(X, 2 * size, hidden_size))
+        self.down = nn.Parameter(torch.empty(X, hidden_size, size))
+        nn.init.normal_(self.gate_up, std=hidden_size**-0.5)
+        nn.init.normal_(self.down, std=size**-0.5)
+
+    def forward(self, x_QD: Tensor, chosen_QC: Tensor, weights_QC: Tensor) -> Tensor:
+        """All the pairs of an expert side by side, one matrix product for each expert's run."""
+        order_P = chosen_QC.flatten().argsort(stable=True)
+        experts_P = chosen_QC.flatten()[order_P]
+        x_PD = x_QD[order_P // chosen_QC.shape[1]]
+        numbers_X = torch.arange(self.down.shape[0], device=x_QD.device)
+        ends_X = torch.searchsorted(experts_P, numbers_X, right=True).int()
+        through = grouped if can_group(x_QD, self.gate_up, self.down) else looped
+        y_PD = torch.empty_like(x_PD)
+        y_PD[order_P] = through(x_PD, ends_X, self.gate_up, self.down)
+        y_QCD = y_PD.unflatten(0, chosen_QC.shape)
+        return (y_QCD * weights_QC[..., None]).sum(1).to(x_QD.dtype)
+
+
+def can_group(x_QD: Tensor, *stacks: Tensor) -> bool:
+    """Whether torch has a grouped product for these: its rows must begin at multiples of 16
+    bytes, and on a GPU it is made for bfloat16 alone."""
+    dtypes = (torch.bfloat16,) if x_QD.is_cuda else (torch.bfloat16, torch.float32)
+    itemsize = x_QD.element_size()
+    widths = [x_QD.shape[1], *(size for stack in stacks for size in stack.shape[1:])]
+    return x_QD.dtype in dtypes and all(width * itemsize % 16 == 0 for width in widths)
+
+
+def grouped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
+    """Rows sorted by expert, ends_X[e] being the end of expert e's run -> its output, [P, D]."""
+    gate, up = F.grouped_mm(x_PD, gate_up_XID.mT, offs=ends_X).chunk(2, dim=-1)
+    return F.grouped_mm(F.silu(gate) * up, down_XDI.mT, offs=ends_X)
+
+
+def looped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
+    """The same, expert by expert: what `grouped` means, and the way for other dtypes and sizes."""
+    y_PD, start = torch.empty_like(x_PD), 0
+    for expert, end in enumerate(ends_X.tolist()):
+        gate, up = F.linear(x_PD[start:end], gate_up_XID[expert]).chunk(2, dim=-1)
+        y_PD[start:end] = F.linear(F.silu(gate) * up, down_XDI[expert])
+        start = end
+    return y_PD
+
+
+class MoE(nn.Module):
+    """The experts that each token chooses, and the shared one that all pass through."""
+
+    def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.router = Router(hidden_size, config)
+        self.experts = Experts(hidden_size, config)
+        self.shared = MLP(hidden_size, config.shared_size) if config.shared_size else None
+
+    def forward(self, x_QD: Tensor) -> Tensor:
+        y_QD = self.experts(x_QD, *self.router(x_QD))
+        return y_QD if self.shared is None else y_QD + self.shared(x_QD)
+
+
+def keep_routers_wide(model: nn.Module) -> None:
+    """Put the parameters of every router back to float32, after the model took another dtype."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.float()
