@@ -1,11 +1,12 @@
 """Sequences and their spans -> the packed tensors of one forward. No padding: Q is the sum of the
 spans.
 
-Shape letters, here and in the runner: Q query tokens of all sequences, in plan order; M masked
-positions of all active blocks, by sequence and then by position; B sequences; T pages of the
-longest.
+Shape letters, here and in the runner: Q query tokens of all sequences, in plan order; M asked
+positions of all active blocks, by sequence and then by position; B sequences; R runs of query
+tokens that see the same context; T pages of the longest.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,83 +14,108 @@ import torch
 from torch import Tensor
 
 from engine.cache.base import Span
+from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout
-from engine.request import Sequence
+from engine.request import Positions, Sequence
 
 Plan = list[tuple[Sequence, Span]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """All tensors are int64 and on the device, unless it says otherwise."""
+    """All tensors are int64 and on the device."""
 
     positions_Q: Tensor
     slots_Q: Tensor
     layout: PagedLayout
     logit_index_M: Tensor
-    """Where in Q each masked position is."""
+    """Where in Q each asked position is."""
     slots_M: Tensor
-    position_M: Tensor
-    sequence_M: Tensor
-    num_masked_at_block_start_B: Tensor
-    num_iterations_in_block_B: Tensor
-    num_iterations_B: Tensor
-    seed_B: Tensor
-    temperature_B: Tensor
-    """float32."""
-    any_sampled: bool
+    asked: AskedPositions
+    """Without tokens and state, which only the device knows."""
 
 
-def pack(plan: Plan, page_size: int, device: torch.device) -> Batch:
-    """The batch of a plan. Everything travels to the device as one int64 buffer."""
-    lengths = np.array([span.end - span.start for _, span in plan])
-    query_starts = np.concatenate(([0], lengths.cumsum()))
-    per_sequence = np.array([_facts(sequence) for sequence, _ in plan], dtype=np.int64).T
-    first_slot_B = per_sequence[0]
-    positions_Q = np.concatenate([np.arange(span.start, span.end) for _, span in plan])
-    num_masked_B = [len(sequence.masked_positions) for sequence, _ in plan]
-    position_M = np.array([p for sequence, _ in plan for p in sequence.masked_positions])
-    sequence_M = np.repeat(np.arange(len(plan)), num_masked_B)
-    span_start_B = np.array([span.start for _, span in plan])
+def pack(plan: Plan, page_size: int, block_length: int | None, device: torch.device) -> Batch:
+    """The batch of a plan. Everything travels to the device as one int64 buffer.
+
+    `block_length` is that of block-causal attention; None where attention is bidirectional.
+    """
+    spans = [_array(span.positions) for _, span in plan]
+    asked_for = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
+    query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
+    first_slots = np.array([sequence.first_slot for sequence, _ in plan])
+    where = [
+        start + np.searchsorted(positions, its)
+        for start, positions, its in zip(query_starts, spans, asked_for, strict=False)
+    ]
+    positions_Q, position_M = np.concatenate(spans), np.concatenate(asked_for)
+    counts = [its.size for its in asked_for]
+    runs = list(_runs(plan, spans, query_starts, block_length))
     arrays = {
         "positions_Q": positions_Q,
-        "slots_Q": positions_Q + np.repeat(first_slot_B, lengths),
-        "logit_index_M": (query_starts[:-1] - span_start_B)[sequence_M] + position_M,
-        "slots_M": first_slot_B[sequence_M] + position_M,
+        "slots_Q": positions_Q + np.repeat(first_slots, np.diff(query_starts)),
+        "logit_index_M": np.concatenate(where),
+        "slots_M": position_M + np.repeat(first_slots, counts),
         "position_M": position_M,
-        "sequence_M": sequence_M,
-        "num_masked_at_block_start_B": per_sequence[1],
-        "num_iterations_in_block_B": per_sequence[2],
-        "num_iterations_B": per_sequence[3],
-        "seed_B": per_sequence[4],
-        "temperature_B": _bits_of([s.request.temperature for s, _ in plan]),
-        "query_starts": query_starts,
-        "context_lens_B": np.array([s.canvas_len for s, _ in plan]),
-        "page_table_BT": _page_table(plan, page_size).ravel(),
+        "sequence_M": np.repeat(np.arange(len(plan)), counts),
+        **_facts([sequence for sequence, _ in plan]),
+        "query_starts": np.array([start for start, *_ in runs] + [positions_Q.size]),
+        "context_lens_R": np.array([context_len for *_, context_len in runs]),
+        "page_table_RT": _page_table(runs, page_size).ravel(),
     }
-    on_device = _to_device(arrays, device)
+    sent = _to_device(arrays, device)
+    asked = AskedPositions(
+        sequence_M=sent["sequence_M"],
+        position_M=sent["position_M"],
+        num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
+        num_iterations_in_block_B=sent["num_iterations_in_block_B"],
+        num_iterations_B=sent["num_iterations_B"],
+        seed_B=sent["seed_B"],
+        temperature_B=sent["temperature_B"].view(torch.float64).float(),
+        any_sampled=any(sequence.request.temperature > 0 for sequence, _ in plan),
+        longest=max(counts),
+    )
     layout = PagedLayout(
-        query_starts=on_device.pop("query_starts").int(),
-        page_table_BT=on_device.pop("page_table_BT").view(len(plan), -1).int(),
-        context_lens_B=on_device.pop("context_lens_B").int(),
-        host_runs=[
-            (int(start), int(start + length), s.first_slot, s.canvas_len)
-            for start, length, (s, _) in zip(query_starts[:-1], lengths, plan, strict=True)
-        ],
+        query_starts=sent["query_starts"].int(),
+        page_table_RT=sent["page_table_RT"].view(len(runs), -1).int(),
+        context_lens_R=sent["context_lens_R"].int(),
+        host_runs=runs,
     )
-    temperature_B = on_device.pop("temperature_B").view(torch.float64).float()
-    any_sampled = any(sequence.request.temperature > 0 for sequence, _ in plan)
-    return Batch(layout=layout, temperature_B=temperature_B, any_sampled=any_sampled, **on_device)
+    of_batch = ("positions_Q", "slots_Q", "logit_index_M", "slots_M")
+    return Batch(**{name: sent[name] for name in of_batch}, layout=layout, asked=asked)
 
 
-def _facts(sequence: Sequence) -> tuple[int, ...]:
-    return (
-        sequence.first_slot,
-        sequence.num_masked_at_block_start,
-        sequence.num_iterations_in_block,
-        sequence.num_iterations,
-        sequence.request.seed,
-    )
+def _array(positions: Positions) -> np.ndarray:
+    if isinstance(positions, range):
+        return np.arange(positions.start, positions.stop)
+    return np.array(positions, dtype=np.int64)
+
+
+def _runs(
+    plan: Plan, spans: list[np.ndarray], query_starts: np.ndarray, block_length: int | None
+) -> Iterator[tuple[int, int, int, int]]:
+    """(query start, query end, first slot, context length): one of each sequence, or, under
+    block-causal attention, one of each block in its span."""
+    for (sequence, _), positions, start in zip(plan, spans, query_starts, strict=False):
+        if block_length is None:
+            yield int(start), int(start) + positions.size, sequence.first_slot, sequence.canvas_len
+            continue
+        blocks = positions // block_length
+        cuts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for first, end in zip(cuts, [*cuts[1:], positions.size], strict=True):
+            context_len = (int(blocks[first]) + 1) * block_length
+            yield int(start) + first, int(start) + end, sequence.first_slot, context_len
+
+
+def _facts(sequences: list[Sequence]) -> dict[str, np.ndarray]:
+    """What a strategy is told of each sequence."""
+    return {
+        "num_masked_at_block_start_B": np.array([s.num_masked_at_block_start for s in sequences]),
+        "num_iterations_in_block_B": np.array([s.num_iterations_in_block for s in sequences]),
+        "num_iterations_B": np.array([s.num_decoding_iterations for s in sequences]),
+        "seed_B": np.array([s.request.seed for s in sequences], dtype=np.int64),
+        "temperature_B": _bits_of([s.request.temperature for s in sequences]),
+    }
 
 
 def _bits_of(values: list[float]) -> np.ndarray:
@@ -97,13 +123,13 @@ def _bits_of(values: list[float]) -> np.ndarray:
     return np.array(values, dtype=np.float64).view(np.int64)
 
 
-def _page_table(plan: Plan, page_size: int) -> np.ndarray:
-    """[B, T]: a contiguous run's pages are consecutive; past a sequence's last page, zeros."""
-    num_pages_B = np.array([-(-sequence.canvas_len // page_size) for sequence, _ in plan])
-    first_page_B = np.array([sequence.first_page for sequence, _ in plan])
-    offsets_T = np.arange(num_pages_B.max())
-    inside_BT = offsets_T < num_pages_B[:, None]
-    return np.where(inside_BT, first_page_B[:, None] + offsets_T, 0)
+def _page_table(runs: list[tuple[int, int, int, int]], page_size: int) -> np.ndarray:
+    """[R, T]: a contiguous run's pages are consecutive; past a context's last page, zeros."""
+    num_pages_R = np.array([-(-context_len // page_size) for *_, context_len in runs])
+    first_page_R = np.array([first_slot // page_size for *_, first_slot, _ in runs])
+    offsets_T = np.arange(num_pages_R.max())
+    inside_RT = offsets_T < num_pages_R[:, None]
+    return np.where(inside_RT, first_page_R[:, None] + offsets_T, 0)
 
 
 def _to_device(arrays: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:

@@ -2,39 +2,60 @@
 
 from dataclasses import dataclass
 
+from engine.soft import SoftIteration
+
+BLOCK_LENGTH = 32
+"""Of a model that has none of its own."""
+NO_SOFT_ITERATION = SoftIteration()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How sequences are cut into blocks, and how many live at once.
+    """How sequences are cut into blocks, how many live at once, and what memory they may take.
 
     Raises:
         ValueError: a field out of range.
     """
 
-    block_length: int = 32
-    """Positions denoised together. The last block of a generation region may be shorter."""
+    block_length: int | None = None
+    """Positions denoised together; the last block of a generation region may be shorter. null: what
+    a block-causal model was trained with, 32 for any other model."""
     stop_at_eos: bool = True
     """End a sequence once an EOS is committed and nothing before it is masked."""
     max_sequences: int = 32
     """Sequences alive at once; more share one forward, and need more memory."""
-    cache_tokens: int = 16384
-    """Canvas positions that K and V are kept for, over all live sequences."""
+    iteration_tokens: int = 8192
+    """Query tokens of one forward, at most; a span longer than this has a forward to itself.
+    Sequences that find no room sit out an iteration, and come first in the next: so refreshes are
+    spread over iterations and none stalls the others."""
+    cache_tokens: int | None = 16384
+    """Canvas positions that K and V are kept for, over all live sequences; null: as many as
+    memory_fraction has room for."""
+    memory_fraction: float = 0.8
+    """Share of the memory that is free once the weights are loaded, for K and V; asked only where
+    cache_tokens is null."""
     page_size: int = 16
     """Canvas positions of one page; a canvas is granted whole pages."""
+    logits_bytes: int = 2**30
+    """Logits of one forward never take more memory than this, in float32: the head and the
+    decoding strategy take the asked positions in pieces."""
+    soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
-        for name in ("block_length", "max_sequences", "cache_tokens", "page_size"):
+        positive = ("max_sequences", "iteration_tokens", "page_size", "logits_bytes")
+        optional = ("block_length", "cache_tokens")
+        for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
             if getattr(self, name) < 1:
                 raise ValueError(f"engine.{name}={getattr(self, name)}: give at least 1")
-        if self.cache_tokens < self.page_size:
+        if self.cache_tokens is not None and self.cache_tokens < self.page_size:
             raise ValueError(
                 f"engine.cache_tokens={self.cache_tokens} is less than one page "
                 f"(engine.page_size={self.page_size}): raise it to the longest canvas at least"
             )
-
-    @property
-    def num_pages(self) -> int:
-        return self.cache_tokens // self.page_size
+        if not 0 < self.memory_fraction < 1:
+            raise ValueError(
+                f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
+            )
 
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)

@@ -4,28 +4,40 @@ Its four components are chosen apart: the model, the iteration manager (EngineCo
 strategy and the cache policy.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 
-from engine.batch import Batch, Plan, pack
+from engine.batch import Plan, pack
 from engine.cache.base import CachePolicy
 from engine.canvas import Canvases
 from engine.config import EngineConfig
-from engine.decoding.base import Decision, DecodingStrategy, MaskedPositions
+from engine.decide import Decider
+from engine.decoding.base import DecodingStrategy
 from engine.iterations import IterationManager
+from engine.legal import block_length_of, check_components, check_model
+from engine.memory import is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
 from engine.request import FinishReason, Request, Result
 from engine.runner import ModelRunner
+from engine.sequences import SequenceRules
 from engine.stats import EngineStats
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
 
+log = logging.getLogger("engine")
+
 
 class DiffusionEngine:
-    """Iteration-level batching over one model, on the model's device and in its dtype."""
+    """Iteration-level batching over one model, on the model's device and in its dtype.
+
+    Raises:
+        ValueError: components that do not go together (engine/legal.py), or no memory for a page.
+    """
 
     def __init__(
         self,
@@ -35,13 +47,33 @@ class DiffusionEngine:
         decoding: DecodingStrategy,
         cache: CachePolicy,
     ) -> None:
+        check_components(decoding, cache)
+        check_model(model.config, config, cache)
         self.config = config
         self.model_config = model.config
-        self.runner = ModelRunner(model, config.num_pages, config.page_size)
-        num_slots = config.num_pages * config.page_size
+        embedding = model.embed.weight
+        self.num_pages = num_pages(config, model.config, embedding.dtype, embedding.device)
+        num_slots = self.num_pages * config.page_size
+        block_length = block_length_of(model.config, config)
+        self.runner = ModelRunner(model, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
-        self.iterations = IterationManager(config, cache, self.canvases, model.config.eos_token_id)
-        self.decoding = decoding
+        self.decider = Decider(
+            config, block_length, decoding, self.runner, self.canvases, num_slots
+        )
+        self.rules = SequenceRules(
+            block_length=block_length,
+            is_block_causal=model.config.block_length is not None,
+            stop_at_eos=config.stop_at_eos,
+            eos_token_id=model.config.eos_token_id,
+            decoding=decoding,
+        )
+        self.iterations = IterationManager(
+            config,
+            num_pages=self.num_pages,
+            rules=self.rules,
+            policy=cache,
+            canvases=self.canvases,
+        )
         self.stats = EngineStats()
         self._refused: list[Result] = []
 
@@ -57,7 +89,7 @@ class DiffusionEngine:
     @property
     def page_bytes(self) -> int:
         """K and V of one page, over all layers."""
-        return self.runner.kv.num_bytes // self.config.num_pages
+        return self.runner.kv.num_bytes // self.num_pages
 
     def add(self, request: Request) -> None:
         """Queue a request. One that can never run comes back as an error from run_iteration."""
@@ -65,29 +97,25 @@ class DiffusionEngine:
         if refusal is None:
             self.iterations.waiting.append(request)
             return
-        self._refused.append(
-            Result(
-                request_id=request.request_id,
-                finish_reason=FinishReason.ERROR,
-                error=refusal,
-                num_prompt_tokens=len(request.prompt_ids),
-                seed=request.seed,
-            )
-        )
+        self._refused.append(_failed(request, refusal))
 
     @torch.inference_mode()
     def run_iteration(self) -> list[Result]:
-        """One forward over all live sequences, and the commits that follow; what finished in it."""
+        """One forward over live sequences, and the commits that follow; what finished in it."""
         start = time.perf_counter()
         refused, self._refused = self._refused, []
         plan = self.iterations.schedule()
         if not plan:
             return refused
+        try:
+            committed = self._forward(plan)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            committed = None
+        if committed is None:
+            return refused + self._give_way(plan)
         self._count_plan(plan)
-        batch = pack(plan, self.config.page_size, self.runner.device)
-        logits_MV = self.runner.forward(batch, self.canvases.tokens(batch.slots_Q))
-        decision = self._decide(batch, logits_MV)
-        committed = self.canvases.commit(batch.slots_M, decision).cpu().numpy()
         finished = self.iterations.advance(plan, committed)
         self._count_finished(finished, time.perf_counter() - start)
         return refused + finished
@@ -106,36 +134,54 @@ class DiffusionEngine:
                     self.add(request)
             yield from self.run_iteration()
 
-    def _decide(self, batch: Batch, logits_MV: torch.Tensor) -> Decision:
-        return self.decoding.decide(
-            MaskedPositions(
-                logits_MV=logits_MV,
-                sequence_M=batch.sequence_M,
-                position_M=batch.position_M,
-                num_masked_at_block_start_B=batch.num_masked_at_block_start_B,
-                num_iterations_in_block_B=batch.num_iterations_in_block_B,
-                num_iterations_B=batch.num_iterations_B,
-                seed_B=batch.seed_B,
-                temperature_B=batch.temperature_B,
-                any_sampled=batch.any_sampled,
-            )
+    def _forward(self, plan: Plan) -> np.ndarray:
+        """The plan through the model and the strategy; its commits, as Canvases.commit returns
+        them."""
+        batch = pack(
+            plan, self.config.page_size, self.model_config.block_length, self.runner.device
         )
+        asked = self.decider.asked(batch)
+        token_ids_Q = self.canvases.tokens(batch.slots_Q)
+        hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))
+        report: np.ndarray = self.decider.commit(batch, asked, hidden_MD).cpu().numpy()
+        return report
+
+    def _give_way(self, plan: Plan) -> list[Result]:
+        """Outside the handler, whose error would keep the failed forward's tensors alive."""
+        if self.runner.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.stats.num_failed_forwards += 1
+        hopeless = self.iterations.give_way(plan)
+        num_tokens = sum(span.num_query_tokens for _, span in plan)
+        log.warning(
+            "no memory for a forward of %d query tokens; going on with %d at most",
+            num_tokens,
+            self.iterations.token_budget,
+        )
+        if hopeless is None:
+            return []
+        reason = (
+            f"no memory for a forward of {num_tokens} query tokens, even alone: lower "
+            "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
+        )
+        return [_failed(hopeless.request, reason)]
 
     def _refusal(self, request: Request) -> str | None:
         """Why a request can never run, and what to do; None if it can."""
         model, num_prompt_tokens = self.model_config, len(request.prompt_ids)
-        canvas_len = num_prompt_tokens + request.max_new_tokens
+        canvas_len = self.rules.canvas_len(request)
         lengths = f"{num_prompt_tokens} prompt + {request.max_new_tokens} new tokens"
         if not request.prompt_ids or request.max_new_tokens < 1:
             return f"{lengths}: both must be at least 1"
-        if canvas_len > model.max_positions:
+        if num_prompt_tokens + request.max_new_tokens > model.max_positions:
             return (
                 f"{lengths} exceed the model's context of {model.max_positions}: "
                 "shorten the prompt or lower max_new_tokens"
             )
-        if self.config.pages_for(canvas_len) > self.config.num_pages:
+        if self.config.pages_for(canvas_len) > self.num_pages:
+            cache_tokens = self.num_pages * self.config.page_size
             return (
-                f"{lengths} exceed engine.cache_tokens={self.config.cache_tokens}: raise it to "
+                f"{lengths} exceed engine.cache_tokens={cache_tokens}: raise it to "
                 f"{self.config.pages_for(canvas_len) * self.config.page_size} at least"
             )
         if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < model.vocab_size:
@@ -151,7 +197,7 @@ class DiffusionEngine:
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats
         for _, span in plan:
-            kind, length = span.kind.value, span.end - span.start
+            kind, length = span.kind.value, span.num_query_tokens
             stats.num_forwards[kind] = stats.num_forwards.get(kind, 0) + 1
             stats.num_query_tokens[kind] = stats.num_query_tokens.get(kind, 0) + length
         stats.num_iterations += 1
@@ -165,3 +211,13 @@ class DiffusionEngine:
             stats.num_generated_tokens += result.num_generated_tokens
         stats.iteration_s += iteration_s
         stats.forward_s += self.runner.forward_s()
+
+
+def _failed(request: Request, error: str) -> Result:
+    return Result(
+        request_id=request.request_id,
+        finish_reason=FinishReason.ERROR,
+        error=error,
+        num_prompt_tokens=len(request.prompt_ids),
+        seed=request.seed,
+    )

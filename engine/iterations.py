@@ -1,7 +1,9 @@
 """The diffusion-iteration manager: who takes part in the next forward, with which span.
 
-    schedule: admit waiting requests while there is room -> ask the cache policy for every live span
+    schedule: admit waiting requests while there is room -> ask the cache policy for every live
+              sequence's span -> take as many as the budget of query tokens allows
     advance:  take in the commits -> next block where one is full -> retire what is done
+    give_way: a forward found no memory: smaller plans from now on
 
 A sequence leaves in the iteration in which it finishes; its pages are free, and its place is
 taken, before the next forward. Nothing waits for a neighbour: every sequence is at its own block
@@ -9,35 +11,82 @@ and iteration.
 """
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
 from engine.batch import Plan
-from engine.cache.base import CachePolicy, Span, SpanKind
+from engine.cache.base import CachePolicy, SpanKind
 from engine.cache.pages import PageAllocator
 from engine.canvas import Canvases
 from engine.config import EngineConfig
-from engine.request import FinishReason, Request, Result, Sequence
+from engine.request import Request, Result, Sequence
+from engine.sequences import SequenceRules
+
+CLEAN_ITERATIONS = 64
+"""After so many without a failure the budget of query tokens doubles again."""
 
 
 class IterationManager:
     def __init__(
         self,
         config: EngineConfig,
+        *,
+        num_pages: int,
+        rules: SequenceRules,
         policy: CachePolicy,
         canvases: Canvases,
-        eos_token_id: int,
     ) -> None:
-        self.pages = PageAllocator(config.num_pages)
+        self.pages = PageAllocator(num_pages)
         self.waiting: deque[Request] = deque()
         self.live: list[Sequence] = []
+        self.token_budget = config.iteration_tokens
         self._config = config
+        self._rules = rules
         self._policy = policy
         self._canvases = canvases
-        self._eos_token_id = eos_token_id
+        self._num_clean = 0
 
     def schedule(self) -> Plan:
         """The spans of the next forward; empty only if nothing waits and nothing lives."""
+        self._admit_waiting()
+        return self._within_budget()
+
+    def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
+        """Take in an iteration's commits, int32 [2, M] as Canvases.commit returns them."""
+        tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
+        start, done = 0, []
+        for sequence, span in plan:
+            self._rules.count(sequence, span)
+            if not span.is_decoding:
+                continue
+            end = start + len(sequence.asked_positions)
+            self._rules.take_in(sequence, tokens[start:end], confidences[start:end])
+            start = end
+            if self._rules.turn(sequence):
+                done.append(sequence)
+        assert start == len(tokens), f"{len(tokens)} decisions for {start} asked positions"
+        self._recover()
+        for sequence in done:
+            self.retire(sequence)
+        return [self._rules.result(sequence) for sequence in done]
+
+    def give_way(self, plan: Plan) -> Sequence | None:
+        """A forward found no memory. Half as many query tokens from now on: the others keep their
+        pages and sit out iterations. Returns the sequence that failed alone, twice in a row: it is
+        retired, since it will never fit."""
+        self._num_clean = 0
+        self.token_budget = max(1, sum(span.num_query_tokens for _, span in plan) // 2)
+        if len(plan) > 1:
+            return None
+        sequence = plan[0][0]
+        if not sequence.has_failed_alone:
+            sequence.has_failed_alone = True
+            return None
+        self.retire(sequence)
+        return sequence
+
+    def _admit_waiting(self) -> None:
         while self.waiting and len(self.live) < self._config.max_sequences:
             sequence = self._admit(self.waiting[0])
             if sequence is None:
@@ -45,101 +94,39 @@ class IterationManager:
             self.waiting.popleft()
             self.live.append(sequence)
         assert self.live or not self.waiting, "nothing lives, and yet a request found no pages"
-        return [(sequence, self._policy.next_span(sequence)) for sequence in self.live]
 
-    def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
-        """Take in an iteration's commits, int32 [2, M] as Canvases.commit returns them."""
-        tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
-        start = 0
-        for sequence, span in plan:
-            end = start + len(sequence.masked_positions)
-            self._take_in(sequence, tokens[start:end], confidences[start:end])
-            self._count(sequence, span)
-            start = end
-        assert start == len(tokens), f"{len(tokens)} decisions for {start} masked positions"
-        done = [sequence for sequence in self.live if self._turn(sequence)]
-        for sequence in done:
-            self.pages.free(sequence.first_page)
-            self.live.remove(sequence)
-        return [self._result(sequence) for sequence in done]
+    def _recover(self) -> None:
+        self._num_clean += 1
+        if self._num_clean % CLEAN_ITERATIONS == 0:
+            self.token_budget = min(2 * self.token_budget, self._config.iteration_tokens)
+
+    def _within_budget(self) -> Plan:
+        """Who failed alone is tried again at once; else who sat out longest comes first, then in
+        the order of admission. The first always finds room."""
+        plan: Plan = []
+        num_tokens = 0
+        for sequence in sorted(self.live, key=lambda s: (not s.has_failed_alone, -s.num_skipped)):
+            span = self._policy.next_span(sequence)
+            if span.kind is SpanKind.BLOCK and not sequence.masked_positions:
+                span = replace(span, kind=SpanKind.EDIT)
+            if plan and num_tokens + span.num_query_tokens > self.token_budget:
+                sequence.num_skipped += 1
+                continue
+            sequence.num_skipped = 0
+            num_tokens += span.num_query_tokens
+            plan.append((sequence, span))
+        return plan
 
     def _admit(self, request: Request) -> Sequence | None:
         """Grant pages and lay out the canvas; None if no run of pages is long enough now."""
-        num_prompt_tokens = len(request.prompt_ids)
-        canvas_len = num_prompt_tokens + request.max_new_tokens
+        canvas_len = self._rules.canvas_len(request)
         first_page = self.pages.allocate(self._config.pages_for(canvas_len))
         if first_page is None:
             return None
         first_slot = first_page * self._config.page_size
         self._canvases.lay_out(first_slot, request.prompt_ids, canvas_len)
-        sequence = Sequence(
-            request=request,
-            first_page=first_page,
-            first_slot=first_slot,
-            canvas_len=canvas_len,
-        )
-        self._enter_block(sequence, num_prompt_tokens)
-        return sequence
+        return self._rules.sequence(request, first_page, first_slot)
 
-    def _enter_block(self, sequence: Sequence, start: int) -> None:
-        sequence.block_start = start
-        sequence.block_end = min(start + self._config.block_length, sequence.canvas_len)
-        sequence.masked_positions = list(range(start, sequence.block_end))
-        sequence.num_masked_at_block_start = len(sequence.masked_positions)
-        sequence.num_iterations_in_block = 0
-
-    def _take_in(self, sequence: Sequence, tokens: list[int], confidences: list[float]) -> None:
-        still_masked = []
-        for position, token, confidence in zip(
-            sequence.masked_positions, tokens, confidences, strict=True
-        ):
-            if token < 0:
-                still_masked.append(position)
-                continue
-            sequence.tokens[position] = token
-            sequence.confidences[position] = confidence
-            if token == self._eos_token_id and (
-                sequence.eos_position is None or position < sequence.eos_position
-            ):
-                sequence.eos_position = position
-        assert len(still_masked) < len(tokens), "a decoding strategy committed nothing"
-        sequence.masked_positions = still_masked
-
-    @staticmethod
-    def _count(sequence: Sequence, span: Span) -> None:
-        sequence.num_iterations += 1
-        sequence.num_iterations_in_block += 1
-        sequence.num_refreshes += span.kind is SpanKind.REFRESH
-        sequence.num_query_tokens += span.end - span.start
-
-    def _turn(self, sequence: Sequence) -> bool:
-        """Enter the next block if this one is full. True if the sequence is done."""
-        masked, eos = sequence.masked_positions, sequence.eos_position
-        if self._config.stop_at_eos and eos is not None and not (masked and masked[0] < eos):
-            return True
-        if masked:
-            return False
-        if sequence.block_end == sequence.canvas_len:
-            return True
-        self._enter_block(sequence, sequence.block_end)
-        return False
-
-    @staticmethod
-    def _result(sequence: Sequence) -> Result:
-        request = sequence.request
-        end = sequence.canvas_len if sequence.eos_position is None else sequence.eos_position
-        returned = range(sequence.num_prompt_tokens, end)
-        confidences = [sequence.confidences[p] for p in returned]
-        return Result(
-            request_id=request.request_id,
-            finish_reason=(
-                FinishReason.LENGTH if sequence.eos_position is None else FinishReason.EOS
-            ),
-            token_ids=[sequence.tokens[p] for p in returned],
-            num_prompt_tokens=sequence.num_prompt_tokens,
-            num_iterations=sequence.num_iterations,
-            num_refreshes=sequence.num_refreshes,
-            num_query_tokens=sequence.num_query_tokens,
-            mean_confidence=sum(confidences) / len(confidences) if confidences else None,
-            seed=request.seed,
-        )
+    def retire(self, sequence: Sequence) -> None:
+        self.pages.free(sequence.first_page)
+        self.live.remove(sequence)

@@ -11,6 +11,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+Positions = range | list[int]
+"""Canvas positions, ascending; a range where they are contiguous."""
+
 
 class FinishReason(StrEnum):
     EOS = "eos"
@@ -69,21 +72,57 @@ class Sequence:
     first_slot: int
     """Slot of canvas position 0; position p is at first_slot + p."""
     canvas_len: int
+    is_block_causal: bool = False
+    first_block_start: int = 0
+    """Where the first block begins: at the prompt's end, or, under block-causal attention, where
+    the block that holds the prompt's tail begins."""
     block_start: int = 0
     block_end: int = 0
+    block_index: int = 0
+    previous_block_start: int = 0
     masked_positions: list[int] = field(default_factory=list)
     """Masked canvas positions of the active block, ascending."""
+    asked_positions: Positions = field(default_factory=list)
+    """Those of the active block that a decoding forward gives logits for, ascending: the masked
+    ones, or, with a strategy that edits, all behind the prompt."""
     num_masked_at_block_start: int = 0
     num_iterations_in_block: int = 0
+    """Decoding forwards in the active block."""
+    num_post_iterations: int = 0
+    """Of these, the ones that began with no mask left."""
+    has_changed: bool = False
+    """Whether the last decoding forward committed or replaced anything."""
+    uncached_positions: set[int] = field(default_factory=set)
+    """Committed, but their K and V are still those of a mask."""
+    num_cached: int = 0
+    """Positions from 0 on whose K and V are final; only block-causal attention knows such."""
     tokens: dict[int, int] = field(default_factory=dict)
     """Committed token by canvas position."""
     confidences: dict[int, float] = field(default_factory=dict)
     eos_position: int | None = None
-    """The first committed EOS."""
+    """The first committed EOS before `end_position`."""
     num_iterations: int = 0
+    num_decoding_iterations: int = 0
+    """Of these, the ones with logits. Noise is keyed by it, so that a draw does not depend on how K
+    and V came to be written."""
+    num_iterations_since_refresh: int = 0
     num_refreshes: int = 0
     num_query_tokens: int = 0
+    num_skipped: int = 0
+    """Iterations in a row that had no room for this sequence's span."""
+    has_failed_alone: bool = False
+    """Memory did not suffice for its last span, with no other sequence in the forward."""
 
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.request.prompt_ids)
+
+    @property
+    def visible_end(self) -> int:
+        """The end of what the active block's positions can see."""
+        return self.block_end if self.is_block_causal else self.canvas_len
+
+    @property
+    def end_position(self) -> int:
+        """The end of what was asked for; a canvas of whole blocks may be longer."""
+        return self.num_prompt_tokens + self.request.max_new_tokens

@@ -1,4 +1,4 @@
-"""Batch -> logits: the model, its pages and the clock. No policy."""
+"""Batch -> hidden states -> logits: the model, its pages and the clock. No policy."""
 
 import time
 
@@ -13,16 +13,23 @@ from engine.model.transformer import Transformer
 
 class ModelRunner:
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
-        embedding = model.embed.weight
         self.model = model
-        self.device = embedding.device
-        self.kv = KVPages(model.config, num_pages, page_size, embedding.dtype, self.device)
+        self.kv = KVPages(model.config, num_pages, page_size, self.dtype, self.device)
         self._clock = _CudaClock() if self.device.type == "cuda" else _HostClock()
 
-    def forward(self, batch: Batch, token_ids_Q: Tensor) -> Tensor:
-        """Logits at the masked positions, float32 [M, V]; -inf at the mask token.
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed.weight.device
 
-        K and V of every query token are in their pages afterwards.
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.embed.weight.dtype
+
+    def forward(self, batch: Batch, token_ids_Q: Tensor, added_MD: Tensor | None = None) -> Tensor:
+        """Hidden states at the asked positions, [M, D].
+
+        `added_MD` is added to the embeddings of the asked positions. K and V of every query token
+        are in their pages afterwards.
         """
 
         def attend(layer: int, q_QHE: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> Tensor:
@@ -30,39 +37,58 @@ class ModelRunner:
             return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
 
         self._clock.start()
-        hidden_QD = self.model(self.model.embed(token_ids_Q), batch.positions_Q, attend)
-        logits_MV = self.model.logits(hidden_QD[batch.logit_index_M])
+        x_QD = self.model.embed(token_ids_Q)
+        if added_MD is not None:
+            x_QD.index_add_(0, batch.logit_index_M, added_MD)
+        hidden_MD = self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
+        self._clock.stop()
+        return hidden_MD
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """float32 [M, V]; -inf at the mask token."""
+        self._clock.start()
+        logits_MV = self.model.logits(hidden_MD)
         self._clock.stop()
         logits_MV[:, self.model.config.mask_token_id] = -torch.inf
         return logits_MV
 
     def forward_s(self) -> float:
-        """Seconds of the last forward. On a GPU, ask only after its results were read: else it
-        waits."""
-        return self._clock.elapsed_s()
+        """Seconds in the model since the last call. On a GPU, ask only after its results were
+        read: else it waits."""
+        return self._clock.take_s()
 
 
 class _HostClock:
+    def __init__(self) -> None:
+        self._total_s = 0.0
+
     def start(self) -> None:
-        self._start = time.perf_counter()
+        self._total_s -= time.perf_counter()
 
     def stop(self) -> None:
-        self._stop = time.perf_counter()
+        self._total_s += time.perf_counter()
 
-    def elapsed_s(self) -> float:
-        return self._stop - self._start
+    def take_s(self) -> float:
+        total_s, self._total_s = self._total_s, 0.0
+        return total_s
 
 
 class _CudaClock:
     def __init__(self) -> None:
-        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def start(self) -> None:
-        self._events[0].record()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        self._spans.append((begin, end))
 
     def stop(self) -> None:
-        self._events[1].record()
+        self._spans[-1][1].record()
 
-    def elapsed_s(self) -> float:
-        self._events[1].synchronize()
-        return self._events[0].elapsed_time(self._events[1]) / 1e3
+    def take_s(self) -> float:
+        total_ms = 0.0
+        for begin, end in self._spans:
+            end.synchronize()
+            total_ms += begin.elapsed_time(end)
+        self._spans.clear()
+        return total_ms / 1e3

@@ -8,13 +8,15 @@ class EngineStats:
     num_iterations: int = 0
     """Batched forwards."""
     num_forwards: dict[str, int] = field(default_factory=dict)
-    """Forwards of single sequences, by kind of span: `refresh`, `block`."""
+    """Forwards of single sequences, by kind of span: `refresh`, `block`, `commit`, `edit`."""
     num_query_tokens: dict[str, int] = field(default_factory=dict)
     """Query tokens by kind of span."""
     num_prompt_tokens: int = 0
     """Prompt tokens of finished sequences."""
     num_generated_tokens: int = 0
     """Tokens before EOS of finished sequences."""
+    num_failed_forwards: int = 0
+    """Forwards that found no memory, and were run again in smaller pieces."""
     peak_sequences: int = 0
     peak_pages: int = 0
     iteration_s: float = 0.0

@@ -13,6 +13,7 @@ from engine.cache.base import CachePolicy
 from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.legal import check_components
 from pipeline.from_dict import from_dict
 from pipeline.tasks import TASKS
 
@@ -191,6 +192,7 @@ class JobConfig:
     """Seconds between progress lines in a log; a terminal's line is renewed all the time."""
 
     def __post_init__(self) -> None:
+        check_components(self.decoding, self.cache)
         if not self.output:
             raise ValueError("output='': give the run folder, as output=runs/NAME")
         if self.threads is not None and self.threads < 1:

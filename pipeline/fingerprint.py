@@ -15,7 +15,8 @@ from pipeline.inputs import WHOLE_BYTES, InputFile
 
 FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
-    *("engine.max_sequences", "engine.cache_tokens", "engine.page_size"),
+    *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
+    *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("data.path", "model.path", "model.revision"),
 }
 

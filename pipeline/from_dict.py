@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -11,10 +11,15 @@ T = TypeVar("T")
 def defaults_of(cls: Any) -> dict[str, Any]:
     """A dataclass's fields and defaults as a plain dict; what has none is Hydra's '???'."""
     return {
-        f.name: f.default if f.default is not MISSING else "???"
+        f.name: "???" if f.default is MISSING else _plain(f.default)
         for f in fields(cls)
         if f.default_factory is MISSING
     }
+
+
+def _plain(value: Any) -> Any:
+    """A section within a section is a dict within a dict."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
@@ -38,6 +43,8 @@ def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
 
 def _converted(value: Any, hint: Any, name: str) -> Any:
     """`value`, checked against its type; a number is taken as float or str where that is asked."""
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return from_dict(hint, value, f"{name}.")
     if _fits(value, hint):
         return value
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
@@ -55,8 +62,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint))
     if origin is list:
         return isinstance(value, list) and all(_fits(v, get_args(hint)[0]) for v in value)
-    if getattr(hint, "_is_protocol", False):
-        return True  # already made by _component
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -66,4 +71,6 @@ def _name_of(hint: Any) -> str:
     names = {type(None): "null", int: "a whole number", float: "a number", str: "text"}
     if get_origin(hint) is list:
         return "a list"
+    if is_dataclass(hint):
+        return "a section of fields"
     return names.get(hint, "true or false" if hint is bool else hint.__name__)

@@ -125,6 +125,10 @@ def explained(message: str) -> str:
 def _fields_of(section: str) -> str:
     if section in SECTIONS:
         return f"{section} has {', '.join(defaults_of(SECTIONS[section]))}"
+    outer, _, inner = section.partition(".")
+    within = defaults_of(SECTIONS[outer]).get(inner) if outer in SECTIONS else None
+    if isinstance(within, dict):
+        return f"{section} has {', '.join(within)}"
     if section in COMPONENTS:
         choices = (
             f"with {section}={name} {', '.join(defaults_of(cls)) or 'no field'}"

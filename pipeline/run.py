@@ -15,6 +15,7 @@ import yaml
 
 from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
+from engine.legal import check_model
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
@@ -79,7 +80,9 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
 
 
 def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
-    max_positions = read_config(checkpoint).max_positions
+    model = read_config(checkpoint)
+    check_model(model, config.engine, config.cache)
+    max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
         raise ValueError(
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "

@@ -1,7 +1,23 @@
 """Set before torch is imported: tiny matrices on many threads are slower than on one, and a busy
-neighbour makes them hundreds of times slower. GPUs are hidden: float32 on CPU is what is exact."""
+neighbour makes them hundreds of times slower. GPUs are hidden but for `pytest -m gpu`: float32 on
+CPU is what is exact."""
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("-m") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # not before the environment is set
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and `-m gpu`"))

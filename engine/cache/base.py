@@ -1,35 +1,80 @@
 """The contract of a cache policy: what must a sequence recompute in its next forward?
 
 A policy is a frozen dataclass: its fields are its settings, and it keeps nothing between calls.
-What it decides from (block, iteration in the block) belongs to the sequence, so that no sequence's
-result can depend on its neighbours.
+What it decides from (block, iteration in the block, what is cached) belongs to the sequence, so
+that no sequence's result can depend on its neighbours.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import ClassVar
 
-from engine.request import Sequence
+from engine.request import Positions, Sequence
 
 
 class SpanKind(StrEnum):
     REFRESH = "refresh"
+    """The whole canvas, or, under block-causal attention, the prompt's first forward."""
     BLOCK = "block"
+    COMMIT = "commit"
+    """Writes the final K and V of a finished block."""
+    EDIT = "edit"
+    """A block with no mask left, asked whether its tokens still stand."""
 
 
-class Span(NamedTuple):
-    """Canvas positions start .. end-1, fed through the model; their K and V are overwritten.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Canvas positions fed through the model; their K and V are overwritten.
 
-    The query tokens attend to the sequence's whole canvas: to K and V just written inside the
-    span, and to what earlier forwards left in the pages outside it.
+    The query tokens attend to all that the model lets them see (the whole canvas, or, under
+    block-causal attention, their own block and all before it): to K and V just written inside the
+    span, and to what earlier forwards left in the pages outside it. A span is contiguous, but
+    where a policy leaves out what is cached already.
     """
 
-    start: int
-    end: int
+    positions: Positions
     kind: SpanKind
+    is_decoding: bool = True
+    """Whether logits are computed at the sequence's asked positions, all of which the span then
+    holds. A span that is not only writes K and V."""
+
+    @property
+    def num_query_tokens(self) -> int:
+        return len(self.positions)
 
 
-class CachePolicy(Protocol):
+class CachePolicy:
+    """Base of all policies. The first span of a sequence holds all that any later one reads."""
+
+    __slots__ = ()
+
+    serves_bidirectional: ClassVar[bool] = True
+    serves_block_causal: ClassVar[bool] = False
+    serves_edits: ClassVar[bool] = True
+    """Whether its spans hold the committed positions of the active block, whose tokens may still
+    change."""
+
     def next_span(self, sequence: Sequence) -> Span:
-        """The span of the sequence's next forward. It holds every masked position of the active
-        block, and the first span of a sequence is its whole canvas."""
-        ...
+        """The span of the sequence's next forward."""
+        raise NotImplementedError
+
+
+def refresh(sequence: Sequence) -> Span:
+    """The whole canvas."""
+    return Span(range(sequence.canvas_len), SpanKind.REFRESH)
+
+
+def is_due(sequence: Sequence, refresh_every_iterations: int | None) -> bool:
+    """Whether the sequence's next forward must be a refresh, for there to be one in every
+    `refresh_every_iterations` forwards, and one at the start."""
+    if sequence.num_iterations == 0:
+        return True
+    if refresh_every_iterations is None:
+        return False
+    return sequence.num_iterations_since_refresh >= refresh_every_iterations - 1
+
+
+def check_refresh_every(field: str, value: int | None) -> None:
+    """Raises: ValueError: below 1."""
+    if value is not None and value < 1:
+        raise ValueError(f"cache.{field}={value}: give at least 1, or null for never")

@@ -3,13 +3,13 @@ are kept while a block is denoised, and all are renewed when the next block is e
 
 from dataclasses import dataclass
 
-from engine.cache.base import Span, SpanKind
+from engine.cache.base import CachePolicy, Span, SpanKind, refresh
 from engine.request import Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class DualCache:
+class DualCache(CachePolicy):
     def next_span(self, sequence: Sequence) -> Span:
         if sequence.num_iterations_in_block == 0:
-            return Span(0, sequence.canvas_len, SpanKind.REFRESH)
-        return Span(sequence.block_start, sequence.block_end, SpanKind.BLOCK)
+            return refresh(sequence)
+        return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)

@@ -1,68 +1,56 @@
-"""The contract of a decoding strategy: which masked positions commit now, and to which token?
+"""The contract of a decoding strategy: which asked positions commit now, and to which token?
 
-Shape letters: M masked positions of all sequences, packed, ordered by sequence and then by
-position; V vocabulary; B sequences.
+    propose: logits of some positions -> what each of them would commit to, and how well it stands
+    choose:  the proposals of all positions -> which of them commit
+
+`propose` sees each position alone and may be called on any piece of the batch, so that logits never
+need to exist for all of it at once; `choose` compares the positions of a sequence. Shape letters as
+in engine/decoding/positions.py.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedPositions:
-    """The masked positions of every active block in the batch, with what their sequences know.
-
-    Everything that a decision may depend on is here, and all of it belongs to one sequence or one
-    position:
-    a strategy must treat the sequences apart.
-    """
-
-    logits_MV: Tensor
-    """float32; -inf at the mask token, which can never be predicted."""
-    sequence_M: Tensor
-    """int64, the index in 0 .. B-1 of the position's sequence; ascending."""
-    position_M: Tensor
-    """int64 canvas positions."""
-    num_masked_at_block_start_B: Tensor
-    num_iterations_in_block_B: Tensor
-    num_iterations_B: Tensor
-    """int64; forwards of the sequence before this one."""
-    seed_B: Tensor
-    """int64."""
-    temperature_B: Tensor
-    """float32; 0 is greedy."""
-    any_sampled: bool
-    """Whether some temperature is above 0; known to the host."""
+from engine.decoding.positions import AskedPositions, Proposals
+from engine.decoding.propose import propose
 
 
-class Decision(NamedTuple):
-    token_M: Tensor
-    """int64, the token that the position commits to, if it does."""
-    confidence_M: Tensor
-    """float32, the model's probability of that token."""
-    commit_M: Tensor
-    """bool; at least one position of every sequence commits."""
+class StateField(NamedTuple):
+    width: int
+    dtype: torch.dtype
 
 
-class DecodingStrategy(Protocol):
-    """A frozen dataclass whose fields are its settings; it keeps nothing between calls."""
+class DecodingStrategy:
+    """Base of all strategies: a frozen dataclass whose fields are its settings. It keeps nothing
+    between calls; what must be kept goes through `state`."""
 
-    def decide(self, masked: MaskedPositions) -> Decision: ...
+    __slots__ = ()
+
+    edits: ClassVar[bool] = False
+    """Whether committed tokens of the active block are asked about too."""
+
+    @property
+    def max_post_iterations(self) -> int:
+        """How many forwards a block may take after its last mask is gone; it is left as soon as one
+        of them changes nothing."""
+        return 0
+
+    def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
+        """What is kept of each position from forward to forward while its block is active."""
+        return {}
+
+    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+        """`logits_MV` are float32, -inf at the mask token, which can never be predicted."""
+        return propose(asked, logits_MV)
+
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        """bool [M]; at least one masked position of every sequence that has one."""
+        raise NotImplementedError
 
 
-def rank_in_sequence(score_M: Tensor, masked: MaskedPositions) -> Tensor:
-    """int64 [M]: 0 for the best score of each sequence, 1 for its next; ties go to the earlier
-    position."""
-    order_M = torch.argsort(score_M, descending=True, stable=True)
-    order_M = order_M[torch.argsort(masked.sequence_M[order_M], stable=True)]
-    # bincount would do, but on a GPU it reads its input's bounds back to the host.
-    counts_B = torch.zeros_like(masked.seed_B)
-    counts_B.index_add_(0, masked.sequence_M, torch.ones_like(masked.sequence_M))
-    starts_B = counts_B.cumsum(0) - counts_B
-    place_M = torch.arange(order_M.shape[0], device=order_M.device)
-    rank_M = torch.empty_like(order_M)
-    rank_M[order_M] = place_M - starts_B[masked.sequence_M]
-    return rank_M
+def check_probability(field: str, value: float) -> None:
+    """Raises: ValueError: `value` is no probability above 0."""
+    if not 0 < value <= 1:
+        raise ValueError(f"decoding.{field}={value}: a probability above 0 and at most 1")

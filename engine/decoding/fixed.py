@@ -1,16 +1,20 @@
-"""LLaDA's low-confidence schedule (arXiv 2502.09992): a fixed number of commits in every
-iteration."""
+"""LLaDA's schedule (arXiv 2502.09992): a fixed number of commits in every iteration, by confidence
+or in another of LLaDA's and Dream's (arXiv 2508.15487) orders."""
 
 from dataclasses import dataclass
 
-from engine.decoding.base import Decision, MaskedPositions, rank_in_sequence
-from engine.decoding.propose import propose
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy
+from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.propose import entropy, margin, position_noise
+
+ORDERS = ("confidence", "margin", "entropy", "random")
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """Each iteration of a block commits its most confident positions, the block's masks spread
-    evenly.
+class Fixed(DecodingStrategy):
+    """Each iteration of a block commits its best positions, the block's masks spread evenly.
 
     Raises:
         ValueError: a field out of range.
@@ -18,6 +22,9 @@ class Fixed:
 
     iterations_per_block: int | None = None
     """None commits one token per iteration."""
+    order: str = "confidence"
+    """Best is: the highest `confidence`; the largest `margin` between the two likeliest words; the
+    lowest `entropy`; or `random`, by the request's seed."""
 
     def __post_init__(self) -> None:
         if self.iterations_per_block is not None and self.iterations_per_block < 1:
@@ -25,15 +32,25 @@ class Fixed:
                 f"decoding.iterations_per_block={self.iterations_per_block}: give at least 1, "
                 "or null for one token per iteration"
             )
+        if self.order not in ORDERS:
+            raise ValueError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
 
-    def decide(self, masked: MaskedPositions) -> Decision:
-        proposals = propose(masked)
-        num_masked_B = masked.num_masked_at_block_start_B
+    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        if self.order == "margin":
+            return proposals._replace(score_M=margin(logits_MV))
+        if self.order == "entropy":
+            return proposals._replace(score_M=-entropy(logits_MV))
+        if self.order == "random":
+            return proposals._replace(score_M=position_noise(asked))
+        return proposals
+
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        num_masked_B = asked.num_masked_at_block_start_B
         if self.iterations_per_block is None:
             quota_B = (num_masked_B > 0).long()
         else:
             quota_B = num_masked_B // self.iterations_per_block
             extra_B = num_masked_B % self.iterations_per_block
-            quota_B = quota_B + (masked.num_iterations_in_block_B < extra_B).long()
-        commit_M = rank_in_sequence(proposals.log_odds_M, masked) < quota_B[masked.sequence_M]
-        return Decision(proposals.token_M, proposals.confidence_M, commit_M)
+            quota_B = quota_B + (asked.num_iterations_in_block_B < extra_B).long()
+        return rank_of(asked, proposals.score_M) < asked.of_sequence(quota_B)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from engine.decoding.base import Decision, MaskedPositions, rank_in_sequence
-from engine.decoding.propose import propose
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy, check_probability
+from engine.decoding.positions import AskedPositions, Proposals, rank_of
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(DecodingStrategy):
     """Commits every position whose confidence reaches the threshold, and the most confident in any
     case.
 
@@ -18,13 +20,8 @@ class Threshold:
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise ValueError(
-                f"decoding.threshold={self.threshold}: a probability above 0 and at most 1"
-            )
+        check_probability("threshold", self.threshold)
 
-    def decide(self, masked: MaskedPositions) -> Decision:
-        proposals = propose(masked)
-        is_best_M = rank_in_sequence(proposals.log_odds_M, masked) == 0
-        commit_M = is_best_M | (proposals.confidence_M >= self.threshold)
-        return Decision(proposals.token_M, proposals.confidence_M, commit_M)
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
+        return is_best_M | (proposals.confidence_M >= asked.at_least(self.threshold))

@@ -1,8 +1,10 @@
 """Attention over pages in plain torch: the meaning of the operation, and the CPU path.
 
-Shape letters: Q query tokens of all sequences, packed; B sequences; N pages, P positions of a page;
-T pages of the longest sequence; C context of one sequence; H query heads, K key/value heads, E
-head size.
+A run is query tokens that lie side by side and see the same context: all of a sequence's, or,
+under block-causal attention, those of one of its blocks. Sequences and masks are unknown here.
+
+Shape letters: Q query tokens of all sequences, packed; R runs; N pages, P positions of a page; T
+pages of the longest context; C context of one run; H query heads, K key/value heads, E head size.
 """
 
 from dataclasses import dataclass
@@ -14,23 +16,23 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagedLayout:
-    """Where each sequence's query tokens lie in the packed row, and its context in the pages."""
+    """Where each run's query tokens lie in the packed row, and its context in the pages."""
 
     query_starts: Tensor
-    """int32 [B + 1]; sequence b has the query tokens query_starts[b] .. query_starts[b + 1] - 1."""
-    page_table_BT: Tensor
-    """int32; the pages of each sequence in canvas order, then zeros."""
-    context_lens_B: Tensor
+    """int32 [R + 1]; run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
+    page_table_RT: Tensor
+    """int32; the pages of each run's context in canvas order, then zeros."""
+    context_lens_R: Tensor
     """int32; how many canvas positions from 0 on the query tokens see."""
     host_runs: list[tuple[int, int, int, int]]
-    """The same for the host: (query start, query end, first slot, context length) of each sequence,
-    whose pages are one contiguous run."""
+    """The same for the host: (query start, query end, first slot, context length) of each run; its
+    context's pages are contiguous."""
 
 
 def paged_attention_reference(
     q_QHE: Tensor, k_NPKE: Tensor, v_NPKE: Tensor, layout: PagedLayout
 ) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v, every query token over its sequence's whole context; o_QHE.
+    """softmax(q k^T / sqrt(E)) v, every query token over the whole context of its run; o_QHE.
 
     Computed in float32 from a gathered copy of the context. This is what the operation means: any
     page table, any grouping of heads.
@@ -38,23 +40,23 @@ def paged_attention_reference(
     out_QHE = torch.empty_like(q_QHE)
     starts, page_size = layout.query_starts.tolist(), k_NPKE.shape[1]
     group = q_QHE.shape[1] // k_NPKE.shape[2]
-    for b, context_len in enumerate(layout.context_lens_B.tolist()):
-        pages = layout.page_table_BT[b, : -(-context_len // page_size)].long()
+    for r, context_len in enumerate(layout.context_lens_R.tolist()):
+        pages = layout.page_table_RT[r, : -(-context_len // page_size)].long()
         k_CHE, v_CHE = (
             x[pages].flatten(0, 1)[:context_len].float().repeat_interleave(group, dim=1)
             for x in (k_NPKE, v_NPKE)
         )
-        q = q_QHE[starts[b] : starts[b + 1]].float() * q_QHE.shape[2] ** -0.5
+        q = q_QHE[starts[r] : starts[r + 1]].float() * q_QHE.shape[2] ** -0.5
         weights_HQC = torch.einsum("qhe,che->hqc", q, k_CHE).softmax(dim=-1)
         out = torch.einsum("hqc,che->qhe", weights_HQC, v_CHE)
-        out_QHE[starts[b] : starts[b + 1]] = out.to(q_QHE.dtype)
+        out_QHE[starts[r] : starts[r + 1]] = out.to(q_QHE.dtype)
     return out_QHE
 
 
 def paged_attention_views(
     q_QHE: Tensor, k_NPKE: Tensor, v_NPKE: Tensor, layout: PagedLayout
 ) -> Tensor:
-    """The same on contiguous runs of pages: one fused call per sequence on views, nothing gathered.
+    """The same on contiguous pages: one fused call per run on views, nothing gathered.
 
     On CPU this is the fastest for mixed lengths; copying the context into a padded batch costs
     more than all the attention.

@@ -1,120 +1,302 @@
 """Each strategy on ragged batches, against loops over sequences, and on ties."""
 
 import random
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from engine.decoding import DECODERS, DecodingStrategy
-from engine.decoding.base import MaskedPositions, rank_in_sequence
+from engine.decoding.credit import Credit
+from engine.decoding.edit import Edit
+from engine.decoding.entropy_bound import EntropyBound
+from engine.decoding.factor import Factor
 from engine.decoding.fixed import Fixed
-from engine.decoding.propose import gumbel_noise, propose
+from engine.decoding.hierarchical import Hierarchical
+from engine.decoding.klass import Klass
+from engine.decoding.positions import AskedPositions, Proposals, joined, rank_within
+from engine.decoding.propose import entropy, gumbel_noise, margin, position_noise, propose
 from engine.decoding.threshold import Threshold
 
 VOCAB = 23
+MASK = 22
+BLOCK = 32
 
 
 def ragged(
-    counts: list[int], temperatures: list[float] | None = None, seed: int = 0
-) -> MaskedPositions:
-    """`counts[b]` masked positions of sequence b, at scattered canvas positions."""
+    counts: list[int],
+    temperatures: list[float] | None = None,
+    seed: int = 0,
+    strategy: DecodingStrategy | None = None,
+) -> tuple[AskedPositions, Tensor]:
+    """`counts[b]` asked positions of sequence b, at scattered canvas positions, and their logits;
+    with a state as if the strategy had seen other logits before."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     temperatures = temperatures or [0.0] * len(counts)
     positions = [p for n in counts for p in sorted(draw.sample(range(5, 90), n))]
-    return MaskedPositions(
-        logits_MV=torch.randn(sum(counts), VOCAB) * 3,
+    asked = AskedPositions(
         sequence_M=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
         position_M=torch.tensor(positions),
+        token_M=torch.full((sum(counts),), MASK),
+        is_masked_M=torch.ones(sum(counts), dtype=torch.bool),
         num_masked_at_block_start_B=torch.tensor(counts),
         num_iterations_in_block_B=torch.zeros(len(counts), dtype=torch.int64),
         num_iterations_B=torch.arange(len(counts)),
         seed_B=torch.tensor([draw.getrandbits(63) for _ in counts]),
         temperature_B=torch.tensor(temperatures),
         any_sampled=any(temperatures),
+        longest=max(counts),
     )
+    logits_MV = torch.randn(sum(counts), VOCAB) * 3
+    logits_MV[:, MASK] = -torch.inf
+    if strategy is None or not strategy.state_fields(VOCAB, BLOCK):
+        return asked, logits_MV
+    asked = replace(
+        asked,
+        state={
+            name: torch.zeros((sum(counts), field.width), dtype=field.dtype)
+            for name, field in strategy.state_fields(VOCAB, BLOCK).items()
+        },
+    )
+    before = strategy.propose(asked, logits_MV + torch.randn(sum(counts), VOCAB) * 0.03)
+    asked = replace(
+        asked,
+        state=before.state,
+        num_iterations_in_block_B=torch.ones(len(counts), dtype=torch.int64),
+    )
+    return asked, logits_MV
 
 
-def of_sequence(masked: MaskedPositions, b: int) -> MaskedPositions:
-    rows = masked.sequence_M == b
-    only = slice(b, b + 1)
-    return MaskedPositions(
-        logits_MV=masked.logits_MV[rows],
+def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
+    """The same with sequence b alone."""
+    rows = asked.sequence_M == b
+    per_sequence = {
+        f.name: getattr(asked, f.name)[b : b + 1]
+        for f in fields(asked)
+        if f.name.endswith("_B") and getattr(asked, f.name) is not None
+    }
+    return replace(
+        asked,
         sequence_M=torch.zeros(int(rows.sum()), dtype=torch.int64),
-        position_M=masked.position_M[rows],
-        num_masked_at_block_start_B=masked.num_masked_at_block_start_B[only],
-        num_iterations_in_block_B=masked.num_iterations_in_block_B[only],
-        num_iterations_B=masked.num_iterations_B[only],
-        seed_B=masked.seed_B[only],
-        temperature_B=masked.temperature_B[only],
-        any_sampled=bool(masked.temperature_B[b] > 0),
+        position_M=asked.position_M[rows],
+        token_M=asked.token_M[rows],
+        is_masked_M=asked.is_masked_M[rows],
+        any_sampled=bool(asked.temperature_B[b] > 0),
+        longest=int(rows.sum()),
+        state={name: state[rows] for name, state in asked.state.items()},
+        **per_sequence,
     )
 
 
-STRATEGIES = [Fixed(), Fixed(iterations_per_block=4), Threshold(), Threshold(threshold=0.4)]
+def run(
+    strategy: DecodingStrategy, asked: AskedPositions, logits_MV: Tensor
+) -> tuple[Proposals, Tensor]:
+    proposals = strategy.propose(asked, logits_MV)
+    return proposals, strategy.choose(asked, proposals)
+
+
+STRATEGIES: list[DecodingStrategy] = [
+    *(decoder() for decoder in DECODERS.values()),
+    Fixed(iterations_per_block=4),
+    *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
+    Threshold(threshold=0.4),
+    Factor(factor=3.0),
+    EntropyBound(bound=4.0),
+    Hierarchical(threshold=0.8, low_threshold=0.2),
+    Klass(num_stable=1, threshold=0.4, top_k=5),
+]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_a_sequence_never_sees_its_neighbours(strategy: DecodingStrategy) -> None:
-    masked = ragged([7, 1, 32, 4], temperatures=[0.0, 0.8, 1.5, 0.0])
-    together = strategy.decide(masked)
+    counts = [7, 1, 32, 4]
+    asked, logits_MV = ragged(counts, temperatures=[0.0, 0.8, 1.5, 0.0], strategy=strategy)
+    together, commit_M = run(strategy, asked, logits_MV)
     for b in range(4):
-        alone = strategy.decide(of_sequence(masked, b))
-        for ours, theirs in zip(together, alone, strict=True):
-            assert torch.equal(ours[masked.sequence_M == b], theirs)
+        rows = asked.sequence_M == b
+        alone, commit_alone_M = run(strategy, of_sequence(asked, b), logits_MV[rows])
+        assert torch.equal(commit_M[rows], commit_alone_M)
+        assert torch.equal(together.token_M[rows], alone.token_M)
+        for ours, theirs in zip(together[1:4], alone[1:4], strict=True):
+            torch.testing.assert_close(ours[rows], theirs, rtol=1e-5, atol=1e-6)
+        for name, state in together.state.items():
+            torch.testing.assert_close(state[rows], alone.state[name], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_proposals_may_be_made_in_pieces(strategy: DecodingStrategy) -> None:
+    asked, logits_MV = ragged([9, 5, 12], temperatures=[0.0, 1.2, 0.0], strategy=strategy)
+    whole = strategy.propose(asked, logits_MV)
+    cuts = [0, 4, 5, 20, 26]
+    pieces = joined(
+        [
+            strategy.propose(asked.rows(first, end), logits_MV[first:end])
+            for first, end in pairwise(cuts)
+        ]
+    )
+    assert torch.equal(whole.token_M, pieces.token_M)
+    for ours, theirs in zip(whole[1:4], pieces[1:4], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert whole.state.keys() == pieces.state.keys()
+    for name, state in whole.state.items():
+        torch.testing.assert_close(state, pieces.state[name], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_every_sequence_commits_something(strategy: DecodingStrategy) -> None:
-    masked = ragged([3, 1, 9, 2, 16], seed=2)
-    commit_M = strategy.decide(masked).commit_M
-    assert set(masked.sequence_M[commit_M].tolist()) == set(range(5))
+    asked, logits_MV = ragged([3, 1, 9, 2, 16], seed=2, strategy=strategy)
+    _, commit_M = run(strategy, asked, logits_MV * 0.1)
+    assert set(asked.sequence_M[commit_M].tolist()) == set(range(5))
 
 
 def test_threshold_commits_all_that_reach_it_and_the_best() -> None:
-    masked = ragged([12, 12], seed=4)
-    decision = Threshold(threshold=0.8).decide(masked)
-    confidence_M = masked.logits_MV.softmax(-1).max(-1).values
-    assert torch.allclose(decision.confidence_M, confidence_M)
+    asked, logits_MV = ragged([12, 12], seed=4)
+    proposals, commit_M = run(Threshold(threshold=0.8), asked, logits_MV)
+    confidence_M = logits_MV.softmax(-1).max(-1).values
+    assert torch.allclose(proposals.confidence_M, confidence_M)
     for b in range(2):
-        rows = masked.sequence_M == b
+        rows = asked.sequence_M == b
         expected = confidence_M[rows] >= 0.8
         expected[confidence_M[rows].argmax()] = True
-        assert torch.equal(decision.commit_M[rows], expected)
-    assert decision.commit_M.sum() > 2
-    assert not decision.commit_M.all()
+        assert torch.equal(commit_M[rows], expected)
+    assert commit_M.sum() > 2
+    assert not commit_M.all()
+
+
+def test_soft_iteration_raises_the_threshold() -> None:
+    asked, logits_MV = ragged([12, 12], seed=4)
+    raised = replace(asked, least_threshold_B=torch.tensor([1.0, 0.5]))
+    _, commit_M = run(Threshold(threshold=0.8), raised, logits_MV)
+    _, plain_M = run(Threshold(threshold=0.8), asked, logits_MV)
+    assert commit_M[:12].sum() == 1
+    assert torch.equal(commit_M[12:], plain_M[12:])
 
 
 def test_fixed_commits_its_quota_over_a_block() -> None:
     """7 masks in 3 iterations: 3, 2, 2 (n_t = floor(m / S) + [t < m mod S])."""
     for t, quota in enumerate((3, 2, 2)):
-        masked = ragged([7], seed=t)
-        masked.num_iterations_in_block_B[:] = t
-        assert int(Fixed(iterations_per_block=3).decide(masked).commit_M.sum()) == quota
+        asked, logits_MV = ragged([7], seed=t)
+        asked.num_iterations_in_block_B[:] = t
+        assert int(run(Fixed(iterations_per_block=3), asked, logits_MV)[1].sum()) == quota
+
+
+def certain(doubts: list[float], vocab: int = VOCAB) -> Tensor:
+    """Logits whose best word has the probability 1 - doubt, the others sharing the rest."""
+    doubt_M1 = torch.tensor(doubts, dtype=torch.float64)[:, None]
+    logits_MV = (doubt_M1 / (vocab - 2)).log().expand(-1, vocab).clone()
+    logits_MV[:, 3] = torch.log1p(-doubt_M1[:, 0])
+    logits_MV[:, MASK] = -torch.inf
+    return logits_MV.float()
+
+
+def test_factor_takes_the_longest_prefix() -> None:
+    """(n + 1)(1 - c) <= 1 for n = 1, 2, ...: 0.1, 0.3 pass, 0.3 fails at n = 3, 0.1 is ranked
+    before."""
+    asked, _ = ragged([5])
+    _, commit_M = run(Factor(), asked, certain([0.3, 0.1, 0.26, 0.05, 0.9]))
+    assert commit_M.tolist() == [False, True, False, True, False]
+    _, commit_M = run(Factor(), asked, certain([0.9, 0.95, 0.97, 0.92, 0.91]))
+    assert commit_M.tolist() == [True, False, False, False, False]
+
+
+def test_hierarchical_takes_the_best_of_each_run() -> None:
+    asked, _ = ragged([6])
+    asked.position_M[:] = torch.tensor([4, 5, 6, 10, 11, 20])
+    logits_MV = certain([0.5, 0.3, 0.55, 0.2, 0.05, 0.7])
+    _, commit_M = run(Hierarchical(threshold=0.9, low_threshold=0.4), asked, logits_MV)
+    assert commit_M.tolist() == [False, True, False, False, True, False]
+
+
+def test_entropy_bound_sums_over_those_before() -> None:
+    asked, _ = ragged([4])
+    logits_MV = certain([0.02, 0.05, 0.01, 0.3])
+    h = entropy(logits_MV).tolist()
+    just = h[2] + h[0]
+    for bound, expected in ((0.0, 1), (h[2] * 1.001, 2), (just * 1.001, 3), (10.0, 4)):
+        _, commit_M = run(EntropyBound(bound=bound), asked, logits_MV)
+        assert int(commit_M.sum()) == expected, bound
+
+
+def test_klass_waits_until_nothing_changes() -> None:
+    strategy = Klass(num_stable=2, threshold=0.5, top_k=4)
+    asked, _ = ragged([3], strategy=None)
+    logits_MV = certain([0.1, 0.2, 0.3])
+    fields_ = strategy.state_fields(VOCAB, BLOCK)
+    state = {name: torch.zeros((3, f.width), dtype=f.dtype) for name, f in fields_.items()}
+    counts = []
+    for t in range(3):
+        asked = replace(asked, state=state, num_iterations_in_block_B=torch.tensor([t]))
+        proposals, commit_M = run(strategy, asked, logits_MV)
+        state = dict(proposals.state)
+        counts.append(int(commit_M.sum()))
+    assert counts == [1, 1, 3]
+
+
+def test_credit_lets_a_repeated_word_pass() -> None:
+    strategy = Credit(threshold=0.9)
+    asked, _ = ragged([2])
+    logits_MV = certain([0.4, 0.3])
+    fields_ = strategy.state_fields(VOCAB, BLOCK)
+    state = {name: torch.zeros((2, f.width), dtype=f.dtype) for name, f in fields_.items()}
+    confidences = []
+    for _ in range(4):
+        proposals, _ = run(strategy, replace(asked, state=state), logits_MV)
+        state = dict(proposals.state)
+        confidences.append(proposals.confidence_M[0].item())
+    assert confidences == sorted(confidences)
+    assert confidences[0] > 0.6 + 0.05
+    assert int((state["credits"] > 0).sum()) == 2, "one word of each position has credit"
+
+
+def test_edit_replaces_what_the_model_no_longer_believes() -> None:
+    asked, _ = ragged([4])
+    asked = replace(
+        asked,
+        token_M=torch.tensor([3, 7, 7, MASK]),
+        is_masked_M=torch.tensor([False, False, False, True]),
+    )
+    logits_MV = certain([0.1, 0.1, 0.6, 0.9])
+    _, commit_M = run(Edit(), asked, logits_MV)
+    assert commit_M.tolist() == [False, True, False, True]
 
 
 def test_ties_go_to_the_earlier_position() -> None:
-    masked = ragged([4, 3])
     score_M = torch.tensor([0.5, 0.9, 0.9, 0.5, 0.1, 0.1, 0.1])
-    assert rank_in_sequence(score_M, masked).tolist() == [2, 0, 1, 3, 0, 1, 2]
+    group_M = torch.tensor([0, 0, 0, 0, 5, 5, 5])
+    assert rank_within(group_M, score_M).tolist() == [2, 0, 1, 3, 0, 1, 2]
 
 
 def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
-    masked = ragged([40], temperatures=[3.0])
-    token_M, _, confidence_M = propose(masked)
-    probability_MV = masked.logits_MV.softmax(-1)
-    assert torch.allclose(confidence_M, probability_MV[torch.arange(40), token_M])
-    assert (token_M != masked.logits_MV.argmax(-1)).any()
+    asked, logits_MV = ragged([40], temperatures=[3.0])
+    proposals = propose(asked, logits_MV)
+    probability_MV = logits_MV.softmax(-1)
+    expected = probability_MV[torch.arange(40), proposals.token_M]
+    assert torch.allclose(proposals.confidence_M, expected)
+    assert (proposals.token_M != logits_MV.argmax(-1)).any()
 
 
 def test_positions_that_all_round_to_certain_keep_their_order() -> None:
-    """float32 probabilities of 1 tie; the log odds behind them do not."""
-    masked = ragged([6])
-    masked.logits_MV[:] = 0.0
-    masked.logits_MV[:, 3] = torch.tensor([30.0, 33.0, 31.0, 35.0, 34.0, 32.0])
-    assert (masked.logits_MV.softmax(-1)[:, 3] == 1).all()
-    commit_M = Fixed(iterations_per_block=3).decide(masked).commit_M
-    assert commit_M.tolist() == [False, False, False, True, True, False]
+    """float32 probabilities of 1 tie; what is behind them does not."""
+    asked, logits_MV = ragged([6])
+    logits_MV[:] = 0.0
+    logits_MV[:, 3] = torch.tensor([30.0, 33.0, 31.0, 35.0, 34.0, 32.0])
+    assert (logits_MV.softmax(-1)[:, 3] == 1).all()
+    for order in ("confidence", "margin", "entropy"):
+        _, commit_M = run(Fixed(iterations_per_block=3, order=order), asked, logits_MV)
+        assert commit_M.tolist() == [False, False, False, True, True, False], order
+
+
+def test_entropy_and_margin_equal_their_definitions() -> None:
+    logits_MV = torch.randn(50, VOCAB) * 4
+    logits_MV[:, MASK] = -torch.inf
+    p_MV = logits_MV.double().softmax(-1)
+    plain = -(p_MV * p_MV.clamp(min=1e-300).log()).sum(-1)
+    assert torch.allclose(entropy(logits_MV).double(), plain, rtol=1e-5)
+    two = p_MV.topk(2).values
+    assert torch.allclose(margin(logits_MV).double(), -(1 - two[:, 0] + two[:, 1]).log(), rtol=1e-4)
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -122,8 +304,7 @@ def test_draws_follow_the_softmax() -> None:
     count, temperature = 20_000, 1.7
     torch.manual_seed(0)
     logits_V = torch.randn(VOCAB) * 2
-    masked = MaskedPositions(
-        logits_MV=logits_V.repeat(count, 1),
+    asked = AskedPositions(
         sequence_M=torch.zeros(count, dtype=torch.int64),
         position_M=torch.arange(count),
         num_masked_at_block_start_B=torch.tensor([count]),
@@ -132,23 +313,27 @@ def test_draws_follow_the_softmax() -> None:
         seed_B=torch.tensor([2**62 + 12345]),
         temperature_B=torch.tensor([temperature]),
         any_sampled=True,
+        longest=count,
     )
-    frequency_V = torch.bincount(propose(masked).token_M, minlength=VOCAB) / count
+    token_M = propose(asked, logits_V.repeat(count, 1)).token_M
+    frequency_V = torch.bincount(token_M, minlength=VOCAB) / count
     probability_V = (logits_V / temperature).softmax(-1)
     deviation_V = (probability_V * (1 - probability_V) / count).sqrt()
     assert ((frequency_V - probability_V).abs() < 5 * deviation_V + 1e-5).all()
 
 
 def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
-    masked = ragged([30, 30], temperatures=[1.0, 1.0])
-    noise_MV = gumbel_noise(masked)
+    asked, _ = ragged([30, 30], temperatures=[1.0, 1.0])
+    noise_MV, places_M = gumbel_noise(asked, VOCAB), position_noise(asked)
     assert noise_MV.mean().item() == pytest.approx(0.5772, abs=0.12)
     assert noise_MV.var().item() == pytest.approx(1.6449, abs=0.25)
     assert noise_MV.isfinite().all()
+    assert places_M.mean().item() == pytest.approx(0.5, abs=0.12)
     for field in ("seed_B", "num_iterations_B", "position_M"):
-        changed = ragged([30, 30], temperatures=[1.0, 1.0])
+        changed, _ = ragged([30, 30], temperatures=[1.0, 1.0])
         getattr(changed, field).add_(1)
-        assert (gumbel_noise(changed) == noise_MV).float().mean() < 0.01, field
+        assert (gumbel_noise(changed, VOCAB) == noise_MV).float().mean() < 0.01, field
+        assert (position_noise(changed) == places_M).float().mean() < 0.01, field
 
 
 @pytest.mark.parametrize(
@@ -157,6 +342,17 @@ def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
         ("threshold", {"threshold": 0.0}, "decoding.threshold=0.0"),
         ("threshold", {"threshold": 1.5}, "decoding.threshold=1.5"),
         ("fixed", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
+        ("fixed", {"order": "best"}, "decoding.order='best'"),
+        ("factor", {"factor": 0.0}, "decoding.factor=0.0"),
+        ("hierarchical", {"threshold": 0.3}, "decoding.low_threshold=0.4"),
+        ("hierarchical", {"low_threshold": -0.1}, "decoding.low_threshold=-0.1"),
+        ("credit", {"beta": 1.5}, "decoding.beta=1.5"),
+        ("credit", {"alpha": -1.0}, "decoding.alpha=-1.0"),
+        ("entropy_bound", {"bound": -1.0}, "decoding.bound=-1.0"),
+        ("klass", {"num_stable": 0}, "decoding.num_stable=0"),
+        ("klass", {"kl_threshold": 0.0}, "decoding.kl_threshold=0.0"),
+        ("edit", {"max_post_iterations": -1}, "decoding.max_post_iterations=-1"),
+        ("edit", {"edit_threshold": 2.0}, "decoding.edit_threshold=2.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, settings: dict, field: str) -> None:

@@ -32,8 +32,8 @@ def layout_of(queries: list[int], contexts: list[int], page_size: int) -> tuple[
     ]
     layout = PagedLayout(
         query_starts=starts,
-        page_table_BT=table,
-        context_lens_B=torch.tensor(contexts, dtype=torch.int32),
+        page_table_RT=table,
+        context_lens_R=torch.tensor(contexts, dtype=torch.int32),
         host_runs=runs,
     )
     return layout, sum(num_pages) + len(contexts) + 1
@@ -75,8 +75,8 @@ def test_reference_follows_a_scattered_page_table() -> None:
     q = torch.randn(3, 1, 8)
     layout = PagedLayout(
         query_starts=torch.tensor([0, 3], dtype=torch.int32),
-        page_table_BT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
-        context_lens_B=torch.tensor([10], dtype=torch.int32),
+        page_table_RT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
+        context_lens_R=torch.tensor([10], dtype=torch.int32),
         host_runs=[],
     )
     keys, values = (torch.cat((x[5], x[0], x[3][:2]))[:, 0] for x in (k, v))

@@ -10,6 +10,7 @@ import yaml
 
 from engine.cache.dual import DualCache
 from engine.decoding.threshold import Threshold
+from engine.soft import SoftIteration
 from pipeline.config import COMPONENTS, SECTIONS, as_dict, job_config
 from pipeline.launch import conf_folder
 
@@ -40,7 +41,24 @@ def test_components_come_from_their_names_with_their_own_fields() -> None:
     config = job_config(raw(**{"decoding.threshold": 0.7}))
     assert config.decoding == Threshold(threshold=0.7)
     assert config.cache == DualCache()
-    assert config.engine.block_length == 32
+    assert config.engine.max_sequences == 32
+
+
+def test_a_section_within_a_section() -> None:
+    config = job_config(raw(**{"engine.soft": {"enabled": True, "top_k": 4}}))
+    assert config.engine.soft == SoftIteration(enabled=True, top_k=4)
+    assert as_dict(config)["engine"]["soft"]["top_k"] == 4
+    with pytest.raises(
+        ValueError, match=r"engine\.soft\.k=4: no such field; engine\.soft has enabled"
+    ):
+        job_config(raw(**{"engine.soft": {"k": 4}}))
+    with pytest.raises(ValueError, match=r"engine\.soft=3: give a section"):
+        job_config(raw(**{"engine.soft": 3}))
+
+
+def test_components_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"decoding=edit with cache=dkv: .* take another cache"):
+        job_config(raw(decoding={"name": "edit"}, cache={"name": "dkv"}))
 
 
 def test_as_dict_goes_back_to_the_same_job() -> None:
@@ -71,7 +89,7 @@ WRONG = {
     "engine.block_length": (0, "at least 1"),
     "engine.max_sequences": (1.5, "a whole number"),
     "decoding.threshold": (1.5, "at most 1"),
-    "decoding.name": ("best", "fixed, threshold"),
+    "decoding.name": ("best", "fixed, hierarchical"),
     "cache.name": (None, "dual, none"),
     "output": ("", "run folder"),
     "threads": (0, "at least 1"),

@@ -1,0 +1,63 @@
+"""dInfer's credit decoding (arXiv 2510.08666): a word that a position has proposed again and again
+gains credit, and so commits sooner."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy, StateField, check_probability
+from engine.decoding.positions import AskedPositions, Proposals, rank_of
+
+
+@dataclass(frozen=True, slots=True)
+class Credit(DecodingStrategy):
+    """In each forward of a block all credits of a masked position are multiplied by `beta`, its
+    likeliest word gains confidence ** gamma, and logits grow by alpha * log(1 + credit) before
+    threshold decoding.
+
+    A position proposes at most one new word per forward, and a block has at most block_length
+    decoding forwards, so credits are kept exactly as that many (word, credit) pairs.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    threshold: float = 0.9
+    alpha: float = 0.7
+    gamma: float = 0.2
+    beta: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_probability("threshold", self.threshold)
+        for name in ("alpha", "gamma"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"decoding.{name}={getattr(self, name)}: give 0 or more")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"decoding.beta={self.beta}: give 0 to 1")
+
+    def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
+        return {
+            "words": StateField(block_length, torch.int32),
+            "credits": StateField(block_length, torch.float32),
+        }
+
+    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+        words_MW, credits_MW = asked.state["words"].long(), asked.state["credits"] * self.beta
+        plain = DecodingStrategy.propose(self, replace(asked, any_sampled=False), logits_MV)
+        is_word_MW = (words_MW == plain.token_M[:, None]) & (credits_MW > 0)
+        # argmax gives the first: the word's own place, or else the first that is free.
+        known_M = is_word_MW.any(dim=1)
+        place_M = torch.where(
+            known_M, is_word_MW.int().argmax(1), (credits_MW <= 0).int().argmax(1)
+        )[:, None]
+        words_MW = words_MW.scatter(1, place_M, plain.token_M[:, None])
+        gain_M = plain.confidence_M**self.gamma
+        credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
+        boosted_MV = logits_MV.scatter_add(1, words_MW, self.alpha * torch.log1p(credits_MW))
+        kept = {"words": words_MW.int(), "credits": credits_MW}
+        return DecodingStrategy.propose(self, asked, boosted_MV)._replace(state=kept)
+
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
+        return is_best_M | (proposals.confidence_M >= asked.at_least(self.threshold))

@@ -1,0 +1,44 @@
+"""The entropy-bounded sampler (arXiv 2505.24857), as SDAR uses it: commit together what is together
+nearly certain."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy
+from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
+from engine.decoding.propose import entropy
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyBound(DecodingStrategy):
+    """Commits positions by ascending entropy as long as the entropies before a position sum to at
+    most `bound`; the first always.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    bound: float = 0.35
+    """In nats."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bound < float("inf"):
+            raise ValueError(f"decoding.bound={self.bound}: give 0 or more, in nats")
+
+    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        return proposals._replace(score_M=-entropy(logits_MV))
+
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        rank_M = rank_of(asked, proposals.score_M)
+        # A row for each sequence, so that no sum runs over its neighbours.
+        shape = (asked.seed_B.shape[0], asked.longest)
+        sorted_BL = torch.zeros(shape, dtype=torch.float64, device=rank_M.device)
+        entropy_M = (-proposals.score_M).double().where(asked.is_masked_M, torch.inf)
+        sorted_BL[asked.sequence_M, rank_M] = entropy_M
+        before_BL = sorted_BL.cumsum(1).roll(1, 1)
+        before_BL[:, 0] = 0
+        fails_M = before_BL[asked.sequence_M, rank_M] > self.bound
+        return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M

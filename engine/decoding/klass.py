@@ -1,0 +1,76 @@
+"""KLASS (arXiv 2511.05664): commit what is confident and no longer changes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy, StateField, check_probability
+from engine.decoding.positions import AskedPositions, Proposals, rank_of
+
+LEAST_PROBABILITY = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Klass(DecodingStrategy):
+    """Commits every position whose confidence reaches `threshold` and whose distribution has moved
+    by less than `kl_threshold` in each of the last `num_stable` forwards; and the most confident in
+    any case.
+
+    The move is KL(now || before) over the `top_k` likeliest words of before, all others taken
+    together: never more than over the whole vocabulary, whose distributions are not kept.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    threshold: float = 0.9
+    kl_threshold: float = 0.01
+    num_stable: int = 2
+    top_k: int = 32
+
+    def __post_init__(self) -> None:
+        check_probability("threshold", self.threshold)
+        if not 0 < self.kl_threshold < float("inf"):
+            raise ValueError(f"decoding.kl_threshold={self.kl_threshold}: give a number above 0")
+        for name in ("num_stable", "top_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"decoding.{name}={getattr(self, name)}: give at least 1")
+
+    def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
+        top_k = min(self.top_k, vocab_size)
+        return {
+            "words": StateField(top_k, torch.int32),
+            "probabilities": StateField(top_k, torch.float32),
+            "stable": StateField(1, torch.int32),
+        }
+
+    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        now_MV = logits_MV.softmax(-1)
+        before_MW = asked.state["probabilities"]
+        then_MW = now_MV.gather(1, asked.state["words"].long())
+        is_stable_M = _divergence(then_MW, before_MW) < self.kl_threshold
+        has_before_M = asked.of_sequence(asked.num_iterations_in_block_B) > 0
+        stable_M = (asked.state["stable"][:, 0] + 1) * (is_stable_M & has_before_M)
+        top = now_MV.topk(before_MW.shape[1], dim=-1)
+        kept = {
+            "words": top.indices.int(),
+            "probabilities": top.values,
+            "stable": stable_M[:, None].int(),
+        }
+        return proposals._replace(score_M=stable_M.float(), state=kept)
+
+    def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        is_sure_M = proposals.confidence_M >= asked.at_least(self.threshold)
+        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
+        return is_best_M | (is_sure_M & (proposals.score_M >= self.num_stable))
+
+
+def _divergence(p_MW: Tensor, q_MW: Tensor) -> Tensor:
+    """KL(p || q) [M], the rest of either distribution taken as one more word."""
+    p, q = (
+        torch.cat((x, 1 - x.sum(1, keepdim=True)), dim=1).clamp(min=LEAST_PROBABILITY).double()
+        for x in (p_MW, q_MW)
+    )
+    return (p * (p / q).log()).sum(1)

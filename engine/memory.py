@@ -1,0 +1,63 @@
+"""How many pages fit, and was that error a lack of memory?"""
+
+from pathlib import Path
+
+import torch
+
+from engine.config import EngineConfig
+from engine.model.config import ModelConfig
+
+MEMORY_FILE = Path("/proc/meminfo")
+
+
+def num_pages(
+    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> int:
+    """The pages to make: what cache_tokens says, or what memory_fraction of the free memory holds,
+    but no more than max_sequences of the longest canvases fill.
+
+    Raises:
+        ValueError: not even one page fits.
+    """
+    if config.cache_tokens is not None:
+        return config.cache_tokens // config.page_size
+    page_bytes = config.page_size * slot_bytes(model, dtype)
+    fitting = int(config.memory_fraction * free_bytes(device)) // page_bytes
+    if fitting < 1:
+        raise ValueError(
+            f"engine.memory_fraction={config.memory_fraction}: leaves no room for a page of "
+            f"{page_bytes} bytes on {device}; raise it, or use a smaller model or a larger device"
+        )
+    return min(fitting, config.max_sequences * config.pages_for(model.max_positions))
+
+
+def slot_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
+    """K and V of one canvas position, over all layers."""
+    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * dtype.itemsize
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be allocated now.
+
+    Raises:
+        ValueError: this system does not say how much there is.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if MEMORY_FILE.exists():
+        for line in MEMORY_FILE.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise ValueError(
+        "engine.cache_tokens=null: this system does not say how much memory is free; "
+        "give engine.cache_tokens a number"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. torch has a class for a GPU's, and only words for a CPU's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory")
+    )

@@ -1,0 +1,152 @@
+"""The life of one sequence: its blocks, what a commit changes, when it turns and when it ends.
+
+    laid out -> block entered -> forwards until no mask is left -> (edited until nothing changes)
+             -> next block entered -> ... -> done at EOS, or with the last block
+
+Nothing here knows of other sequences.
+"""
+
+from dataclasses import dataclass
+
+from engine.cache.base import Span, SpanKind
+from engine.decoding.base import DecodingStrategy
+from engine.request import FinishReason, Request, Result, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRules:
+    block_length: int
+    is_block_causal: bool
+    """Blocks lie at absolute multiples of block_length, and canvases are whole blocks; else they
+    begin at the prompt's end."""
+    stop_at_eos: bool
+    eos_token_id: int
+    decoding: DecodingStrategy
+
+    def canvas_len(self, request: Request) -> int:
+        wanted = len(request.prompt_ids) + request.max_new_tokens
+        return (
+            -(-wanted // self.block_length) * self.block_length if self.is_block_causal else wanted
+        )
+
+    def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
+        num_prompt_tokens = len(request.prompt_ids)
+        tail = num_prompt_tokens % self.block_length if self.is_block_causal else 0
+        sequence = Sequence(
+            request=request,
+            first_page=first_page,
+            first_slot=first_slot,
+            canvas_len=self.canvas_len(request),
+            is_block_causal=self.is_block_causal,
+            first_block_start=num_prompt_tokens - tail,
+        )
+        self.enter_block(sequence, sequence.first_block_start)
+        return sequence
+
+    def count(self, sequence: Sequence, span: Span) -> None:
+        """A forward has been run over this span."""
+        is_refresh = span.kind is SpanKind.REFRESH
+        sequence.has_failed_alone = False
+        sequence.num_iterations += 1
+        sequence.num_refreshes += is_refresh
+        sequence.num_query_tokens += span.num_query_tokens
+        sequence.num_iterations_since_refresh = (
+            0 if is_refresh else sequence.num_iterations_since_refresh + 1
+        )
+        sequence.num_cached = min(span.positions[-1] + 1, sequence.block_start)
+        if sequence.uncached_positions:
+            sequence.uncached_positions.difference_update(span.positions)
+        if span.is_decoding:
+            sequence.num_decoding_iterations += 1
+            sequence.num_iterations_in_block += 1
+            sequence.num_post_iterations += not sequence.masked_positions
+
+    def take_in(self, sequence: Sequence, tokens: list[int], confidences: list[float]) -> None:
+        """Commits at the asked positions; -1 where there is none."""
+        still_masked: list[int] = []
+        changed: list[int] = []
+        asked = zip(sequence.asked_positions, tokens, confidences, strict=True)
+        for position, token, confidence in asked:
+            if token >= 0:
+                sequence.tokens[position] = token
+                sequence.confidences[position] = confidence
+                changed.append(position)
+            elif position not in sequence.tokens:
+                still_masked.append(position)
+        assert changed or not sequence.masked_positions, "a decoding strategy committed nothing"
+        sequence.has_changed = bool(changed)
+        sequence.uncached_positions.update(changed)
+        sequence.masked_positions = still_masked
+        if not self.decoding.edits:
+            sequence.asked_positions = sequence.masked_positions
+        self._find_eos(sequence, changed)
+
+    def turn(self, sequence: Sequence) -> bool:
+        """Enter the next block if this one is finished. True if the sequence is done."""
+        if self.has_ended(sequence):
+            return True
+        if not self.is_finished(sequence):
+            return False
+        if sequence.block_end >= sequence.end_position:
+            return True
+        self.enter_block(sequence, sequence.block_end)
+        return False
+
+    def has_ended(self, sequence: Sequence) -> bool:
+        """Whether an EOS ends it: all before that is committed, and can change no more."""
+        if not self.stop_at_eos or sequence.eos_position is None:
+            return False
+        if self.decoding.edits:
+            return self.is_finished(sequence)
+        masked = sequence.masked_positions
+        return not masked or masked[0] > sequence.eos_position
+
+    def is_finished(self, sequence: Sequence) -> bool:
+        """Whether the active block has no mask left, and is not to be asked once more."""
+        if sequence.masked_positions:
+            return False
+        most = self.decoding.max_post_iterations
+        if sequence.num_post_iterations == 0:
+            return most == 0
+        return not sequence.has_changed or sequence.num_post_iterations >= most
+
+    def enter_block(self, sequence: Sequence, start: int) -> None:
+        if start > sequence.first_block_start:
+            sequence.previous_block_start = sequence.block_start
+            sequence.block_index += 1
+        sequence.block_start = start
+        sequence.block_end = min(start + self.block_length, sequence.canvas_len)
+        first = max(start, sequence.num_prompt_tokens)
+        sequence.masked_positions = list(range(first, sequence.block_end))
+        sequence.asked_positions = sequence.masked_positions
+        sequence.num_masked_at_block_start = len(sequence.masked_positions)
+        sequence.num_iterations_in_block = sequence.num_post_iterations = 0
+
+    @staticmethod
+    def result(sequence: Sequence) -> Result:
+        request, eos = sequence.request, sequence.eos_position
+        returned = range(sequence.num_prompt_tokens, sequence.end_position if eos is None else eos)
+        confidences = [sequence.confidences[p] for p in returned]
+        return Result(
+            request_id=request.request_id,
+            finish_reason=FinishReason.LENGTH if eos is None else FinishReason.EOS,
+            token_ids=[sequence.tokens[p] for p in returned],
+            num_prompt_tokens=sequence.num_prompt_tokens,
+            num_iterations=sequence.num_iterations,
+            num_refreshes=sequence.num_refreshes,
+            num_query_tokens=sequence.num_query_tokens,
+            mean_confidence=sum(confidences) / len(confidences) if confidences else None,
+            seed=request.seed,
+        )
+
+    def _find_eos(self, sequence: Sequence, changed: list[int]) -> None:
+        """The first EOS that counts; only an edit can take one back."""
+        looked_at = sequence.tokens if self.decoding.edits else changed
+        found = [
+            position
+            for position in looked_at
+            if sequence.tokens[position] == self.eos_token_id and position < sequence.end_position
+        ]
+        if not self.decoding.edits and sequence.eos_position is not None:
+            found.append(sequence.eos_position)
+        sequence.eos_position = min(found, default=None)

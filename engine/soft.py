@@ -1,0 +1,59 @@
+"""Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): a position that is still masked goes into
+the next forward as the mask's embedding plus a little of what the model expected there.
+
+Shape letters as in engine/decoding/positions.py; D hidden size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftIteration:
+    """With t the sequence's decoding forwards so far, the expected embedding weighs
+    min(weight_start + weight_growth * t, weight_max), and no confidence threshold is below
+    1 - relaxation * t.
+
+    Raises:
+        ValueError: a field out of range.
+    """
+
+    enabled: bool = False
+    weight_start: float = 0.1
+    weight_growth: float = 0.02
+    weight_max: float = 0.3
+    relaxation: float = 0.02
+    temperature: float = 1.0
+    """Of the softmax over the words that are expected."""
+    top_k: int | None = None
+    """The expectation runs over so many of the likeliest words; null: over the whole vocabulary,
+    which costs as much as the head does."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight_start", "weight_growth", "weight_max", "relaxation"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"engine.soft.{name}={getattr(self, name)}: give 0 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"engine.soft.temperature={self.temperature}: give a number above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"engine.soft.top_k={self.top_k}: give at least 1, or null for all")
+
+    def weight(self, num_iterations_B: Tensor) -> Tensor:
+        """float32 [B]."""
+        grown_B = self.weight_start + self.weight_growth * num_iterations_B.float()
+        return grown_B.clamp(max=self.weight_max)
+
+    def least_threshold(self, num_iterations_B: Tensor) -> Tensor:
+        """float32 [B]."""
+        return 1 - self.relaxation * num_iterations_B.float()
+
+    def expected(self, logits_MV: Tensor, embedding_VD: Tensor) -> Tensor:
+        """The embedding that the logits expect, [M, D] in the embedding's dtype."""
+        scaled_MV = logits_MV / self.temperature
+        if self.top_k is None or self.top_k >= logits_MV.shape[1]:
+            return scaled_MV.softmax(-1).to(embedding_VD.dtype) @ embedding_VD
+        top = scaled_MV.topk(self.top_k, dim=-1)
+        weights = top.values.softmax(-1).to(embedding_VD.dtype)
+        return torch.einsum("mw,mwd->md", weights, embedding_VD[top.indices])

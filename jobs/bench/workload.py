@@ -1,0 +1,163 @@
+"""What every benchmark runs: one model over one set of prompts, and what came out, judged."""
+
+import os
+import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+import torch
+
+from engine.engine import DiffusionEngine, EngineConfig
+from engine.model.load import load_model
+from engine.model.transformer import Transformer
+from engine.request import Request, Result
+from pipeline.config import PromptConfig
+from pipeline.prompt import Prompter
+from pipeline.sandbox import Limits, run_program
+from pipeline.tasks import TASKS
+from pipeline.versions import git_revision, library_versions
+
+DEMO = Path(__file__).parent.parent / "demo" / "model"
+PROMPTS = Path(__file__).parent.parent / "demo" / "prompts.parquet"
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One engine over all prompts."""
+
+    results: list[Result]
+    """In the order of the prompts."""
+    wall_s: float
+    num_iterations: int
+    num_forwards: dict[str, int]
+    num_query_tokens: dict[str, int]
+    share_outside_forward: float
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(result.num_generated_tokens for result in self.results)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.num_tokens / self.wall_s
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "wall_s": self.wall_s,
+            "tokens_per_s": self.tokens_per_s,
+            "num_generated_tokens": self.num_tokens,
+            "num_iterations": self.num_iterations,
+            "num_forwards": self.num_forwards,
+            "num_query_tokens": self.num_query_tokens,
+            "share_outside_forward": self.share_outside_forward,
+            "tokens_per_forward": self.num_tokens / sum(self.num_forwards.values()),
+            "query_tokens_per_token": sum(self.num_query_tokens.values()) / self.num_tokens,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Workload:
+    model: Transformer
+    prompter: Prompter
+    table: list[dict[str, Any]]
+    requests: list[Request]
+    device: str
+    _judged: dict[tuple[int, str], bool] = field(default_factory=dict)
+
+    @property
+    def longest(self) -> int:
+        return max(len(r.prompt_ids) + r.max_new_tokens for r in self.requests)
+
+    def config(self, max_sequences: int, **settings: Any) -> EngineConfig:
+        """Pages for as many of the longest canvases, whole blocks of them."""
+        length = self.longest + 16 + (self.model.config.block_length or 0)
+        return EngineConfig(
+            max_sequences=max_sequences, cache_tokens=max_sequences * length, **settings
+        )
+
+    def run(self, engine: DiffusionEngine, num_requests: int | None = None) -> Run:
+        requests = self.requests[:num_requests]
+        start = time.perf_counter()
+        results = list(engine.results(requests))
+        wall_s = time.perf_counter() - start
+        failed = [result for result in results if result.error is not None]
+        if failed:
+            raise RuntimeError(f"{len(failed)} rows failed, the first with: {failed[0].error}")
+        stats = engine.stats
+        return Run(
+            results=sorted(results, key=lambda result: cast(int, result.request_id)),
+            wall_s=wall_s,
+            num_iterations=stats.num_iterations,
+            num_forwards=stats.num_forwards,
+            num_query_tokens=stats.num_query_tokens,
+            share_outside_forward=1 - stats.forward_s / wall_s,
+        )
+
+    def pass_at_1(self, results: list[Result]) -> float:
+        """The share of rows whose own tests pass; the same answer is run once."""
+        texts = [self.prompter.text(result.token_ids) for result in results]
+        new = [key for key in enumerate(texts) if key not in self._judged]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._judged |= dict(zip(new, pool.map(self._passes, new), strict=True))
+        return sum(self._judged[key] for key in enumerate(texts)) / len(texts)
+
+    def _passes(self, key: tuple[int, str]) -> bool:
+        row, text = self.table[key[0]], key[1]
+        return run_program(TASKS["functions"].program(row, text), Limits()).passed
+
+
+def load_workload(
+    *,
+    model: Path,
+    prompts: Path,
+    rows: int | None,
+    max_new_tokens: int,
+    dtype: str,
+    device: str | None,
+) -> Workload:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(os.cpu_count() or 1)
+    transformer = load_model(model, getattr(torch, dtype), device)
+    prompter = Prompter(model, PromptConfig(), transformer.config.max_positions)
+    table = pq.read_table(prompts).slice(0, rows).to_pylist()
+    requests = [
+        Request(
+            request_id=i,
+            prompt_ids=prompter.token_ids(row, max_new_tokens),
+            max_new_tokens=max_new_tokens,
+        )
+        for i, row in enumerate(table)
+    ]
+    print(f"{len(requests)} prompts, {max_new_tokens} new tokens each at most, {device} {dtype}")
+    return Workload(
+        model=transformer, prompter=prompter, table=table, requests=requests, device=device
+    )
+
+
+def provenance(device: str) -> dict[str, Any]:
+    return {
+        "hardware": hardware(device),
+        "versions": library_versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({cpu_name()})"
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if (info.exists())
+        else []
+    )
+    return names[0].split(":", 1)[1].strip() if names else platform.machine()

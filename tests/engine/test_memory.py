@@ -1,0 +1,225 @@
+"""What the engine does when memory is short: nothing is lost, and nothing comes out differently."""
+
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
+from typing import Any
+
+import pytest
+import torch
+
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.engine import DiffusionEngine, EngineConfig
+from engine.iterations import CLEAN_ITERATIONS
+from engine.memory import free_bytes, is_out_of_memory, num_pages, slot_bytes
+from engine.request import FinishReason, Result
+from engine.soft import SoftIteration
+from tests.tiny import mixed_requests, tiny_config, tiny_model
+
+CPU = torch.device("cpu")
+
+
+def make_engine(
+    cache: str = "dual", decoding: str = "threshold", soft: bool = False, **settings: Any
+) -> DiffusionEngine:
+    config = {"block_length": 8, "max_sequences": 6, "soft": SoftIteration(enabled=soft)}
+    return DiffusionEngine(
+        tiny_model(),
+        config=EngineConfig(**{**config, **settings}),
+        decoding=DECODERS[decoding](),
+        cache=CACHE_POLICIES[cache](),
+    )
+
+
+def results_of(engine: DiffusionEngine, num_requests: int = 14) -> dict[Any, Result]:
+    requests = mixed_requests(num_requests, temperature=0.5)
+    return {result.request_id: result for result in engine.results(requests)}
+
+
+def fail_sometimes(
+    real: Callable[..., Any], fails: Iterator[bool], error: Exception
+) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        if next(fails):
+            raise error
+        return real(*arguments, **named)
+
+    return call
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("cache", "decoding", "soft"),
+    [("dual", "threshold", False), ("commit", "credit", False), ("dkv", "klass", True)],
+)
+def test_a_failed_allocation_changes_no_row(
+    cache: str, decoding: str, soft: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails in the middle of a forward, with some layers' K and V written, and in the head."""
+    undisturbed = results_of(make_engine(cache, decoding, soft))
+    engine = make_engine(cache, decoding, soft)
+    forwards = count(1)
+    attempts = [0]
+
+    def numbered(*arguments: Any) -> torch.Tensor:
+        attempts[0] = next(forwards)
+        return real_forward(*arguments)
+
+    real_forward, layer = engine.runner.forward, engine.runner.model.layers[1]
+    monkeypatch.setattr(engine.runner, "forward", numbered)
+    in_layer = (attempts[0] % 7 == 3 for _ in repeat(0))
+    monkeypatch.setattr(layer, "forward", fail_sometimes(layer.forward, in_layer, error))
+    in_head = (attempts[0] % 7 == 5 for _ in repeat(0))
+    monkeypatch.setattr(
+        engine.runner, "logits", fail_sometimes(engine.runner.logits, in_head, error)
+    )
+    disturbed = results_of(engine)
+    assert engine.stats.num_failed_forwards > 5
+    assert disturbed.keys() == undisturbed.keys()
+    for i, result in disturbed.items():
+        assert result.error is None
+        assert result.token_ids == undisturbed[i].token_ids
+        assert result.num_iterations == undisturbed[i].num_iterations
+    engine.iterations.pages.check_integrity()
+    assert engine.iterations.pages.num_granted == 0
+
+
+def test_a_failure_halves_the_batch_and_it_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(iteration_tokens=512)
+    for request in mixed_requests(40):
+        engine.add(request)
+    fails = iter([True])
+    monkeypatch.setattr(
+        engine.runner,
+        "forward",
+        fail_sometimes(
+            engine.runner.forward, (next(fails, False) for _ in repeat(0)), OUT_OF_MEMORY[0]
+        ),
+    )
+    first = sum(span.num_query_tokens for _, span in engine.iterations.schedule())
+    engine.run_iteration()
+    assert engine.iterations.token_budget == first // 2
+    for _ in range(CLEAN_ITERATIONS):
+        engine.run_iteration()
+    assert engine.iterations.token_budget == min(first // 2 * 2, 512)
+
+
+def test_a_sequence_that_never_fits_is_an_error_and_the_others_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = make_engine()
+    real, too_long = engine.runner.forward, 80
+
+    def forward(batch: Any, *rest: Any) -> torch.Tensor:
+        if batch.positions_Q.shape[0] >= too_long:
+            raise OUT_OF_MEMORY[0]
+        return real(batch, *rest)
+
+    monkeypatch.setattr(engine.runner, "forward", forward)
+    results = results_of(engine, 20)
+    undisturbed = results_of(make_engine(), 20)
+    for request in mixed_requests(20):
+        result = results[request.request_id]
+        if len(request.prompt_ids) + request.max_new_tokens >= too_long:
+            assert result.finish_reason is FinishReason.ERROR
+            assert "no memory for a forward" in str(result.error)
+        else:
+            assert result.token_ids == undisturbed[request.request_id].token_ids
+    assert {result.finish_reason for result in results.values()} > {FinishReason.ERROR}
+
+
+def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    error = RuntimeError("shapes cannot be multiplied")
+    fails = (True for _ in repeat(0))
+    monkeypatch.setattr(
+        engine.runner, "forward", fail_sometimes(engine.runner.forward, fails, error)
+    )
+    with pytest.raises(RuntimeError, match="shapes"):
+        results_of(engine)
+    assert not is_out_of_memory(error)
+
+
+def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 5 * 4 * tiny_config().vocab_size
+    engine = make_engine(decoding="klass", logits_bytes=limit)
+    sizes = []
+    real = engine.runner.logits
+
+    def logits(hidden_MD: torch.Tensor) -> torch.Tensor:
+        made = real(hidden_MD)
+        sizes.append(made.nbytes)
+        return made
+
+    monkeypatch.setattr(engine.runner, "logits", logits)
+    pieces = results_of(engine)
+    assert max(sizes) == limit
+    whole = results_of(make_engine(decoding="klass"))
+    assert {i: r.token_ids for i, r in pieces.items()} == {i: r.token_ids for i, r in whole.items()}
+
+
+def test_iterations_stay_within_the_budget_and_no_sequence_starves() -> None:
+    engine = make_engine(iteration_tokens=150, max_sequences=12)
+    requests = mixed_requests(30)
+    longest = max(len(r.prompt_ids) + r.max_new_tokens for r in requests)
+    for request in requests:
+        engine.add(request)
+    costs, longest_wait = [], 0
+    while engine.num_unfinished:
+        before = sum(engine.stats.num_query_tokens.values())
+        engine.run_iteration()
+        costs.append(sum(engine.stats.num_query_tokens.values()) - before)
+        longest_wait = max([longest_wait, *(s.num_skipped for s in engine.iterations.live)])
+    assert max(costs) <= max(150, longest)
+    assert 0 < longest_wait <= 12
+
+
+def test_pages_follow_from_the_memory_that_is_free() -> None:
+    model = tiny_config()
+    config = EngineConfig(cache_tokens=None, memory_fraction=0.5, max_sequences=3, page_size=16)
+    assert slot_bytes(model, torch.float32) == 2 * 2 * 4 * 12 * 4
+    assert free_bytes(CPU) > 2**20
+    # There is room for far more than three canvases of 256 positions can fill.
+    assert num_pages(config, model, torch.float32, CPU) == 3 * 16
+    engine = make_engine(cache_tokens=None)
+    assert len(results_of(engine)) == 14
+
+
+def test_memory_that_holds_no_page_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.memory.free_bytes", lambda device: 1000)
+    config = EngineConfig(cache_tokens=None, memory_fraction=0.5)
+    with pytest.raises(ValueError, match=r"engine\.memory_fraction=0\.5: leaves no room"):
+        num_pages(config, tiny_config(), torch.float32, CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory_fraction": 1.0}, "engine.memory_fraction=1.0"),
+        ({"iteration_tokens": 0}, "engine.iteration_tokens=0"),
+        ({"logits_bytes": 0}, "engine.logits_bytes=0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EngineConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k": 0}, "engine.soft.top_k=0"),
+        ({"temperature": 0.0}, "engine.soft.temperature=0.0"),
+        ({"weight_max": -1.0}, "engine.soft.weight_max=-1.0"),
+    ],
+)
+def test_soft_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SoftIteration(**settings)
