@@ -74,7 +74,13 @@ def test_workers_and_reference_agree(
             seed=row["seed"],
         )
         lengths.add(len(request.prompt_ids))
-        expected = decode(model, request, cache=cache, decoder=decoder, block_length=BLOCK)
+        expected = decode(
+            model,
+            request,
+            cache={"name": cache},
+            decoding={"name": decoder},
+            block_length=BLOCK,
+        )
         assert row["token_ids"] == expected.token_ids, row["row_id"]
         assert row["num_query_tokens"] == expected.num_query_tokens
     assert len(rows) == NUM_ROWS

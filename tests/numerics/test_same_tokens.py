@@ -1,44 +1,87 @@
-"""The same input gives the same output, whatever the batch, the order or the room for pages."""
+"""The same input gives the same output, whatever the batch, the order or the room for pages: the
+batched engine against the plain loops, for every combination of components."""
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from engine.cache import CACHE_POLICIES
-from engine.decoding import DECODERS
-from engine.engine import DiffusionEngine, EngineConfig
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
-from tests.numerics.reference_loop import decode
-from tests.tiny import mixed_requests, tiny_model
+from tests.numerics.combinations import ATTENTIONS, Combination, legal, refusal
+from tests.numerics.write_combinations import FILE, table
+from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
 
 BLOCK = 16
+MODELS = {"bidirectional": tiny_model(), "block-causal": tiny_llada2_model(block_length=BLOCK)}
+NUM_REQUESTS = 6
+SOFT = {"weight_start": 0.02, "weight_growth": 0.002, "weight_max": 0.05}
+"""Random weights amplify what comes back from the forward before: with the default weights every
+rounding would grow threefold in each iteration."""
 COMBINATIONS = [
-    pytest.param(cache, decoder, temperature, id=f"{cache}-{decoder}-{temperature}")
-    for cache in ("none", "dual")
-    for decoder in ("fixed", "threshold")
-    for temperature in (0.0, 0.7)
+    pytest.param(attention, combination, id=f"{attention}-{combination}")
+    for attention in ATTENTIONS
+    for combination in legal(MODELS[attention].config, SOFT)
 ]
 
 
-@pytest.fixture(scope="module")
-def model() -> Transformer:
-    return tiny_model()
+def named(
+    cache: str, decoding: str, soft: dict[str, Any] | None = None, **more: Any
+) -> Combination:
+    """Settings of the cache as cache_FIELD, all others are the decoder's."""
+    of_cache = {k.removeprefix("cache_"): v for k, v in more.items() if k.startswith("cache_")}
+    of_decoding = {k: v for k, v in more.items() if not k.startswith("cache_")}
+    return Combination({"name": cache, **of_cache}, {"name": decoding, **of_decoding}, soft)
 
 
-def run(
-    model: Transformer, requests: list[Request], cache: str, decoder: object, **engine: int
-) -> dict[int, Result]:
-    config = EngineConfig(**{"block_length": BLOCK, "max_sequences": 32, **engine})
-    made = DiffusionEngine(model, config=config, decoding=decoder, cache=CACHE_POLICIES[cache]())
-    results = {result.request_id: result for result in made.results(requests)}
-    made.iterations.pages.check_integrity()
-    assert made.iterations.pages.num_granted == 0, "pages were not given back"
-    return results
+_SETTINGS = [
+    *(("bidirectional", named("dual", "fixed", iterations_per_block=n)) for n in (1, 3, 5, 40)),
+    *(
+        ("bidirectional", named("dual", "fixed", iterations_per_block=6, order=order))
+        for order in ("margin", "entropy", "random")
+    ),
+    ("bidirectional", named("prefix", "factor", factor=3.0)),
+    ("bidirectional", named("commit", "entropy_bound", bound=3.0)),
+    ("bidirectional", named("none", "klass", num_stable=1, threshold=0.4, top_k=5)),
+    ("bidirectional", named("dual", "hierarchical", threshold=0.7, low_threshold=0.1)),
+    ("bidirectional", named("dual", "credit", threshold=0.6, alpha=1.5)),
+    ("bidirectional", named("none", "edit", threshold=0.3, edit_threshold=0.2)),
+    ("bidirectional", named("dual", "edit", threshold=0.3, max_post_iterations=1)),
+    ("bidirectional", named("dual", "edit", max_post_iterations=0)),
+    ("bidirectional", named("vicinity", "threshold", cache_refresh_every_blocks=2)),
+    (
+        "bidirectional",
+        named(
+            "vicinity",
+            "fixed",
+            cache_warmup_iterations=0,
+            cache_behind=3,
+            cache_ahead=0,
+            cache_refresh_every_blocks=9,
+            cache_refresh_every_iterations=7,
+        ),
+    ),
+    ("bidirectional", named("dkv", "threshold", cache_refresh_every_iterations=None)),
+    ("bidirectional", named("dkv", "fixed", cache_refresh_every_iterations=3)),
+    ("bidirectional", named("dual", "threshold", {**SOFT, "top_k": 3})),
+    ("bidirectional", named("none", "credit", {**SOFT, "temperature": 0.5, "relaxation": 0.2})),
+    ("block-causal", named("block_causal", "threshold", cache_fused_commit=False)),
+    ("block-causal", named("block_causal", "edit", cache_fused_commit=False, threshold=0.3)),
+    ("block-causal", named("block_causal", "fixed", cache_prefill_tokens=20)),
+    (
+        "block-causal",
+        named("block_causal", "credit", cache_prefill_tokens=1, cache_fused_commit=False),
+    ),
+    ("block-causal", named("block_causal", "threshold", {**SOFT, "top_k": 4})),
+]
+SETTINGS = [
+    pytest.param(attention, combination, id=f"{attention}-{combination}")
+    for attention, combination in _SETTINGS
+]
 
 
-def assert_same(results: dict[int, Result], expected: dict[int, Result], what: str) -> None:
+def assert_same(results: dict[Any, Result], expected: dict[Any, Result], what: str) -> None:
     assert results.keys() == expected.keys()
     for i, result in results.items():
         want = replace(expected[i], mean_confidence=result.mean_confidence)
@@ -46,60 +89,92 @@ def assert_same(results: dict[int, Result], expected: dict[int, Result], what: s
         assert result.mean_confidence == pytest.approx(expected[i].mean_confidence, abs=1e-3)
 
 
-@pytest.mark.parametrize(("cache", "decoder", "temperature"), COMBINATIONS)
-def test_engine_equals_unbatched_reference(
-    model: Transformer, cache: str, decoder: str, temperature: float
-) -> None:
-    requests = mixed_requests(64, temperature=temperature)
-    strategy = DECODERS[decoder]()
-    batched = run(model, requests, cache, strategy)
+def assert_exact(model: Transformer, combination: Combination, requests: list[Request]) -> None:
+    """Batch of all, batch of one, another order and scarce pages; all against the plain loop."""
+
+    def run(order: list[Request], **settings: int) -> dict[Any, Result]:
+        length = model.config.block_length or BLOCK
+        return combination.run(model, order, block_length=length, **settings)
+
+    batched = run(requests, max_sequences=len(requests))
     for request in requests:
-        expected = decode(model, request, cache=cache, decoder=decoder, block_length=BLOCK)
+        expected = combination.reference(model, request, BLOCK)
         result = batched[request.request_id]
         for name in ("token_ids", "num_iterations", "num_refreshes", "num_query_tokens"):
             assert getattr(result, name) == getattr(expected, name), f"{name} of {request}"
         assert result.finish_reason == expected.finish_reason
         assert result.mean_confidence == pytest.approx(expected.mean_confidence, abs=1e-4)
         assert result.num_prompt_tokens == len(request.prompt_ids)
-
-    assert_same(run(model, requests, cache, strategy, max_sequences=1), batched, "batch 1")
-    assert_same(run(model, requests, cache, strategy, cache_tokens=208), batched, "scarce pages")
+    assert_same(run(requests, max_sequences=1), batched, "batch 1")
+    longest = max(len(r.prompt_ids) + r.max_new_tokens for r in requests)
     shuffled = random.Random(1).sample(requests, len(requests))
-    assert_same(run(model, shuffled, cache, strategy, max_sequences=7), batched, "another order")
+    scarce = run(shuffled, max_sequences=7, cache_tokens=2 * (longest + 16), iteration_tokens=100)
+    assert_same(scarce, batched, "another order, scarce pages, a small budget of query tokens")
 
 
-@pytest.mark.parametrize("iterations_per_block", [1, 3, 5, 16, 40])
-def test_fixed_schedule_spreads_commits(model: Transformer, iterations_per_block: int) -> None:
-    requests = mixed_requests(12, seed=3)
-    strategy = DECODERS["fixed"](iterations_per_block=iterations_per_block)
-    results = run(model, requests, "dual", strategy)
+@pytest.mark.parametrize(("attention", "combination"), [*COMBINATIONS, *SETTINGS])
+def test_engine_equals_unbatched_reference(attention: str, combination: Combination) -> None:
+    """Greedy and sampled sequences side by side."""
+    requests = mixed_requests(NUM_REQUESTS // 2) + [
+        replace(request, request_id=-1 - i, temperature=0.7)
+        for i, request in enumerate(mixed_requests(NUM_REQUESTS // 2, seed=8))
+    ]
+    assert_exact(MODELS[attention], combination, requests)
+
+
+def test_the_table_in_the_docs_is_this_listing() -> None:
+    assert FILE.read_text() == table()
+
+
+def test_each_refusal_names_a_remedy() -> None:
+    for attention, model in MODELS.items():
+        for cache, decoding in (("block_causal", "fixed"), ("dual", "edit"), ("dkv", "edit")):
+            reason = refusal(model.config, cache, decoding)
+            is_legal = (attention, cache) in (
+                ("block-causal", "block_causal"),
+                ("bidirectional", "dual"),
+            )
+            assert (reason is None) == is_legal
+            assert reason is None or "take " in reason
+
+
+def test_a_fused_commit_saves_one_forward_per_block() -> None:
+    """And no combination of passes changes a token: the cache is exact."""
+    model, requests = MODELS["block-causal"], mixed_requests(24)
+    fused = named("block_causal", "threshold").run(model, requests, block_length=BLOCK)
+    apart = named("block_causal", "threshold", cache_fused_commit=False).run(
+        model, requests, block_length=BLOCK
+    )
+    plain = named("none", "threshold").run(model, requests, block_length=BLOCK)
     for request in requests:
-        expected = decode(
-            model,
-            request,
-            cache="dual",
-            decoder="fixed",
-            block_length=BLOCK,
-            iterations_per_block=iterations_per_block,
-        )
-        assert results[request.request_id].token_ids == expected.token_ids
-        assert results[request.request_id].num_iterations == expected.num_iterations
+        i, first = request.request_id, len(request.prompt_ids) // BLOCK
+        assert fused[i].token_ids == apart[i].token_ids == plain[i].token_ids
+        assert fused[i].num_iterations == plain[i].num_iterations
+        last = len(request.prompt_ids) + len(fused[i].token_ids)
+        last = min(last, len(request.prompt_ids) + request.max_new_tokens - 1) // BLOCK
+        prefill = first > 0
+        assert apart[i].num_iterations - fused[i].num_iterations == last - first + prefill
 
 
-def test_stop_at_eos_saves_forwards_and_changes_no_token(model: Transformer) -> None:
+def test_stop_at_eos_saves_forwards_and_changes_no_token() -> None:
     requests = mixed_requests(32, seed=5)
-    early = run(model, requests, "none", DECODERS["threshold"]())
-    full = run(model, requests, "none", DECODERS["threshold"](), stop_at_eos=False)
+    combination = named("none", "threshold")
+    model = MODELS["bidirectional"]
+    early = combination.run(model, requests, block_length=BLOCK)
+    full = combination.run(model, requests, block_length=BLOCK, stop_at_eos=False)
     assert {i: r.token_ids for i, r in early.items()} == {i: r.token_ids for i, r in full.items()}
     ended = [i for i, result in early.items() if result.finish_reason == "eos"]
     assert ended, "no sequence ended at EOS: the test model proves nothing"
     assert sum(early[i].num_iterations for i in ended) < sum(full[i].num_iterations for i in ended)
 
 
-def test_the_test_model_tells_decoders_apart(model: Transformer) -> None:
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_test_models_tell_decoders_apart(attention: str) -> None:
     """Both kinds of finish, several commits in one iteration, and draws that differ from greedy."""
-    greedy = run(model, mixed_requests(64), "dual", DECODERS["threshold"]())
-    drawn = run(model, mixed_requests(64, temperature=0.7), "dual", DECODERS["threshold"]())
+    cache = "dual" if attention == "bidirectional" else "block_causal"
+    combination, model = named(cache, "threshold", threshold=0.7), MODELS[attention]
+    greedy = combination.run(model, mixed_requests(64), block_length=BLOCK)
+    drawn = combination.run(model, mixed_requests(64, temperature=0.7), block_length=BLOCK)
     reasons = {result.finish_reason for result in greedy.values()}
     assert reasons == {"eos", "length"}
     tokens = sum(result.num_generated_tokens for result in greedy.values())

@@ -1,0 +1,117 @@
+"""Every combination of model, cache policy and decoding strategy: which are legal, and why not."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from engine.cache import CACHE_POLICIES
+from engine.config import EngineConfig
+from engine.decoding import DECODERS
+from engine.engine import DiffusionEngine
+from engine.legal import check_components, check_model
+from engine.model.config import ModelConfig
+from engine.model.transformer import Transformer
+from engine.request import Request, Result
+from engine.soft import SoftIteration
+from tests.numerics.reference_loop import Outcome, decode
+
+ATTENTIONS = ("bidirectional", "block-causal")
+
+Settings = dict[str, Any]
+
+
+class Combination(NamedTuple):
+    """Components as the settings that a config gives them: {"name": ..., field: value}."""
+
+    cache: Settings
+    decoding: Settings
+    soft: Settings | None = None
+
+    def __str__(self) -> str:
+        parts = [_shown(self.cache), _shown(self.decoding)]
+        return "-".join([*parts, *([] if self.soft is None else ["soft"])])
+
+    def engine(self, model: Transformer, **settings: Any) -> DiffusionEngine:
+        soft = SoftIteration() if self.soft is None else SoftIteration(enabled=True, **self.soft)
+        return DiffusionEngine(
+            model,
+            config=EngineConfig(**settings, soft=soft),
+            decoding=DECODERS[self.decoding["name"]](**_fields(self.decoding)),
+            cache=CACHE_POLICIES[self.cache["name"]](**_fields(self.cache)),
+        )
+
+    def run(
+        self, model: Transformer, requests: list[Request], **settings: Any
+    ) -> dict[Any, Result]:
+        engine = self.engine(model, **settings)
+        results = {result.request_id: result for result in engine.results(requests)}
+        engine.iterations.pages.check_integrity()
+        assert engine.iterations.pages.num_granted == 0, "pages were not given back"
+        return results
+
+    def reference(self, model: Transformer, request: Request, block_length: int) -> Outcome:
+        return decode(
+            model,
+            request,
+            cache=self.cache,
+            decoding=self.decoding,
+            block_length=block_length,
+            soft=self.soft,
+        )
+
+
+def refusal(model: ModelConfig, cache: str, decoding: str) -> str | None:
+    """Why these do not go together; None if they do."""
+    policy, strategy = CACHE_POLICIES[cache](), DECODERS[decoding]()
+    try:
+        check_components(strategy, policy)
+        check_model(model, EngineConfig(), policy)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def legal(model: ModelConfig, soft: Settings) -> Iterator[Combination]:
+    """Every legal cache x decoder, with the default settings, without and with soft iteration."""
+    for cache in CACHE_POLICIES:
+        for decoding in DECODERS:
+            if refusal(model, cache, decoding) is None:
+                for its in (None, soft):
+                    yield Combination({"name": cache}, {"name": decoding}, its)
+
+
+def listing(models: dict[str, ModelConfig]) -> str:
+    """The table of docs/combinations.md."""
+    lines = [
+        "# What goes together",
+        "",
+        "Every cell marked `yes` is a combination whose token ids, from the batched engine, equal",
+        "those of the plain unbatched loops in `tests/numerics` (float32): greedy and sampled,",
+        "with and without soft iteration, whatever the batch and the room for pages. A number is",
+        "the reason why a combination is refused when the config is read. Made by",
+        "`python -m tests.numerics.write_combinations`; a test compares.",
+        "",
+    ]
+    reasons: list[str] = []
+    for attention, model in models.items():
+        lines += [f"## {attention} models", "", f"| decoding | {' | '.join(CACHE_POLICIES)} |"]
+        lines.append("|---" * (len(CACHE_POLICIES) + 1) + "|")
+        for decoding in DECODERS:
+            cells = []
+            for cache in CACHE_POLICIES:
+                reason = refusal(model, cache, decoding)
+                if reason is not None and reason not in reasons:
+                    reasons.append(reason)
+                cells.append("yes" if reason is None else f"({reasons.index(reason) + 1})")
+            lines.append(f"| `{decoding}` | {' | '.join(cells)} |")
+        lines.append("")
+    lines += [f"{i}. {reason}" for i, reason in enumerate(reasons, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(settings: Settings) -> Settings:
+    return {key: value for key, value in settings.items() if key != "name"}
+
+
+def _shown(settings: Settings) -> str:
+    fields = [f"{key}={value}" for key, value in _fields(settings).items()]
+    return "/".join([settings["name"], *fields])

@@ -1,0 +1,82 @@
+"""One forward of one sequence: its K and V in plain tensors, and who sees whom."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.model.transformer import Transformer
+from tests.numerics.reference_state import State
+from tests.numerics.reference_words import Floats, softmax
+
+
+class DenseCache:
+    """K and V of the whole canvas, one tensor a layer, overwritten where a forward computed them.
+    What no forward has written is NaN, and so is all that would see it."""
+
+    def __init__(self, model: Transformer, length: int) -> None:
+        config = model.config
+        shape = (config.num_layers, length, config.num_kv_heads, config.head_dim)
+        self.k, self.v = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
+        self.model = model
+        self.block_length = config.block_length
+
+    def forward(self, embedded: Tensor, positions: list[int]) -> Tensor:
+        """Writes K and V of the positions; returns their hidden states."""
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self.k[layer, positions], self.v[layer, positions] = k, v
+            out = torch.empty_like(q)
+            for end in sorted({self.sees_until(i) for i in positions}):
+                rows = [row for row, i in enumerate(positions) if self.sees_until(i) == end]
+                seen = (q[rows], self.k[layer, :end], self.v[layer, :end])
+                query, key, value = (x.transpose(0, 1)[None] for x in seen)
+                mixed = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+                out[rows] = mixed[0].transpose(0, 1)
+            return out
+
+        with torch.no_grad():
+            return self.model(embedded, torch.tensor(positions), attend)
+
+    def sees_until(self, position: int) -> int:
+        """A query sees the whole canvas, or its own and all earlier blocks."""
+        if self.block_length is None:
+            return self.k.shape[1]
+        return (position // self.block_length + 1) * self.block_length
+
+    def logits(self, hidden: Tensor) -> list[Floats]:
+        """float32, one row a hidden state; the mask's own is -inf."""
+        with torch.no_grad():
+            logits = self.model.logits(hidden).numpy().copy()
+        assert not np.isnan(logits).any(), "a query saw K and V that no forward has written"
+        logits[:, self.model.config.mask_token_id] = -np.inf
+        return list(logits)
+
+
+def embed(
+    model: Transformer, state: State, positions: list[int], soft: dict[str, Any] | None
+) -> Tensor:
+    """The input embeddings. With soft iteration (dInfer, arXiv 2510.08666) a masked position
+    hears what the forward before thought of it."""
+    table = model.embed.weight.detach()
+    embedded = table[[state.canvas[i] for i in positions]].clone()
+    if soft is not None:
+        masked = state.masked()
+        for row, i in enumerate(positions):
+            if i in masked and i in state.previous_logits:
+                mean = _mean_embedding(table, state.previous_logits[i], soft)
+                embedded[row] += _weight(soft, state.num_decoding_iterations) * mean
+    return embedded
+
+
+def _weight(soft: dict[str, Any], iteration: int) -> float:
+    return min(soft["weight_start"] + soft["weight_growth"] * iteration, soft["weight_max"])
+
+
+def _mean_embedding(table: Tensor, logits: Floats, soft: dict[str, Any]) -> Tensor:
+    """sum p_v E[v] with p = softmax(logits / temperature), over the top_k words or all."""
+    words = sorted(range(len(logits)), key=lambda word: (-logits[word], word))[: soft["top_k"]]
+    probabilities = softmax(logits[words].astype(np.float64) / soft["temperature"])
+    return (torch.from_numpy(probabilities) @ table[words].double()).float()

@@ -1,0 +1,113 @@
+"""What the reference loop knows of its one sequence between two forwards.
+
+Bidirectional model: blocks begin at the prompt's end, the last may be shorter.
+
+    0            prompt_len          block_start    block_end          prompt_len + max_new_tokens
+    | prompt     | finished blocks   | active block | later blocks, all masked |
+
+Block-causal model: blocks lie on absolute multiples of the block length, so that the first one may
+begin with the prompt's tail and the last one may reach behind the limit:
+
+    0            block_start         prompt_len         block_end      limit     len(canvas)
+    | prompt     | prompt's tail     | masks            | later blocks, all masked |
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.model.transformer import Transformer
+from engine.request import Request
+from tests.numerics.reference_words import Floats
+
+
+@dataclass(kw_only=True)
+class State:
+    request: Request
+    mask: int
+    eos: int
+    block_length: int
+    is_block_causal: bool
+    canvas: list[int]
+    block_start: int
+    block_end: int = 0
+    block_index: int = 0
+
+    num_iterations: int = 0
+    """All forwards so far, those without logits too."""
+    num_decoding_iterations: int = 0
+    """`t`: forwards with logits so far, which are the same however K and V are written."""
+    num_iterations_in_block: int = 0
+    """`t_block`: forwards with logits in the active block so far."""
+    num_refreshes: int = 0
+    num_query_tokens: int = 0
+    last_refresh: int = 0
+    """The `num_iterations` of the last refresh."""
+
+    num_cached: int = 0
+    """Positions from 0 on whose final K and V are in the cache (block_causal)."""
+    uncached: set[int] = field(default_factory=set)
+    """Committed positions whose K and V have not been recomputed since (dkv)."""
+
+    num_masked_at_block_start: int = 0
+    confidences: dict[int, float] = field(default_factory=dict)
+    """Of the last commit or edit of a position."""
+    previous_logits: dict[int, Floats] = field(default_factory=dict)
+    """Of the last forward with logits in this block, by position (soft iteration)."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the decoder keeps between two forwards of one block."""
+
+    @property
+    def prompt_len(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def limit(self) -> int:
+        """Positions from here on are never returned, and an EOS there does not count."""
+        return self.prompt_len + self.request.max_new_tokens
+
+    def masked(self) -> list[int]:
+        """Masked positions of the active block; a prompt position is never one."""
+        return [i for i in self.open_positions() if self.canvas[i] == self.mask]
+
+    def open_positions(self) -> list[int]:
+        """Positions of the active block behind the prompt."""
+        return list(range(max(self.block_start, self.prompt_len), self.block_end))
+
+    def enter_block(self, start: int) -> None:
+        self.block_start = start
+        self.block_end = min(start + self.block_length, len(self.canvas))
+        self.num_iterations_in_block = 0
+        self.num_masked_at_block_start = len(self.masked())
+        self.previous_logits, self.memory = {}, {}
+
+    def is_at_last_block(self) -> bool:
+        return self.block_end == len(self.canvas)
+
+    def turn(self) -> None:
+        self.block_index += 1
+        self.enter_block(self.block_end)
+
+    def has_ended(self) -> bool:
+        """An EOS is committed and no position before it is masked."""
+        generated = self.canvas[self.prompt_len : self.limit]
+        return self.eos in generated and self.mask not in generated[: generated.index(self.eos)]
+
+
+def first_state(model: Transformer, request: Request, block_length: int) -> State:
+    own_length = model.config.block_length
+    length = own_length or block_length
+    start, end = len(request.prompt_ids), len(request.prompt_ids) + request.max_new_tokens
+    if own_length is not None:
+        start -= start % length
+        end += -end % length
+    state = State(
+        request=request,
+        mask=model.config.mask_token_id,
+        eos=model.config.eos_token_id,
+        block_length=length,
+        is_block_causal=own_length is not None,
+        canvas=request.prompt_ids + [model.config.mask_token_id] * (end - len(request.prompt_ids)),
+        block_start=start,
+    )
+    state.enter_block(start)
+    return state
