@@ -2,6 +2,7 @@
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole suite
 #   make lint    ruff, ruff format, mypy
+#   make bench   the benchmarks (an hour on two cores)
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,8 +29,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench engine
+	$(BIN)/python -m jobs.bench frontier
 
 # torch first and alone: the CPU build where there is no NVIDIA GPU, the index's own where there is.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -1,4 +1,5 @@
-"""`python -m jobs.bench engine`: what the engine gains, each figure behind a check of its output.
+"""`python -m jobs.bench engine` or `frontier`: what the engine gains, each figure behind a check of
+its output.
 
 The last line of the output is one JSON document.
 """
@@ -7,25 +8,42 @@ import argparse
 import json
 from pathlib import Path
 
-from jobs.bench.engine import DEMO, PROMPTS, run
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from jobs.bench import engine, frontier
+from jobs.bench.workload import DEMO, PROMPTS, RESULTS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    engine = commands.add_parser("engine", help="the engine against LLaDA's loop and lock-step")
-    engine.add_argument("--model", type=Path, default=DEMO, help="checkpoint folder")
-    engine.add_argument("--prompts", type=Path, default=PROMPTS, help="HumanEval columns")
-    engine.add_argument("--rows", type=int, default=None, help="the first rows only")
-    engine.add_argument("--rounds", type=int, default=3, help="of lock-step and engine in turn")
-    engine.add_argument("--max-sequences", type=int, default=32)
-    engine.add_argument("--max-new-tokens", type=int, default=128)
-    engine.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    engine.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
-    engine.set_defaults(run=run)
+
+    first = commands.add_parser("engine", help="the engine against LLaDA's loop and lock-step")
+    _add_workload(first)
+    first.add_argument("--rounds", type=int, default=3, help="of lock-step and engine in turn")
+    first.add_argument("--cache", choices=CACHE_POLICIES, help="default: dual, or block_causal")
+    first.set_defaults(run=engine.run)
+
+    second = commands.add_parser("frontier", help="quality against speed, every combination")
+    _add_workload(second)
+    second.add_argument("--caches", nargs="+", choices=CACHE_POLICIES, default=list(CACHE_POLICIES))
+    second.add_argument("--decoders", nargs="+", choices=DECODERS, default=list(DECODERS))
+    second.add_argument("--plot", type=Path, default=RESULTS / "frontier.png", help="PNG to write")
+    second.set_defaults(run=frontier.run)
+
     arguments = vars(parser.parse_args())
     report = arguments.pop("run")(**arguments)
     print(json.dumps(report))
+
+
+def _add_workload(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", type=Path, default=DEMO, help="checkpoint folder")
+    command.add_argument("--prompts", type=Path, default=PROMPTS, help="HumanEval columns")
+    command.add_argument("--rows", type=int, default=None, help="the first rows only")
+    command.add_argument("--max-sequences", type=int, default=32)
+    command.add_argument("--max-new-tokens", type=int, default=128)
+    command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    command.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
 
 
 if __name__ == "__main__":

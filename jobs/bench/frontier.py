@@ -1,0 +1,142 @@
+"""Quality against speed: every legal cache policy and decoding strategy at a few settings.
+
+Each point is one run of the engine over all prompts, judged by the rows' own tests. A point is on
+the frontier if no other has both a better pass@1 and more tokens per second.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.engine import DiffusionEngine
+from engine.legal import check_components, check_model
+from engine.soft import SoftIteration
+from jobs.bench.workload import Workload, load_workload, provenance
+
+Settings = dict[str, Any]
+
+DECODER_SETTINGS: dict[str, list[Settings]] = {
+    "fixed": [{}, {"iterations_per_block": 8}],
+    "threshold": [{"threshold": 0.8}, {"threshold": 0.9}, {"threshold": 0.97}],
+    "factor": [{"factor": 0.5}, {"factor": 1.0}, {"factor": 2.0}],
+    "hierarchical": [{}, {"threshold": 0.95, "low_threshold": 0.7}],
+    "credit": [{}, {"threshold": 0.97}],
+    "entropy_bound": [{"bound": 0.1}, {"bound": 0.35}],
+    "klass": [{}, {"threshold": 0.6, "num_stable": 1}],
+    "edit": [{}, {"threshold": 0.9, "edit_threshold": 0.9}],
+}
+SOFT_DECODERS = ("threshold", "hierarchical")
+"""Run with soft iteration too, at their first settings."""
+BASELINE = ("none", "fixed")
+COLUMNS = {
+    "pass@1": "pass_at_1",
+    "tokens/s": "tokens_per_s",
+    "TPF": "tokens_per_forward",
+    "query tok/tok": "query_tokens_per_token",
+}
+
+
+class Point(NamedTuple):
+    cache: str
+    decoding: str
+    settings: Settings
+    soft: bool
+
+    @property
+    def name(self) -> str:
+        fields = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return f"{self.decoding}({fields})" + (" + soft" if self.soft else "")
+
+
+def run(
+    *,
+    model: Path,
+    prompts: Path,
+    rows: int | None,
+    max_sequences: int,
+    max_new_tokens: int,
+    dtype: str,
+    device: str | None,
+    caches: list[str],
+    decoders: list[str],
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Run every point, print the table, draw the plot, return the report."""
+    workload = load_workload(
+        model=model,
+        prompts=prompts,
+        rows=rows,
+        max_new_tokens=max_new_tokens,
+        dtype=dtype,
+        device=device,
+    )
+    print(f"{'cache':14}{'decoding':52}" + "".join(f"{title:>15}" for title in COLUMNS))
+    measured = []
+    for point in points(workload, caches, decoders):
+        measured.append(measure(workload, point, max_sequences))
+        show(measured[-1])
+    mark_frontier(measured)
+    if plot is not None:
+        from jobs.bench.plot import draw  # matplotlib is no part of a GPU machine's image
+
+        draw(measured, plot, f"{model.name}, {len(workload.requests)} prompts")
+    return {
+        "benchmark": "frontier",
+        "model": model.name,
+        "num_prompts": len(workload.requests),
+        "points": measured,
+        "config": {"max_sequences": max_sequences, "max_new_tokens": max_new_tokens},
+        "dtype": dtype,
+        **provenance(workload.device),
+    }
+
+
+def points(workload: Workload, caches: list[str], decoders: list[str]) -> Iterator[Point]:
+    for cache in caches:
+        for decoding in decoders:
+            if not _is_legal(workload, cache, decoding):
+                continue
+            for settings in DECODER_SETTINGS[decoding]:
+                yield Point(cache, decoding, settings, soft=False)
+            if decoding in SOFT_DECODERS:
+                yield Point(cache, decoding, DECODER_SETTINGS[decoding][0], soft=True)
+
+
+def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
+    try:
+        check_components(DECODERS[decoding](), CACHE_POLICIES[cache]())
+        check_model(workload.model.config, workload.config(1), CACHE_POLICIES[cache]())
+    except ValueError:
+        return False
+    return True
+
+
+def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, Any]:
+    engine = DiffusionEngine(
+        workload.model,
+        config=workload.config(max_sequences, soft=SoftIteration(enabled=point.soft)),
+        decoding=DECODERS[point.decoding](**point.settings),
+        cache=CACHE_POLICIES[point.cache](),
+    )
+    done = workload.run(engine)
+    return {
+        "cache": point.cache,
+        "decoding": point.name,
+        "pass_at_1": workload.pass_at_1(done.results),
+        **done.figures(),
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    cells = "".join(f"{figures[key]:15.3f}" for key in COLUMNS.values())
+    print(f"{figures['cache']:14}{figures['decoding']:52}{cells}", flush=True)
+
+
+def mark_frontier(measured: list[dict[str, Any]]) -> None:
+    for one in measured:
+        one["is_on_frontier"] = not any(
+            other["pass_at_1"] > one["pass_at_1"] and other["tokens_per_s"] > one["tokens_per_s"]
+            for other in measured
+        )
