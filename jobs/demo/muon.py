@@ -31,7 +31,8 @@ def orthogonalised(x_NRC: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only; `pieces` says how many stacked matrices each parameter holds."""
+    """For matrices, and for stacks of them (experts) in one parameter; `pieces` says how many
+    matrices stand one below the other in each matrix."""
 
     def __init__(
         self,
@@ -54,14 +55,17 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
-                targets = parameter.chunk(group["pieces"])
-                updates = self._momentum(parameter, group["momentum"]).chunk(group["pieces"])
-                by_shape[targets[0].shape] += zip(targets, updates, strict=True)
+                rows = parameter.shape[-2] // group["pieces"]
+                target_NRC = parameter.view(-1, rows, parameter.shape[-1])
+                update_NRC = self._momentum(parameter, group["momentum"]).view_as(target_NRC)
+                by_shape[target_NRC.shape[1:]].append((target_NRC, update_NRC))
             for (rows, columns), pairs in by_shape.items():
-                update_NRC = orthogonalised(torch.stack([update for _, update in pairs]))
+                updates = orthogonalised(torch.cat([update_NRC for _, update_NRC in pairs]))
                 lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-                for (target, _), update in zip(pairs, update_NRC, strict=True):
-                    target.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=lr)
+                sizes = [len(target_NRC) for target_NRC, _ in pairs]
+                for (target_NRC, _), update_NRC in zip(pairs, updates.split(sizes), strict=True):
+                    target_NRC.mul_(1 - group["lr"] * group["weight_decay"])
+                    target_NRC.sub_(update_NRC, alpha=lr)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov's."""

@@ -4,11 +4,11 @@ Half of the canvases or more are states of semi-autoregressive decoding: blocks 
 one clean, the active block partly masked, everything behind it masked. The rest follow LLaDA (arXiv
 2502.09992): every position of the answer is masked with one probability t ~ U(0, 1).
 
-Shape letters: B sequences, S positions of the longest of them.
+Shape letters: B sequences, S positions of the longest of them, M positions to be learnt.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
 
@@ -37,22 +37,36 @@ class Stage:
     """Share of the training tokens at which the stage ends, at the latest."""
     copied: float
     """Share of constants copied right at which it ends before that."""
-    shortest_region: int
-    longest_tail: int
     constants_share: float
     """Share of the canvases on which constants alone are masked."""
     line_share: float
     """Of the others, the share on which some whole lines alone are masked."""
-    block_share: float
     literal_weight: float
     longest_task: int
     num_tokens: int
     """Positions in one batch."""
+    shortest_region: int = 0
+    longest_tail: int = 0
+    block_share: float = 1.0
+    recital_share: float = 0.0
+    """Share of the canvases that say literals again, and are no tasks."""
 
 
 STAGES = (
     Stage(
-        until=0.25,
+        until=0.2,
+        copied=0.9,
+        shortest_region=0,
+        longest_tail=8,
+        constants_share=0.6,
+        line_share=0.6,
+        block_share=0.4,
+        literal_weight=4.0,
+        longest_task=2,
+        num_tokens=4096,
+    ),
+    Stage(
+        until=0.35,
         copied=0.95,
         shortest_region=0,
         longest_tail=8,
@@ -64,7 +78,7 @@ STAGES = (
         num_tokens=4096,
     ),
     Stage(
-        until=0.35,
+        until=0.45,
         copied=1.01,
         shortest_region=0,
         longest_tail=32,
@@ -92,23 +106,42 @@ STAGES = (
 
 @dataclass(slots=True)
 class Canvas:
-    prompt_ids: list[int]
-    answer_ids: list[int]
-    """The body and the end-of-text tokens behind it."""
-    is_masked: list[bool]
-    weights: list[float]
+    """One sequence of a batch: what stands at its positions, and what is to be learnt there."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+    """Positions of different parts see each other only where `CanvasMaker.sees` says so."""
+    targets: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    """Zero wherever nothing is to be learnt."""
 
     def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.answer_ids)
+        return len(self.ids)
+
+    def add(
+        self, ids: list[int], position: int, part: int, targets: list[int], weights: list[float]
+    ) -> None:
+        self.ids += ids
+        self.positions += range(position, position + len(ids))
+        self.parts += [part] * len(ids)
+        self.targets += targets
+        self.weights += weights
 
 
 @dataclass(slots=True)
 class Batch:
     tokens_BS: Tensor
-    targets_BS: Tensor
-    weights_BS: Tensor
-    """Zero wherever nothing is to be learnt."""
-    is_real_BS: Tensor
+    positions_BS: Tensor
+    sees_BSS: Tensor
+    """True where the query of the row sees the key of the column; of one row if all see alike."""
+    learnt_M: Tensor
+    """Which of the B * S positions."""
+    targets_M: Tensor
+    weights_M: Tensor
+
+    def to(self, device: str) -> "Batch":
+        return Batch(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
 class CanvasMaker:
@@ -130,8 +163,11 @@ class CanvasMaker:
         tasks = list(
             islice(draw_tasks(self.rng, False, stage.literal_weight, stage.longest_task), count)
         )
-        prompts = self.tokenizer([render_prompt(task.prompt) for task in tasks])["input_ids"]
-        bodies = self.tokenizer([task.body for task in tasks])["input_ids"]
+        return self._canvases([(task.prompt, task.body) for task in tasks], stage)
+
+    def _canvases(self, texts: list[tuple[str, str]], stage: Stage) -> list[Canvas]:
+        prompts = self.tokenizer([render_prompt(prompt) for prompt, _ in texts])["input_ids"]
+        bodies = self.tokenizer([body for _, body in texts])["input_ids"]
         pairs = zip(prompts, bodies, strict=True)
         return [self._canvas(prompt, body, stage) for prompt, body in pairs]
 
@@ -140,8 +176,7 @@ class CanvasMaker:
             self.rng.randint(1, max(1, stage.longest_tail)), stage.shortest_region - len(body)
         )
         answer = body + [self.eos] * min(tail, REGION - len(body))
-        weights = [CONSTANT_WEIGHT if token in self.constants else 1.0 for token in body]
-        weights += [1.0] + [EOS_WEIGHT] * (len(answer) - len(body) - 1)
+        weights = self._answer_weights(body, len(answer))
         if self.rng.random() < stage.constants_share:
             is_masked = self._constants_mask(answer)
         elif self.rng.random() < stage.line_share:
@@ -154,7 +189,28 @@ class CanvasMaker:
             weights[end:] = [weight * SUFFIX_WEIGHT for weight in weights[end:]]
         else:
             is_masked = self._even_mask(len(answer))
-        return Canvas(prompt, answer, is_masked, weights)
+        canvas = Canvas()
+        canvas.add(prompt, 0, 0, prompt, [0.0] * len(prompt))
+        canvas.add(*self._masked(answer, is_masked, weights, len(prompt), 0))
+        return canvas
+
+    def _answer_weights(self, body: list[int], answer_len: int) -> list[float]:
+        weights = [CONSTANT_WEIGHT if token in self.constants else 1.0 for token in body]
+        return weights + [1.0] + [EOS_WEIGHT] * (answer_len - len(body) - 1)
+
+    def _masked(
+        self,
+        answer: list[int],
+        is_masked: list[bool],
+        weights: list[float],
+        position: int,
+        part: int,
+    ) -> tuple[list[int], int, int, list[int], list[float]]:
+        """What Canvas.add takes: `answer` with its masks, to be learnt where they are."""
+        pairs = list(zip(answer, is_masked, strict=True))
+        ids = [self.mask if masked else token for token, masked in pairs]
+        learnt = [w * masked for w, masked in zip(weights, is_masked, strict=True)]
+        return ids, position, part, answer, learnt
 
     def _constants_mask(self, answer: list[int]) -> list[bool]:
         """Some constants or all, and nothing else: copying, without any doubt what to copy."""
@@ -199,20 +255,24 @@ class CanvasMaker:
         yield from ready
 
     def _batch(self, canvases: list[Canvas], size: int) -> Batch:
-        shape = (len(canvases), size)
-        tokens_BS = torch.full(shape, self.eos)
-        targets_BS = torch.zeros(shape, dtype=torch.int64)
-        weights_BS = torch.zeros(shape)
-        is_real_BS = torch.zeros(shape, dtype=torch.bool)
-        for i, canvas in enumerate(canvases):
-            pairs = list(zip(canvas.answer_ids, canvas.is_masked, strict=True))
-            ids = canvas.prompt_ids + [
-                self.mask if is_masked else token for token, is_masked in pairs
-            ]
-            start, end = len(canvas.prompt_ids), len(ids)
-            tokens_BS[i, :end] = torch.tensor(ids)
-            targets_BS[i, start:end] = torch.tensor(canvas.answer_ids)
-            weights = torch.tensor(canvas.weights) * torch.tensor(canvas.is_masked)
-            weights_BS[i, start:end] = weights
-            is_real_BS[i, :end] = True
-        return Batch(tokens_BS, targets_BS, weights_BS, is_real_BS)
+        def padded(lines: list[list[int]], padding: int) -> Tensor:
+            return torch.tensor([line + [padding] * (size - len(line)) for line in lines])
+
+        positions_BS = padded([canvas.positions for canvas in canvases], 0)
+        targets_BS = padded([canvas.targets for canvas in canvases], 0)
+        weights_BS = torch.zeros(positions_BS.shape)
+        for weights_S, canvas in zip(weights_BS, canvases, strict=True):
+            weights_S[: len(canvas)] = torch.tensor(canvas.weights)
+        learnt_M = weights_BS.flatten().nonzero()[:, 0]
+        return Batch(
+            tokens_BS=padded([canvas.ids for canvas in canvases], self.eos),
+            positions_BS=positions_BS,
+            sees_BSS=self.sees(padded([canvas.parts for canvas in canvases], -1), positions_BS),
+            learnt_M=learnt_M,
+            targets_M=targets_BS.flatten()[learnt_M],
+            weights_M=weights_BS.flatten()[learnt_M],
+        )
+
+    def sees(self, parts_BS: Tensor, positions_BS: Tensor) -> Tensor:
+        """Every position sees the whole canvas, and no padding (part -1)."""
+        return (parts_BS >= 0)[:, None]
