@@ -107,17 +107,15 @@ class DiffusionEngine:
         plan = self.iterations.schedule()
         if not plan:
             return refused
-        try:
-            committed = self._forward(plan)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            committed = None
+        committed = self._committed(plan)
         if committed is None:
-            return refused + self._give_way(plan)
-        self._count_plan(plan)
-        finished = self.iterations.advance(plan, committed)
-        self._count_finished(finished, time.perf_counter() - start)
+            finished = self._give_way(plan)
+        else:
+            self._count_plan(plan)
+            finished = self.iterations.advance(plan, committed)
+            self._count_finished(finished)
+        self.stats.iteration_s += time.perf_counter() - start
+        self.stats.forward_s += self.runner.forward_s()
         return refused + finished
 
     def results(self, requests: Iterable[Request]) -> Iterator[Result]:
@@ -133,6 +131,15 @@ class DiffusionEngine:
                 else:
                     self.add(request)
             yield from self.run_iteration()
+
+    def _committed(self, plan: Plan) -> np.ndarray | None:
+        """What the plan's forward commits; None if there was no memory for it."""
+        try:
+            return self._forward(plan)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     def _forward(self, plan: Plan) -> np.ndarray:
         """The plan through the model and the strategy; its commits, as Canvases.commit returns
@@ -204,13 +211,11 @@ class DiffusionEngine:
         stats.peak_sequences = max(stats.peak_sequences, len(plan))
         stats.peak_pages = max(stats.peak_pages, self.iterations.pages.num_granted)
 
-    def _count_finished(self, finished: list[Result], iteration_s: float) -> None:
+    def _count_finished(self, finished: list[Result]) -> None:
         stats = self.stats
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
-        stats.iteration_s += iteration_s
-        stats.forward_s += self.runner.forward_s()
 
 
 def _failed(request: Request, error: str) -> Result:

@@ -36,19 +36,16 @@ class ModelRunner:
             self.kv.write(layer, batch.slots_Q, k_QKE, v_QKE)
             return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
 
-        self._clock.start()
-        x_QD = self.model.embed(token_ids_Q)
-        if added_MD is not None:
-            x_QD.index_add_(0, batch.logit_index_M, added_MD)
-        hidden_MD = self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
-        self._clock.stop()
-        return hidden_MD
+        with self._clock:
+            x_QD = self.model.embed(token_ids_Q)
+            if added_MD is not None:
+                x_QD.index_add_(0, batch.logit_index_M, added_MD)
+            return self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
         """float32 [M, V]; -inf at the mask token."""
-        self._clock.start()
-        logits_MV = self.model.logits(hidden_MD)
-        self._clock.stop()
+        with self._clock:
+            logits_MV = self.model.logits(hidden_MD)
         logits_MV[:, self.model.config.mask_token_id] = -torch.inf
         return logits_MV
 
@@ -59,13 +56,15 @@ class ModelRunner:
 
 
 class _HostClock:
+    """Adds up the time inside `with`, that of a forward which fails too."""
+
     def __init__(self) -> None:
         self._total_s = 0.0
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
         self._total_s -= time.perf_counter()
 
-    def stop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self._total_s += time.perf_counter()
 
     def take_s(self) -> float:
@@ -77,12 +76,12 @@ class _CudaClock:
     def __init__(self) -> None:
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         self._spans.append((begin, end))
 
-    def stop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self._spans[-1][1].record()
 
     def take_s(self) -> float:

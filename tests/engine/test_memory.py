@@ -87,6 +87,7 @@ def test_a_failed_allocation_changes_no_row(
         assert result.error is None
         assert result.token_ids == undisturbed[i].token_ids
         assert result.num_iterations == undisturbed[i].num_iterations
+    assert 0 < engine.stats.forward_s < engine.stats.iteration_s
     engine.iterations.pages.check_integrity()
     assert engine.iterations.pages.num_granted == 0
 
