@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole suite
+#   make exact   every combination on the demo model against the plain loops (an hour)
 #   make lint    ruff, ruff format, mypy
 #   make bench   the benchmarks (an hour on two cores)
 
@@ -14,7 +15,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test exact lint bench clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -23,6 +24,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+exact: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m exact
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,15 +1,13 @@
 """The same input gives the same output, whatever the batch, the order or the room for pages: the
 batched engine against the plain loops, for every combination of components."""
 
-import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from engine.model.transformer import Transformer
-from engine.request import Request, Result
 from tests.numerics.combinations import ATTENTIONS, Combination, legal, refusal
+from tests.numerics.exact import assert_exact
 from tests.numerics.write_combinations import FILE, table
 from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
 
@@ -81,37 +79,6 @@ SETTINGS = [
 ]
 
 
-def assert_same(results: dict[Any, Result], expected: dict[Any, Result], what: str) -> None:
-    assert results.keys() == expected.keys()
-    for i, result in results.items():
-        want = replace(expected[i], mean_confidence=result.mean_confidence)
-        assert result == want, f"request {i} differs with {what}"
-        assert result.mean_confidence == pytest.approx(expected[i].mean_confidence, abs=1e-3)
-
-
-def assert_exact(model: Transformer, combination: Combination, requests: list[Request]) -> None:
-    """Batch of all, batch of one, another order and scarce pages; all against the plain loop."""
-
-    def run(order: list[Request], **settings: int) -> dict[Any, Result]:
-        length = model.config.block_length or BLOCK
-        return combination.run(model, order, block_length=length, **settings)
-
-    batched = run(requests, max_sequences=len(requests))
-    for request in requests:
-        expected = combination.reference(model, request, BLOCK)
-        result = batched[request.request_id]
-        for name in ("token_ids", "num_iterations", "num_refreshes", "num_query_tokens"):
-            assert getattr(result, name) == getattr(expected, name), f"{name} of {request}"
-        assert result.finish_reason == expected.finish_reason
-        assert result.mean_confidence == pytest.approx(expected.mean_confidence, abs=1e-4)
-        assert result.num_prompt_tokens == len(request.prompt_ids)
-    assert_same(run(requests, max_sequences=1), batched, "batch 1")
-    longest = max(len(r.prompt_ids) + r.max_new_tokens for r in requests)
-    shuffled = random.Random(1).sample(requests, len(requests))
-    scarce = run(shuffled, max_sequences=7, cache_tokens=2 * (longest + 16), iteration_tokens=100)
-    assert_same(scarce, batched, "another order, scarce pages, a small budget of query tokens")
-
-
 @pytest.mark.parametrize(("attention", "combination"), [*COMBINATIONS, *SETTINGS])
 def test_engine_equals_unbatched_reference(attention: str, combination: Combination) -> None:
     """Greedy and sampled sequences side by side."""
@@ -119,7 +86,7 @@ def test_engine_equals_unbatched_reference(attention: str, combination: Combinat
         replace(request, request_id=-1 - i, temperature=0.7)
         for i, request in enumerate(mixed_requests(NUM_REQUESTS // 2, seed=8))
     ]
-    assert_exact(MODELS[attention], combination, requests)
+    assert_exact(MODELS[attention], combination, requests, BLOCK)
 
 
 def test_the_table_in_the_docs_is_this_listing() -> None:
