@@ -39,10 +39,10 @@ def carry_over(source: Transformer, target: Transformer, batch: Batch) -> None:
             ours[name].copy_(weights)
         elif name.endswith("mlp.gate_up.weight"):
             _split_mlp(weights, theirs[f"layers.{layer}.mlp.down.weight"], ours, layer)
-    scale = target.config.experts.routed_scale if target.config.experts else 1.0
+    assert target.config.experts is not None, "checked above"
     for name, weights in ours.items():
         if name.endswith("experts.down"):
-            weights /= scale
+            weights /= target.config.experts.routed_scale
 
 
 def _check_shapes(source: ModelConfig, target: ModelConfig) -> None:
@@ -60,7 +60,12 @@ def _check_shapes(source: ModelConfig, target: ModelConfig) -> None:
                 f"{name}={getattr(target, name)}: give --init a checkpoint of the same shape"
             )
     experts = target.experts
-    if experts is not None and experts.shared_size + experts.expert_size != source.mlp_size:
+    if source.experts is not None or experts is None:
+        raise ValueError(
+            f"a {source.family} checkpoint cannot begin a {target.family} model: only one without "
+            "experts begins one with experts; give --init another folder"
+        )
+    if experts.shared_size + experts.expert_size != source.mlp_size:
         raise ValueError(
             f"model mlp_size={source.mlp_size} is not shared_size={experts.shared_size} + "
             f"expert_size={experts.expert_size}: give --init a checkpoint of the same shape"
