@@ -95,7 +95,13 @@ def test_each_row_is_done_as_it_asked(checkpoint: Path, one_worker: list[dict[st
                 temperature=given["temperature"] or 0.0,
                 seed=row["seed"],
             )
-            expected = decode(model, request, cache="dual", decoder="threshold", block_length=BLOCK)
+            expected = decode(
+                model,
+                request,
+                cache={"name": "dual"},
+                decoding={"name": "threshold"},
+                block_length=BLOCK,
+            )
             assert row["token_ids"] == expected.token_ids, row["row_id"]
 
 

@@ -10,12 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import engine
 from engine.batch import pack
 from engine.cache.none import NoCache
-from engine.canvas import Canvases
-from engine.config import EngineConfig
-from engine.iterations import IterationManager
+from engine.decoding.fixed import Fixed
+from engine.engine import DiffusionEngine, EngineConfig
 from engine.model.load import load_model, read_config
 from engine.request import Request
-from engine.runner import ModelRunner
 from tests.tiny import write_tiny_checkpoint
 
 DEMO = Path(engine.__file__).parent.parent / "jobs" / "demo" / "model"
@@ -66,22 +64,22 @@ def llama_of(folder: Path) -> LlamaForCausalLM:
 
 def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]:
     """Logits at every position of the generation regions, through runner, pages and packing."""
-    model = load_model(folder)
-    config = EngineConfig(block_length=512)
-    runner = ModelRunner(model, config.num_pages, config.page_size)
-    mask = model.config.mask_token_id
-    store = Canvases(config.num_pages * config.page_size, mask, runner.device)
-    manager = IterationManager(config, NoCache(), store, model.config.eos_token_id)
+    made = DiffusionEngine(
+        load_model(folder),
+        config=EngineConfig(block_length=512),
+        decoding=Fixed(),
+        cache=NoCache(),
+    )
+    mask = made.model_config.mask_token_id
     for canvas in canvases:
         prompt = canvas[: canvas.index(mask)]
-        manager.waiting.append(
-            Request(request_id=0, prompt_ids=prompt, max_new_tokens=len(canvas) - len(prompt))
-        )
-    plan = manager.schedule()
+        made.add(Request(request_id=0, prompt_ids=prompt, max_new_tokens=len(canvas) - len(prompt)))
+    plan = made.iterations.schedule()
     with torch.inference_mode():
-        batch = pack(plan, config.page_size, runner.device)
-        logits = runner.forward(batch, store.tokens(batch.slots_Q))
-    return list(logits.split([len(sequence.masked_positions) for sequence, _ in plan]))
+        batch = pack(plan, made.config.page_size, None, made.runner.device)
+        hidden = made.runner.forward(batch, made.canvases.tokens(batch.slots_Q))
+        logits = made.runner.logits(hidden)
+    return list(logits.split([len(sequence.asked_positions) for sequence, _ in plan]))
 
 
 def assert_logits_equal(folder: Path) -> None:

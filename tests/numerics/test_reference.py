@@ -8,7 +8,7 @@ import pytest
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.block_causal import BlockCausal
+from tests.numerics.block_causal import as_block_causal
 from tests.numerics.reference_loop import Outcome, decode
 from tests.tiny import VOCAB_SIZE, mixed_requests, tiny_model
 
@@ -46,8 +46,8 @@ def model() -> Transformer:
 
 
 @pytest.fixture(scope="module")
-def causal() -> BlockCausal:
-    return BlockCausal(tiny_model(), BLOCK)
+def causal() -> Transformer:
+    return as_block_causal(tiny_model(), BLOCK)
 
 
 def run(model: Any, decoding: dict[str, Any], cache: str = "dual", **others: Any) -> list[Outcome]:
@@ -204,7 +204,7 @@ def test_caches_agree_where_they_feed_the_same(
 
 
 @pytest.mark.parametrize("name", ["threshold", "klass", "edit"])
-def test_block_causal_caches_are_exact(causal: BlockCausal, name: str) -> None:
+def test_block_causal_caches_are_exact(causal: Transformer, name: str) -> None:
     """However K and V come to be written, the tokens are the same, drawn ones too."""
     for requests in (REQUESTS[:6], DRAWN[:3]):
         expected = run(causal, {"name": name}, cache="none", requests=requests)
@@ -221,11 +221,11 @@ def test_one_causal_block_is_a_bidirectional_canvas(model: Transformer) -> None:
         length = len(request.prompt_ids) + request.max_new_tokens
         decoding = {"name": "threshold"}
         plain = run(model, decoding, cache="none", requests=[request], block_length=64)
-        wrapped = BlockCausal(model, length)
+        wrapped = as_block_causal(model, length)
         assert run(wrapped, decoding, cache="none", requests=[request]) == plain
 
 
-def test_eos_behind_the_limit_does_not_count(causal: BlockCausal) -> None:
+def test_eos_behind_the_limit_does_not_count(causal: Transformer) -> None:
     num_tried = 0
     for request in REQUESTS:
         (long,) = run(causal, {"name": "threshold"}, cache="none", requests=[request])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.block_causal import BlockCausal
+from tests.numerics.block_causal import as_block_causal
 from tests.numerics.reference_loop import Outcome, decode
 from tests.numerics.reference_model import DenseCache
 from tests.tiny import tiny_model
@@ -110,7 +110,7 @@ def test_spans_of_the_block_causal_cache(
     num_refreshes: int,
 ) -> None:
     cache = {"name": "block_causal", **settings}
-    fed, outcome = spans(monkeypatch, BlockCausal(model, 4), cache, prompt_len, 6)
+    fed, outcome = spans(monkeypatch, as_block_causal(model, 4), cache, prompt_len, 6)
     assert [ends(positions) for positions in fed] == expected
     assert outcome.num_refreshes == num_refreshes
     assert len(outcome.token_ids) <= 6
