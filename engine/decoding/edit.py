@@ -1,5 +1,5 @@
-"""LLaDA2.1's joint threshold (arXiv 2602.08676): masked positions commit, and committed ones of the
-active block are replaced where the model has changed its mind."""
+"""LLaDA2.1's joint threshold: masked positions commit, and committed ones of the active block are
+replaced where the model has changed its mind."""
 
 from dataclasses import dataclass
 from typing import ClassVar

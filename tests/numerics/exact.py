@@ -20,14 +20,18 @@ def assert_same(results: dict[Any, Result], expected: dict[Any, Result], what: s
 
 
 def assert_exact(
-    model: Transformer, combination: Combination, requests: list[Request], block_length: int
+    model: Transformer,
+    combination: Combination,
+    requests: list[Request],
+    block_length: int,
+    batch: int = 48,
 ) -> None:
-    """Batch of all, batch of one, another order and scarce pages; all against the plain loop."""
+    """A large batch, batch of one, another order and scarce pages; all against the plain loop."""
 
     def run(order: list[Request], **settings: int) -> dict[Any, Result]:
         return combination.run(model, order, block_length=block_length, **settings)
 
-    batched = run(requests, max_sequences=len(requests))
+    batched = run(requests, max_sequences=batch)
     for request in requests:
         expected = combination.reference(model, request, block_length)
         result = batched[request.request_id]

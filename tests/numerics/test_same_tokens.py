@@ -89,6 +89,15 @@ def test_engine_equals_unbatched_reference(attention: str, combination: Combinat
     assert_exact(MODELS[attention], combination, requests, BLOCK)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("decoding", ["fixed", "threshold"])
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_64_prompts(cache: str, decoding: str, temperature: float) -> None:
+    requests = mixed_requests(64, temperature=temperature)
+    model = MODELS["bidirectional"]
+    assert_exact(model, named(cache, decoding), requests, BLOCK, batch=32)
+
+
 def test_the_table_in_the_docs_is_this_listing() -> None:
     assert FILE.read_text() == table()
 
