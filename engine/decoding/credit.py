@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.propose import propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Credit(DecodingStrategy):
 
     def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
         words_MW, credits_MW = asked.state["words"].long(), asked.state["credits"] * self.beta
-        plain = DecodingStrategy.propose(self, replace(asked, any_sampled=False), logits_MV)
+        plain = propose(replace(asked, any_sampled=False), logits_MV)
         is_word_MW = (words_MW == plain.token_M[:, None]) & (credits_MW > 0)
         # argmax gives the first: the word's own place, or else the first that is free.
         known_M = is_word_MW.any(dim=1)
@@ -56,7 +57,7 @@ class Credit(DecodingStrategy):
         credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
         boosted_MV = logits_MV.scatter_add(1, words_MW, self.alpha * torch.log1p(credits_MW))
         kept = {"words": words_MW.int(), "credits": credits_MW}
-        return DecodingStrategy.propose(self, asked, boosted_MV)._replace(state=kept)
+        return propose(asked, boosted_MV)._replace(state=kept)
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         is_best_M = rank_of(asked, proposals.log_odds_M) == 0

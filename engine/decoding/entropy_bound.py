@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
-from engine.decoding.propose import entropy
+from engine.decoding.propose import entropy, propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class EntropyBound(DecodingStrategy):
             raise ValueError(f"decoding.bound={self.bound}: give 0 or more, in nats")
 
     def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        proposals = propose(asked, logits_MV)
         return proposals._replace(score_M=-entropy(logits_MV))
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import entropy, margin, position_noise
+from engine.decoding.propose import entropy, margin, position_noise, propose
 
 ORDERS = ("confidence", "margin", "entropy", "random")
 
@@ -36,7 +36,7 @@ class Fixed(DecodingStrategy):
             raise ValueError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
 
     def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        proposals = propose(asked, logits_MV)
         if self.order == "margin":
             return proposals._replace(score_M=margin(logits_MV))
         if self.order == "entropy":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.propose import propose
 
 LEAST_PROBABILITY = 1e-9
 
@@ -46,7 +47,7 @@ class Klass(DecodingStrategy):
         }
 
     def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = DecodingStrategy.propose(self, asked, logits_MV)
+        proposals = propose(asked, logits_MV)
         now_MV = logits_MV.softmax(-1)
         before_MW = asked.state["probabilities"]
         then_MW = now_MV.gather(1, asked.state["words"].long())

@@ -1,6 +1,5 @@
 """Each strategy on ragged batches, against loops over sequences, and on ties."""
 
-import random
 from dataclasses import fields, replace
 from itertools import pairwise
 
@@ -17,57 +16,9 @@ from engine.decoding.fixed import Fixed
 from engine.decoding.hierarchical import Hierarchical
 from engine.decoding.klass import Klass
 from engine.decoding.positions import AskedPositions, Proposals, joined, rank_within
-from engine.decoding.propose import entropy, gumbel_noise, margin, position_noise, propose
+from engine.decoding.propose import entropy
 from engine.decoding.threshold import Threshold
-
-VOCAB = 23
-MASK = 22
-BLOCK = 32
-
-
-def ragged(
-    counts: list[int],
-    temperatures: list[float] | None = None,
-    seed: int = 0,
-    strategy: DecodingStrategy | None = None,
-) -> tuple[AskedPositions, Tensor]:
-    """`counts[b]` asked positions of sequence b, at scattered canvas positions, and their logits;
-    with a state as if the strategy had seen other logits before."""
-    torch.manual_seed(seed)
-    draw = random.Random(seed)
-    temperatures = temperatures or [0.0] * len(counts)
-    positions = [p for n in counts for p in sorted(draw.sample(range(5, 90), n))]
-    asked = AskedPositions(
-        sequence_M=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
-        position_M=torch.tensor(positions),
-        token_M=torch.full((sum(counts),), MASK),
-        is_masked_M=torch.ones(sum(counts), dtype=torch.bool),
-        num_masked_at_block_start_B=torch.tensor(counts),
-        num_iterations_in_block_B=torch.zeros(len(counts), dtype=torch.int64),
-        num_iterations_B=torch.arange(len(counts)),
-        seed_B=torch.tensor([draw.getrandbits(63) for _ in counts]),
-        temperature_B=torch.tensor(temperatures),
-        any_sampled=any(temperatures),
-        longest=max(counts),
-    )
-    logits_MV = torch.randn(sum(counts), VOCAB) * 3
-    logits_MV[:, MASK] = -torch.inf
-    if strategy is None or not strategy.state_fields(VOCAB, BLOCK):
-        return asked, logits_MV
-    asked = replace(
-        asked,
-        state={
-            name: torch.zeros((sum(counts), field.width), dtype=field.dtype)
-            for name, field in strategy.state_fields(VOCAB, BLOCK).items()
-        },
-    )
-    before = strategy.propose(asked, logits_MV + torch.randn(sum(counts), VOCAB) * 0.03)
-    asked = replace(
-        asked,
-        state=before.state,
-        num_iterations_in_block_B=torch.ones(len(counts), dtype=torch.int64),
-    )
-    return asked, logits_MV
+from tests.engine.ragged import BLOCK, MASK, VOCAB, certain, ragged
 
 
 def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
@@ -183,15 +134,6 @@ def test_fixed_commits_its_quota_over_a_block() -> None:
         assert int(run(Fixed(iterations_per_block=3), asked, logits_MV)[1].sum()) == quota
 
 
-def certain(doubts: list[float], vocab: int = VOCAB) -> Tensor:
-    """Logits whose best word has the probability 1 - doubt, the others sharing the rest."""
-    doubt_M1 = torch.tensor(doubts, dtype=torch.float64)[:, None]
-    logits_MV = (doubt_M1 / (vocab - 2)).log().expand(-1, vocab).clone()
-    logits_MV[:, 3] = torch.log1p(-doubt_M1[:, 0])
-    logits_MV[:, MASK] = -torch.inf
-    return logits_MV.float()
-
-
 def test_factor_takes_the_longest_prefix() -> None:
     """(n + 1)(1 - c) <= 1 for n = 1, 2, ...: 0.1, 0.3 pass, 0.3 fails at n = 3, 0.1 is ranked
     before."""
@@ -269,15 +211,6 @@ def test_ties_go_to_the_earlier_position() -> None:
     assert rank_within(group_M, score_M).tolist() == [2, 0, 1, 3, 0, 1, 2]
 
 
-def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
-    asked, logits_MV = ragged([40], temperatures=[3.0])
-    proposals = propose(asked, logits_MV)
-    probability_MV = logits_MV.softmax(-1)
-    expected = probability_MV[torch.arange(40), proposals.token_M]
-    assert torch.allclose(proposals.confidence_M, expected)
-    assert (proposals.token_M != logits_MV.argmax(-1)).any()
-
-
 def test_positions_that_all_round_to_certain_keep_their_order() -> None:
     """float32 probabilities of 1 tie; what is behind them does not."""
     asked, logits_MV = ragged([6])
@@ -287,53 +220,6 @@ def test_positions_that_all_round_to_certain_keep_their_order() -> None:
     for order in ("confidence", "margin", "entropy"):
         _, commit_M = run(Fixed(iterations_per_block=3, order=order), asked, logits_MV)
         assert commit_M.tolist() == [False, False, False, True, True, False], order
-
-
-def test_entropy_and_margin_equal_their_definitions() -> None:
-    logits_MV = torch.randn(50, VOCAB) * 4
-    logits_MV[:, MASK] = -torch.inf
-    p_MV = logits_MV.double().softmax(-1)
-    plain = -(p_MV * p_MV.clamp(min=1e-300).log()).sum(-1)
-    assert torch.allclose(entropy(logits_MV).double(), plain, rtol=1e-5)
-    two = p_MV.topk(2).values
-    assert torch.allclose(margin(logits_MV).double(), -(1 - two[:, 0] + two[:, 1]).log(), rtol=1e-4)
-
-
-def test_draws_follow_the_softmax() -> None:
-    """20,000 draws of one row: each word within five standard deviations of its probability."""
-    count, temperature = 20_000, 1.7
-    torch.manual_seed(0)
-    logits_V = torch.randn(VOCAB) * 2
-    asked = AskedPositions(
-        sequence_M=torch.zeros(count, dtype=torch.int64),
-        position_M=torch.arange(count),
-        num_masked_at_block_start_B=torch.tensor([count]),
-        num_iterations_in_block_B=torch.tensor([0]),
-        num_iterations_B=torch.tensor([0]),
-        seed_B=torch.tensor([2**62 + 12345]),
-        temperature_B=torch.tensor([temperature]),
-        any_sampled=True,
-        longest=count,
-    )
-    token_M = propose(asked, logits_V.repeat(count, 1)).token_M
-    frequency_V = torch.bincount(token_M, minlength=VOCAB) / count
-    probability_V = (logits_V / temperature).softmax(-1)
-    deviation_V = (probability_V * (1 - probability_V) / count).sqrt()
-    assert ((frequency_V - probability_V).abs() < 5 * deviation_V + 1e-5).all()
-
-
-def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
-    asked, _ = ragged([30, 30], temperatures=[1.0, 1.0])
-    noise_MV, places_M = gumbel_noise(asked, VOCAB), position_noise(asked)
-    assert noise_MV.mean().item() == pytest.approx(0.5772, abs=0.12)
-    assert noise_MV.var().item() == pytest.approx(1.6449, abs=0.25)
-    assert noise_MV.isfinite().all()
-    assert places_M.mean().item() == pytest.approx(0.5, abs=0.12)
-    for field in ("seed_B", "num_iterations_B", "position_M"):
-        changed, _ = ragged([30, 30], temperatures=[1.0, 1.0])
-        getattr(changed, field).add_(1)
-        assert (gumbel_noise(changed, VOCAB) == noise_MV).float().mean() < 0.01, field
-        assert (position_noise(changed) == places_M).float().mean() < 0.01, field
 
 
 @pytest.mark.parametrize(

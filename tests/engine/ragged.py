@@ -1,0 +1,68 @@
+"""Ragged batches of asked positions, for the tests of decoding strategies."""
+
+import random
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from engine.decoding.base import DecodingStrategy
+from engine.decoding.positions import AskedPositions
+
+VOCAB = 23
+MASK = 22
+BLOCK = 32
+
+
+def ragged(
+    counts: list[int],
+    temperatures: list[float] | None = None,
+    seed: int = 0,
+    strategy: DecodingStrategy | None = None,
+) -> tuple[AskedPositions, Tensor]:
+    """`counts[b]` asked positions of sequence b, at scattered canvas positions, and their logits;
+    with a state as if the strategy had seen other logits before."""
+    torch.manual_seed(seed)
+    draw = random.Random(seed)
+    temperatures = temperatures or [0.0] * len(counts)
+    positions = [p for n in counts for p in sorted(draw.sample(range(5, 90), n))]
+    asked = AskedPositions(
+        sequence_M=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
+        position_M=torch.tensor(positions),
+        token_M=torch.full((sum(counts),), MASK),
+        is_masked_M=torch.ones(sum(counts), dtype=torch.bool),
+        num_masked_at_block_start_B=torch.tensor(counts),
+        num_iterations_in_block_B=torch.zeros(len(counts), dtype=torch.int64),
+        num_iterations_B=torch.arange(len(counts)),
+        seed_B=torch.tensor([draw.getrandbits(63) for _ in counts]),
+        temperature_B=torch.tensor(temperatures),
+        any_sampled=any(temperatures),
+        longest=max(counts),
+    )
+    logits_MV = torch.randn(sum(counts), VOCAB) * 3
+    logits_MV[:, MASK] = -torch.inf
+    if strategy is None or not strategy.state_fields(VOCAB, BLOCK):
+        return asked, logits_MV
+    asked = replace(
+        asked,
+        state={
+            name: torch.zeros((sum(counts), field.width), dtype=field.dtype)
+            for name, field in strategy.state_fields(VOCAB, BLOCK).items()
+        },
+    )
+    before = strategy.propose(asked, logits_MV + torch.randn(sum(counts), VOCAB) * 0.03)
+    asked = replace(
+        asked,
+        state=before.state,
+        num_iterations_in_block_B=torch.ones(len(counts), dtype=torch.int64),
+    )
+    return asked, logits_MV
+
+
+def certain(doubts: list[float], vocab: int = VOCAB) -> Tensor:
+    """Logits whose best word has the probability 1 - doubt, the others sharing the rest."""
+    doubt_M1 = torch.tensor(doubts, dtype=torch.float64)[:, None]
+    logits_MV = (doubt_M1 / (vocab - 2)).log().expand(-1, vocab).clone()
+    logits_MV[:, 3] = torch.log1p(-doubt_M1[:, 0])
+    logits_MV[:, MASK] = -torch.inf
+    return logits_MV.float()

@@ -1,0 +1,67 @@
+"""What a position proposes: draws and their noise, entropy, margin."""
+
+import pytest
+import torch
+
+from engine.decoding.positions import AskedPositions
+from engine.decoding.propose import entropy, gumbel_noise, margin, position_noise, propose
+from tests.engine.ragged import MASK, VOCAB, ragged
+
+
+def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
+    asked, logits_MV = ragged([40], temperatures=[3.0])
+    proposals = propose(asked, logits_MV)
+    probability_MV = logits_MV.softmax(-1)
+    expected = probability_MV[torch.arange(40), proposals.token_M]
+    assert torch.allclose(proposals.confidence_M, expected)
+    assert (proposals.token_M != logits_MV.argmax(-1)).any()
+
+
+def test_entropy_and_margin_equal_their_definitions() -> None:
+    torch.manual_seed(0)
+    logits_MV = torch.randn(50, VOCAB) * 4
+    logits_MV[:, MASK] = -torch.inf
+    p_MV = logits_MV.double().softmax(-1)
+    plain = -(p_MV * p_MV.clamp(min=1e-300).log()).sum(-1)
+    assert torch.allclose(entropy(logits_MV).double(), plain, rtol=1e-5, atol=1e-6)
+    two = p_MV.topk(2).values
+    assert torch.allclose(
+        margin(logits_MV).double(), -(1 - two[:, 0] + two[:, 1]).log(), rtol=1e-4, atol=5e-6
+    )
+
+
+def test_draws_follow_the_softmax() -> None:
+    """20,000 draws of one row: each word within five standard deviations of its probability."""
+    count, temperature = 20_000, 1.7
+    torch.manual_seed(0)
+    logits_V = torch.randn(VOCAB) * 2
+    asked = AskedPositions(
+        sequence_M=torch.zeros(count, dtype=torch.int64),
+        position_M=torch.arange(count),
+        num_masked_at_block_start_B=torch.tensor([count]),
+        num_iterations_in_block_B=torch.tensor([0]),
+        num_iterations_B=torch.tensor([0]),
+        seed_B=torch.tensor([2**62 + 12345]),
+        temperature_B=torch.tensor([temperature]),
+        any_sampled=True,
+        longest=count,
+    )
+    token_M = propose(asked, logits_V.repeat(count, 1)).token_M
+    frequency_V = torch.bincount(token_M, minlength=VOCAB) / count
+    probability_V = (logits_V / temperature).softmax(-1)
+    deviation_V = (probability_V * (1 - probability_V) / count).sqrt()
+    assert ((frequency_V - probability_V).abs() < 5 * deviation_V + 1e-5).all()
+
+
+def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
+    asked, _ = ragged([30, 30], temperatures=[1.0, 1.0])
+    noise_MV, places_M = gumbel_noise(asked, VOCAB), position_noise(asked)
+    assert noise_MV.mean().item() == pytest.approx(0.5772, abs=0.12)
+    assert noise_MV.var().item() == pytest.approx(1.6449, abs=0.25)
+    assert noise_MV.isfinite().all()
+    assert places_M.mean().item() == pytest.approx(0.5, abs=0.12)
+    for field in ("seed_B", "num_iterations_B", "position_M"):
+        changed, _ = ragged([30, 30], temperatures=[1.0, 1.0])
+        getattr(changed, field).add_(1)
+        assert (gumbel_noise(changed, VOCAB) == noise_MV).float().mean() < 0.01, field
+        assert (position_noise(changed) == places_M).float().mean() < 0.01, field
