@@ -1,10 +1,11 @@
 """Quality against speed: every legal cache policy and decoding strategy at a few settings.
 
 Each point is one run of the engine over all prompts, judged by the rows' own tests. A point is on
-the frontier if no other has both a better pass@1 and more tokens per second.
+the frontier if no other is as good in both pass@1 and tokens per second, and better in one.
 """
 
 from collections.abc import Iterator
+from operator import ge
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,8 +136,11 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def mark_frontier(measured: list[dict[str, Any]]) -> None:
+    def place(one: dict[str, Any]) -> tuple[float, float]:
+        return one["pass_at_1"], one["tokens_per_s"]
+
     for one in measured:
         one["is_on_frontier"] = not any(
-            other["pass_at_1"] > one["pass_at_1"] and other["tokens_per_s"] > one["tokens_per_s"]
+            place(other) != place(one) and all(map(ge, place(other), place(one)))
             for other in measured
         )
