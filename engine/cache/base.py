@@ -36,7 +36,7 @@ class Span:
     kind: SpanKind
     is_decoding: bool = True
     """Whether logits are computed at the sequence's asked positions, all of which the span then
-    holds. A span that is not only writes K and V."""
+    holds. A span that is not decoding writes K and V, and no more."""
 
     @property
     def num_query_tokens(self) -> int:
@@ -44,7 +44,7 @@ class Span:
 
 
 class CachePolicy:
-    """Base of all policies. The first span of a sequence holds all that any later one reads."""
+    """Base of all policies. What a span reads, it or an earlier one of its sequence has written."""
 
     __slots__ = ()
 

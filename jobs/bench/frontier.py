@@ -30,7 +30,6 @@ DECODER_SETTINGS: dict[str, list[Settings]] = {
 }
 SOFT_DECODERS = ("threshold", "hierarchical")
 """Run with soft iteration too, at their first settings."""
-BASELINE = ("none", "fixed")
 COLUMNS = {
     "pass@1": "pass_at_1",
     "tokens/s": "tokens_per_s",

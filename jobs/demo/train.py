@@ -13,7 +13,8 @@ The weights in jobs/demo/model came about in four runs on two shared CPU cores. 
 minutes (bfloat16, about 16,000 positions/s) used AdamW and an earlier script: the first, on an
 earlier wording of the task, learnt to copy constants; the second began with its weights. Two more
 went on from there with this script, in float32 at about 5,000 positions/s: `--init jobs/demo/model
---lr-scale 0.3 --tokens 6e6`, 20 minutes, then `--lr-scale 0.2 --tokens 4.5e6`, 14 minutes. From
+--lr-scale 0.3 --tokens 6e6`, 20 minutes, then `--lr-scale 0.2 --tokens 4.5e6`, 14 minutes,
+whose best checkpoint came after 4 million. Their head is softened (jobs/demo/recipes.py). From
 nothing this script has been run to its 7 millionth position only (26 minutes): after 6 million it
 copied half of the constants in tasks of two operations.
 """
