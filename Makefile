@@ -1,9 +1,9 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole suite
-#   make exact   every combination on the demo model against the plain loops (an hour)
+#   make exact   every combination on the demo models against the plain loops (an hour)
 #   make lint    ruff, ruff format, mypy
-#   make bench   the benchmarks (an hour on two cores)
+#   make bench   the benchmarks, both demo models (hours on two cores)
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 exact: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m exact
+	$(BIN)/python -m pytest -m exact -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -35,7 +35,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench engine
+	$(BIN)/python -m jobs.bench engine --model jobs/demo/model_block
 	$(BIN)/python -m jobs.bench frontier
+	$(BIN)/python -m jobs.bench frontier --model jobs/demo/model_block
 
 # torch first and alone: the CPU build where there is no NVIDIA GPU, the index's own where there is.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
 from jobs.bench import engine, frontier
+from jobs.bench.lockstep import LOCKSTEP_CACHES
 from jobs.bench.workload import DEMO, PROMPTS, RESULTS
 
 
@@ -21,7 +22,8 @@ def main() -> None:
     first = commands.add_parser("engine", help="the engine against LLaDA's loop and lock-step")
     _add_workload(first)
     first.add_argument("--rounds", type=int, default=3, help="of lock-step and engine in turn")
-    first.add_argument("--cache", choices=CACHE_POLICIES, help="default: dual, or block_causal")
+    first.add_argument("--cache", choices=LOCKSTEP_CACHES, help="default: dual, or block_causal")
+    first.add_argument("--llada-rows", type=int, default=64, help="prompts for LLaDA's own loop")
     first.set_defaults(run=engine.run)
 
     second = commands.add_parser("frontier", help="quality against speed, every combination")

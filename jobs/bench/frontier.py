@@ -14,6 +14,7 @@ from engine.decoding import DECODERS
 from engine.engine import DiffusionEngine
 from engine.legal import check_components, check_model
 from engine.soft import SoftIteration
+from jobs.bench.table import markdown
 from jobs.bench.workload import Workload, load_workload, provenance
 
 Settings = dict[str, Any]
@@ -63,7 +64,7 @@ def run(
     decoders: list[str],
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Run every point, print the table, draw the plot, return the report."""
+    """Run every point, print each and the table of all, draw the plot, return the report."""
     workload = load_workload(
         model=model,
         prompts=prompts,
@@ -78,6 +79,7 @@ def run(
         measured.append(measure(workload, point, max_sequences))
         show(measured[-1])
     mark_frontier(measured)
+    print(markdown(measured))
     if plot is not None:
         from jobs.bench.plot import draw  # matplotlib is no part of a GPU machine's image
 
@@ -105,9 +107,10 @@ def points(workload: Workload, caches: list[str], decoders: list[str]) -> Iterat
 
 
 def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
+    config, policy = workload.config(1), CACHE_POLICIES[cache]()
     try:
-        check_components(DECODERS[decoding](), CACHE_POLICIES[cache]())
-        check_model(workload.model.config, workload.config(1), CACHE_POLICIES[cache]())
+        check_components(DECODERS[decoding](), policy)
+        check_model(workload.model.config, config, policy)
     except ValueError:
         return False
     return True

@@ -8,13 +8,19 @@ no more (its rest counts as EOS, as in dInfer, arXiv 2510.08666), but is compute
 
 Two things are kinder to it than today's engines are: prompts are packed without padding, and it has
 this engine's cache, decoder and kernels.
+
+A policy that counts a sequence's forwards, as dkv does, would count those in which the sequence
+merely waits, and so give other tokens: no baseline for it.
 """
 
 import numpy as np
 
 from engine.batch import Plan
+from engine.cache import CACHE_POLICIES
 from engine.iterations import IterationManager
 from engine.request import Result, Sequence
+
+LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name != "dkv"]
 
 
 class LockStepManager(IterationManager):
@@ -38,11 +44,16 @@ class LockStepManager(IterationManager):
         if all(self._rules.has_ended(s) or s.block_end >= s.end_position for s in self.live):
             return self._retire_all()
         for sequence in self.live:
-            has_ended = self._rules.has_ended(sequence)
-            self._rules.enter_block(sequence, sequence.block_end)
-            if has_ended:
-                sequence.masked_positions = sequence.asked_positions = []
+            self._go_on(sequence)
         return []
+
+    def _go_on(self, sequence: Sequence) -> None:
+        """To the next block; a sequence that has none stays in its last one, and is computed on."""
+        has_ended = self._rules.has_ended(sequence)
+        if sequence.block_end < sequence.end_position:
+            self._rules.enter_block(sequence, sequence.block_end)
+        if has_ended:
+            sequence.masked_positions = sequence.asked_positions = []
 
     def _rest(self, sequence: Sequence) -> None:
         """A sequence that is done with its block, or for good, is asked nothing more."""

@@ -46,6 +46,12 @@ class Run:
     def tokens_per_s(self) -> float:
         return self.num_tokens / self.wall_s
 
+    @property
+    def percent_for_no_sequence(self) -> float:
+        """Query tokens computed that are in no result's account: padding, forwards that failed."""
+        computed = sum(self.num_query_tokens.values())
+        return 100 * (1 - sum(result.num_query_tokens for result in self.results) / computed)
+
     def figures(self) -> dict[str, Any]:
         return {
             "wall_s": self.wall_s,
@@ -57,6 +63,7 @@ class Run:
             "share_outside_forward": self.share_outside_forward,
             "tokens_per_forward": self.num_tokens / sum(self.num_forwards.values()),
             "query_tokens_per_token": sum(self.num_query_tokens.values()) / self.num_tokens,
+            "percent_for_no_sequence": self.percent_for_no_sequence,
         }
 
 
@@ -121,7 +128,8 @@ def load_workload(
     device: str | None,
 ) -> Workload:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(os.cpu_count() or 1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(os.cpu_count() or 1)
     transformer = load_model(model, getattr(torch, dtype), device)
     prompter = Prompter(model, PromptConfig(), transformer.config.max_positions)
     table = pq.read_table(prompts).slice(0, rows).to_pylist()

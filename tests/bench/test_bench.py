@@ -1,0 +1,158 @@
+"""The benchmarks compare what is comparable: the baseline gives the engine's own tokens."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.engine import EngineConfig
+from engine.model.transformer import Transformer
+from engine.request import FinishReason, Request, Result
+from jobs.bench import __main__ as command
+from jobs.bench.engine import Bench
+from jobs.bench.frontier import mark_frontier, points
+from jobs.bench.lockstep import LOCKSTEP_CACHES
+from jobs.bench.table import markdown
+from jobs.bench.workload import Run, Workload, load_workload
+from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
+
+BLOCK = 16
+MODELS = {"bidirectional": tiny_model(), "block-causal": tiny_llada2_model(block_length=BLOCK)}
+DEMO = Path(engine.__file__).parent.parent / "jobs" / "demo"
+
+
+class Tiny(Workload):
+    """A workload without text."""
+
+    def config(self, max_sequences: int, **settings: Any) -> EngineConfig:
+        return super().config(max_sequences, block_length=BLOCK, **settings)
+
+
+def workload(model: Transformer, requests: list[Request]) -> Workload:
+    return Tiny(model=model, prompter=None, table=[], requests=requests, device="cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("attention", "cache"),
+    [
+        *(("bidirectional", name) for name in LOCKSTEP_CACHES if name != "block_causal"),
+        ("block-causal", "none"),
+        ("block-causal", "block_causal"),
+    ],
+)
+def test_lock_step_gives_the_engine_s_tokens_and_computes_more(attention: str, cache: str) -> None:
+    load = workload(MODELS[attention], mixed_requests(24))
+    bench = Bench(load, max_sequences=8, policy=CACHE_POLICIES[cache]())
+    lockstep, own = load.run(bench.lockstep()), load.run(bench.engine())
+    assert tokens(lockstep) == tokens(own)
+    assert own.percent_for_no_sequence == 0
+    assert sum(lockstep.num_query_tokens.values()) > 1.2 * sum(own.num_query_tokens.values())
+
+
+def test_llada_s_own_loop_is_one_token_per_iteration_to_the_end() -> None:
+    load = workload(MODELS["bidirectional"], mixed_requests(4))
+    run = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).llada())
+    assert [result.num_iterations for result in run.results] == [
+        request.max_new_tokens for request in load.requests
+    ]
+    assert run.num_iterations == sum(request.max_new_tokens for request in load.requests)
+
+
+def test_query_tokens_of_a_forward_that_failed_are_for_no_sequence() -> None:
+    load = workload(MODELS["bidirectional"], mixed_requests(4))
+    done = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).engine())
+    spent = dict(done.num_query_tokens, block=done.num_query_tokens["block"] * 2)
+    run = Run(
+        results=done.results,
+        wall_s=1.0,
+        num_iterations=1,
+        num_forwards={},
+        num_query_tokens=spent,
+        share_outside_forward=0.0,
+    )
+    wasted = done.num_query_tokens["block"] / sum(spent.values())
+    assert run.percent_for_no_sequence == pytest.approx(100 * wasted)
+
+
+def test_the_frontier_is_what_nothing_beats() -> None:
+    measured = [
+        {"pass_at_1": p, "tokens_per_s": s}
+        for p, s in [(0.9, 10.0), (0.9, 10.0), (0.9, 9.0), (0.8, 20.0), (0.8, 10.0), (0.95, 1.0)]
+    ]
+    mark_frontier(measured)
+    assert [one["is_on_frontier"] for one in measured] == [True, True, False, True, False, True]
+
+
+def test_the_table_has_a_row_per_decoding_and_a_column_per_cache() -> None:
+    figures = {"tokens_per_forward": 3.0, "query_tokens_per_token": 9.5, "is_on_frontier": False}
+    one = {"cache": "none", "decoding": "fixed()", "pass_at_1": 0.5, "tokens_per_s": 1234.0}
+    other = {**one, "cache": "dual", "decoding": "threshold()", "pass_at_1": 0.75}
+    lines = markdown([one | figures, other | figures | {"is_on_frontier": True}]).splitlines()
+    assert lines[2] == "| decoding | `none` | `dual` |"
+    assert lines[4] == "| `fixed()` | 0.500, 3.0, 1,234, 9.5 | - |"
+    assert lines[5] == "| `threshold()` | - | **0.750, 3.0, 1,234, 9.5** |"
+
+
+@pytest.mark.parametrize(("attention", "num_caches"), [("bidirectional", 6), ("block-causal", 2)])
+def test_the_frontier_has_every_combination_at_two_settings_at_least(
+    attention: str, num_caches: int
+) -> None:
+    load = workload(MODELS[attention], mixed_requests(1))
+    every = list(points(load, list(CACHE_POLICIES), list(DECODERS)))
+    names = [(point.cache, point.decoding) for point in every if not point.soft]
+    assert len({cache for cache, _ in names}) == num_caches
+    for pair in set(names):
+        assert 2 <= names.count(pair) <= 3
+
+
+def test_commands_end_with_their_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    few = ["--rows", "6", "--max-new-tokens", "48"]
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "engine", *few, "--rounds", "1", "--llada-rows", "1"]
+    )
+    command.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["num_rows_different_from_lockstep"] == 0
+    assert (report["num_prompts"], report["num_prompts_llada"]) == (6, 1)
+    picture = tmp_path / "frontier.png"
+    some = ["--caches", "dual", "--decoders", "threshold", "--plot", str(picture)]
+    monkeypatch.setattr(sys, "argv", ["bench", "frontier", *few, *some])
+    command.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(report["points"]) == 4
+    assert any(one["is_on_frontier"] for one in report["points"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_answers_are_judged_by_their_tests() -> None:
+    load = load_workload(
+        model=DEMO / "model",
+        prompts=DEMO / "prompts.parquet",
+        rows=2,
+        max_new_tokens=128,
+        dtype="float32",
+        device="cpu",
+    )
+    right = load.prompter.tokenizer(load.table[0]["canonical_solution"])["input_ids"]
+    results = [
+        Result(
+            request_id=i,
+            finish_reason=FinishReason.EOS,
+            token_ids=right,
+            num_prompt_tokens=1,
+            seed=0,
+        )
+        for i in range(2)
+    ]
+    assert load.pass_at_1(results) == 0.5
+
+
+def tokens(run: Run) -> list[list[int]]:
+    return [result.token_ids for result in run.results]
