@@ -1,6 +1,8 @@
-"""`make demo` in small: the model in the repository solves its task, as the scorer sees it."""
+"""`make demo` in small: the models in the repository solve their task, as the scorer sees it."""
 
 from pathlib import Path
+
+import pytest
 
 from pipeline.score import score_run
 from tests.checkpoints import output_rows
@@ -9,8 +11,10 @@ from tests.end_to_end.launcher import finished
 NUM_ROWS = 64
 
 
-def test_the_demo_solves_its_task(tmp_path: Path) -> None:
-    said = finished(["conf=demo", f"data.limit={NUM_ROWS}", "data.part_rows=8"], tmp_path)
+@pytest.mark.parametrize("choice", [[], ["model=demo_block", "cache=block_causal"]])
+def test_the_demo_solves_its_task(choice: list[str], tmp_path: Path) -> None:
+    limits = [f"data.limit={NUM_ROWS}", "data.part_rows=8"]
+    said = finished(["conf=demo", *choice, *limits], tmp_path)
     assert "demo is done" in said
     rows = output_rows(tmp_path / "runs" / "demo")
     assert len(rows) == NUM_ROWS
