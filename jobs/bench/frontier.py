@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.cache import CACHE_POLICIES
+from engine.cache.none import NoCache
 from engine.decoding import DECODERS
+from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
 from engine.legal import check_components, check_model
 from engine.soft import SoftIteration
@@ -75,6 +77,7 @@ def run(
     )
     print(f"{'cache':14}{'decoding':52}" + "".join(f"{title:>15}" for title in COLUMNS))
     measured = []
+    warm_up(workload, max_sequences)
     for point in points(workload, caches, decoders):
         measured.append(measure(workload, point, max_sequences))
         show(measured[-1])
@@ -114,6 +117,17 @@ def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def warm_up(workload: Workload, max_sequences: int) -> None:
+    """So that the first point does not pay for what is made once."""
+    engine = DiffusionEngine(
+        workload.model,
+        config=workload.config(max_sequences),
+        decoding=Threshold(),
+        cache=NoCache(),
+    )
+    workload.run(engine, num_requests=max_sequences)
 
 
 def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ no more (its rest counts as EOS, as in dInfer, arXiv 2510.08666), but is compute
 Two things are kinder to it than today's engines are: prompts are packed without padding, and it has
 this engine's cache, decoder and kernels.
 
-A policy that counts a sequence's forwards, as dkv does, would count those in which the sequence
-merely waits, and so give other tokens: no baseline for it.
+Policies that count a sequence's forwards, as vicinity and dkv do, would count those in which the
+sequence merely waits, and so give other tokens: no baseline for them.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from engine.cache import CACHE_POLICIES
 from engine.iterations import IterationManager
 from engine.request import Result, Sequence
 
-LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name != "dkv"]
+LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name not in ("vicinity", "dkv")]
 
 
 class LockStepManager(IterationManager):
@@ -28,6 +28,10 @@ class LockStepManager(IterationManager):
         if not self.live:
             self._admit_waiting()
         return [(sequence, self._policy.next_span(sequence)) for sequence in self.live]
+
+    def give_way(self, plan: Plan) -> Sequence | None:
+        """A batch in lock-step cannot be split."""
+        raise MemoryError("no memory for a batch in lock-step: lower --max-sequences")
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
         tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()

@@ -36,6 +36,7 @@ class Run:
     num_iterations: int
     num_forwards: dict[str, int]
     num_query_tokens: dict[str, int]
+    num_failed_query_tokens: int
     share_outside_forward: float
 
     @property
@@ -49,7 +50,7 @@ class Run:
     @property
     def percent_for_no_sequence(self) -> float:
         """Query tokens computed that are in no result's account: padding, forwards that failed."""
-        computed = sum(self.num_query_tokens.values())
+        computed = sum(self.num_query_tokens.values()) + self.num_failed_query_tokens
         return 100 * (1 - sum(result.num_query_tokens for result in self.results) / computed)
 
     def figures(self) -> dict[str, Any]:
@@ -102,6 +103,7 @@ class Workload:
             num_iterations=stats.num_iterations,
             num_forwards=stats.num_forwards,
             num_query_tokens=stats.num_query_tokens,
+            num_failed_query_tokens=stats.num_failed_query_tokens,
             share_outside_forward=1 - stats.forward_s / wall_s,
         )
 

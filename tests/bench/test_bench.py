@@ -66,16 +66,16 @@ def test_llada_s_own_loop_is_one_token_per_iteration_to_the_end() -> None:
 def test_query_tokens_of_a_forward_that_failed_are_for_no_sequence() -> None:
     load = workload(MODELS["bidirectional"], mixed_requests(4))
     done = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).engine())
-    spent = dict(done.num_query_tokens, block=done.num_query_tokens["block"] * 2)
     run = Run(
         results=done.results,
         wall_s=1.0,
         num_iterations=1,
         num_forwards={},
-        num_query_tokens=spent,
+        num_query_tokens=done.num_query_tokens,
+        num_failed_query_tokens=100,
         share_outside_forward=0.0,
     )
-    wasted = done.num_query_tokens["block"] / sum(spent.values())
+    wasted = 100 / (sum(done.num_query_tokens.values()) + 100)
     assert run.percent_for_no_sequence == pytest.approx(100 * wasted)
 
 
