@@ -53,4 +53,4 @@ class DecodingStrategy:
 def check_probability(field: str, value: float) -> None:
     """Raises: ValueError: `value` is no probability above 0."""
     if not 0 < value <= 1:
-        raise ValueError(f"decoding.{field}={value}: a probability above 0 and at most 1")
+        raise ValueError(f"decoding.{field}={value}: give a probability above 0 and at most 1")

@@ -57,8 +57,14 @@ class Credit(DecodingStrategy):
         credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
         boosted_MV = logits_MV.scatter_add(1, words_MW, self.alpha * torch.log1p(credits_MW))
         kept = {"words": words_MW.int(), "credits": credits_MW}
-        return propose(asked, boosted_MV)._replace(state=kept)
+        boosted = propose(asked, boosted_MV)
+        chosen_M = logits_MV.gather(1, boosted.token_M[:, None])[:, 0]
+        return boosted._replace(
+            confidence_M=torch.exp(chosen_M - logits_MV.logsumexp(-1)),
+            score_M=boosted.confidence_M,
+            state=kept,
+        )
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         is_best_M = rank_of(asked, proposals.log_odds_M) == 0
-        return is_best_M | (proposals.confidence_M >= asked.at_least(self.threshold))
+        return is_best_M | (proposals.score_M >= asked.at_least(self.threshold))

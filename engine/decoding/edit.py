@@ -30,7 +30,10 @@ class Edit(DecodingStrategy):
 
     def __post_init__(self) -> None:
         check_probability("threshold", self.threshold)
-        check_probability("edit_threshold", self.edit_threshold)
+        if not 0 <= self.edit_threshold <= 1:
+            raise ValueError(
+                f"decoding.edit_threshold={self.edit_threshold}: give 0 (every change) to 1"
+            )
         if self.max_post_iterations < 0:
             raise ValueError(
                 f"decoding.max_post_iterations={self.max_post_iterations}: give 0 or more"

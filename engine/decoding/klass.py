@@ -15,8 +15,8 @@ LEAST_PROBABILITY = 1e-9
 @dataclass(frozen=True, slots=True)
 class Klass(DecodingStrategy):
     """Commits every position whose confidence reaches `threshold` and whose distribution has moved
-    by less than `kl_threshold` in each of the last `num_stable` forwards; and the most confident in
-    any case.
+    by less than `kl_threshold` in each of the last `num_stable` forwards of its block; where there
+    is none, the most confident.
 
     The move is KL(now || before) over the `top_k` likeliest words of before, all others taken
     together: never more than over the whole vocabulary, whose distributions are not kept.
@@ -64,8 +64,10 @@ class Klass(DecodingStrategy):
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         is_sure_M = proposals.confidence_M >= asked.at_least(self.threshold)
-        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
-        return is_best_M | (is_sure_M & (proposals.score_M >= self.num_stable))
+        is_ready_M = is_sure_M & (proposals.score_M >= self.num_stable)
+        # Who is ready comes first in its sequence, so that the first is the best only if none is.
+        is_first_M = rank_of(asked, proposals.log_odds_M.where(~is_ready_M, torch.inf)) == 0
+        return is_first_M | is_ready_M
 
 
 def _divergence(p_MW: Tensor, q_MW: Tensor) -> Tensor:

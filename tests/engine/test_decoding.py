@@ -175,6 +175,16 @@ def test_klass_waits_until_nothing_changes() -> None:
         state = dict(proposals.state)
         counts.append(int(commit_M.sum()))
     assert counts == [1, 1, 3]
+    # Once some position is ready, the most confident has to wait until it is ready itself.
+    state["stable"] = torch.tensor([[9], [0], [9]], dtype=torch.int32)
+    state["probabilities"][1] = 0.25
+    asked = replace(asked, state=state)
+    _, commit_M = run(strategy, asked, certain([0.3, 0.1, 0.4]))
+    assert commit_M.tolist() == [False, True, False]
+    state["probabilities"][[0, 2]] = certain([0.3, 0.4]).softmax(-1).topk(4).values
+    state["words"][[0, 2]] = certain([0.3, 0.4]).topk(4).indices.int()
+    _, commit_M = run(strategy, asked, certain([0.3, 0.1, 0.4]))
+    assert commit_M.tolist() == [True, False, True]
 
 
 def test_credit_lets_a_repeated_word_pass() -> None:
@@ -187,7 +197,8 @@ def test_credit_lets_a_repeated_word_pass() -> None:
     for _ in range(4):
         proposals, _ = run(strategy, replace(asked, state=state), logits_MV)
         state = dict(proposals.state)
-        confidences.append(proposals.confidence_M[0].item())
+        confidences.append(proposals.score_M[0].item())
+        assert proposals.confidence_M[0].item() == pytest.approx(0.6), "the model's own"
     assert confidences == sorted(confidences)
     assert confidences[0] > 0.6 + 0.05
     assert int((state["credits"] > 0).sum()) == 2, "one word of each position has credit"
@@ -238,6 +249,7 @@ def test_positions_that_all_round_to_certain_keep_their_order() -> None:
         ("klass", {"num_stable": 0}, "decoding.num_stable=0"),
         ("klass", {"kl_threshold": 0.0}, "decoding.kl_threshold=0.0"),
         ("edit", {"max_post_iterations": -1}, "decoding.max_post_iterations=-1"),
+        ("edit", {"edit_threshold": -0.1}, "decoding.edit_threshold=-0.1: give 0"),
         ("edit", {"edit_threshold": 2.0}, "decoding.edit_threshold=2.0"),
     ],
 )

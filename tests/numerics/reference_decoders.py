@@ -7,7 +7,7 @@ best masked position at least.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,11 @@ def credit(
         credits[i] = beta * credits.get(i, np.zeros(len(logits)))
         credits[i][likeliest] += softmax(logits)[likeliest] ** gamma
         raised[i] = (logits + alpha * np.log(1 + credits[i])).astype(np.float32)
-    return _sure_enough(view, view.propose(raised), view.relaxed(threshold))
+    commits = _sure_enough(view, view.propose(raised), view.relaxed(threshold))
+    return {
+        i: replace(proposal, confidence=float(softmax(view.logits[i])[proposal.word]))
+        for i, proposal in commits.items()
+    }
 
 
 def entropy_bound(view: View, *, bound: float = 0.35) -> Commits:
@@ -168,9 +172,9 @@ def klass(
     num_stable: int = 2,
     top_k: int = 32,
 ) -> Commits:
-    """All that are sure enough and whose distribution has not moved for some iterations, and the
-    best (KLASS, arXiv 2511.05664). Of the distribution before, the likeliest words are kept, and
-    all others are one event."""
+    """All that are sure enough and whose distribution has not moved for some iterations, or else
+    the best (KLASS, arXiv 2511.05664). Of the distribution before, the likeliest words are kept,
+    and all others are one event."""
     kept: dict[int, tuple[list[int], Floats]] = view.memory.setdefault("kept", {})
     stable: dict[int, int] = view.memory.setdefault("stable", {})
     for i in view.masked:
@@ -183,9 +187,12 @@ def klass(
         words = sorted(range(len(now)), key=lambda word: (-now[word], word))[:top_k]
         kept[i] = words, _coarse(now, words)
     proposals = view.propose()
-    commits = _sure_enough(view, proposals, view.relaxed(threshold))
-    best = best_first(view.masked, proposals)[0]
-    return {i: p for i, p in commits.items() if stable[i] >= num_stable or i == best}
+    least = view.relaxed(threshold)
+    is_ready = {
+        i: proposals[i].confidence >= least and stable[i] >= num_stable for i in view.masked
+    }
+    ready = [i for i in view.masked if is_ready[i]]
+    return {i: proposals[i] for i in ready or best_first(view.masked, proposals)[:1]}
 
 
 def edit(

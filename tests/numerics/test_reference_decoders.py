@@ -85,6 +85,15 @@ def test_klass_waits_until_the_distribution_has_stood_still() -> None:
     assert seen == [{3}, {3}, everyone, {1, 2, 3}, {1, 2, 3}, {1, 2, 3}, everyone]
 
 
+def test_klass_lets_the_best_wait_for_others_that_stand_still() -> None:
+    memory: dict[str, Any] = {}
+    seen = [
+        set(DECODERS["klass"](view({0: 0.92, 1: best}, memory=memory), top_k=2))
+        for best in (0.5, 0.5, 0.99, 0.99, 0.99)
+    ]
+    assert seen == [{0}, {0}, {0}, {0}, {0, 1}]
+
+
 def test_credit_believes_what_is_repeated() -> None:
     memory: dict[str, Any] = {}
     first = DECODERS["credit"](view({0: 0.5, 1: 0.6}, memory=memory), threshold=2.0)
@@ -92,7 +101,8 @@ def test_credit_believes_what_is_repeated() -> None:
     credits = [0.6**0.2, 0.6**0.2 * 1.8]
     for commits, held in zip((first, second), credits, strict=True):
         raised = 0.6 * (1 + held) ** 0.7
-        assert commits[1].confidence == pytest.approx(raised / (raised + 0.4), rel=1e-5)
+        assert commits[1].doubt == pytest.approx(0.4 / (raised + 0.4), rel=1e-5)
+        assert commits[1].confidence == pytest.approx(0.6), "the model's own"
 
 
 def test_edit_commits_and_replaces() -> None:
