@@ -23,7 +23,7 @@ Plan = list[tuple[Sequence, Span]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """All tensors are int64 and on the device."""
+    """All tensors are on the device."""
 
     positions_Q: Tensor
     slots_Q: Tensor

@@ -6,6 +6,9 @@ from engine.soft import SoftIteration
 
 BLOCK_LENGTH = 32
 """Of a model that has none of its own."""
+BYTES_PER_LOGIT = {False: 16, True: 32}
+"""At the peak, without and with noise for draws: float32 logits, a copy, their exponentials; the
+noise is hashed and drawn in 64 bits."""
 NO_SOFT_ITERATION = SoftIteration()
 
 
@@ -37,8 +40,8 @@ class EngineConfig:
     page_size: int = 16
     """Canvas positions of one page; a canvas is granted whole pages."""
     logits_bytes: int = 2**30
-    """Logits of one forward never take more memory than this, in float32: the head and the
-    decoding strategy take the asked positions in pieces."""
+    """The head and the decoding strategy take the asked positions in pieces, so that a forward's
+    logits, and what is computed from them, never take more memory than this."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
@@ -56,6 +59,10 @@ class EngineConfig:
             raise ValueError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
             )
+
+    def positions_of_a_piece(self, vocab_size: int, any_sampled: bool) -> int:
+        """As many as logits_bytes has room for, one at least."""
+        return max(1, self.logits_bytes // (vocab_size * BYTES_PER_LOGIT[any_sampled]))
 
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)

@@ -35,7 +35,8 @@ class Decider:
         self._decoding = decoding
         self._runner = runner
         self._canvases = canvases
-        self._piece = max(1, config.logits_bytes // (4 * model.vocab_size))
+        self._config = config
+        self._vocab_size = model.vocab_size
         fields = dict(decoding.state_fields(model.vocab_size, block_length))
         if config.soft.enabled:
             fields[SOFT] = StateField(model.hidden_size, runner.dtype)
@@ -72,7 +73,8 @@ class Decider:
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32)
-        starts = range(0, num_asked, self._piece)
+        piece = self._config.positions_of_a_piece(self._vocab_size, asked.any_sampled)
+        starts = range(0, num_asked, piece)
         proposals = joined(
             [
                 self._proposals(asked.rows(first, end), hidden_MD[first:end])

@@ -22,7 +22,7 @@ from engine.iterations import IterationManager
 from engine.legal import block_length_of, check_components, check_model
 from engine.memory import is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
-from engine.request import FinishReason, Request, Result
+from engine.request import Request, Result
 from engine.runner import ModelRunner
 from engine.sequences import SequenceRules
 from engine.stats import EngineStats
@@ -97,7 +97,7 @@ class DiffusionEngine:
         if refusal is None:
             self.iterations.waiting.append(request)
             return
-        self._refused.append(_failed(request, refusal))
+        self._refused.append(Result.failed(request, refusal))
 
     @torch.inference_mode()
     def run_iteration(self) -> list[Result]:
@@ -160,6 +160,7 @@ class DiffusionEngine:
         self.stats.num_failed_forwards += 1
         hopeless = self.iterations.give_way(plan)
         num_tokens = sum(span.num_query_tokens for _, span in plan)
+        self.stats.num_failed_query_tokens += num_tokens
         log.warning(
             "no memory for a forward of %d query tokens; going on with %d at most",
             num_tokens,
@@ -171,7 +172,7 @@ class DiffusionEngine:
             f"no memory for a forward of {num_tokens} query tokens, even alone: lower "
             "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
         )
-        return [_failed(hopeless.request, reason)]
+        return [Result.failed(hopeless.request, reason)]
 
     def _refusal(self, request: Request) -> str | None:
         """Why a request can never run, and what to do; None if it can."""
@@ -186,11 +187,7 @@ class DiffusionEngine:
                 "shorten the prompt or lower max_new_tokens"
             )
         if self.config.pages_for(canvas_len) > self.num_pages:
-            cache_tokens = self.num_pages * self.config.page_size
-            return (
-                f"{lengths} exceed engine.cache_tokens={cache_tokens}: raise it to "
-                f"{self.config.pages_for(canvas_len) * self.config.page_size} at least"
-            )
+            return f"{lengths} exceed {self._too_few_pages(canvas_len)}"
         if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < model.vocab_size:
             return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
         if model.mask_token_id in request.prompt_ids:
@@ -200,6 +197,18 @@ class DiffusionEngine:
         if not -(2**63) <= request.seed < 2**63:
             return f"seed={request.seed}: give an integer of 64 bits"
         return None
+
+    def _too_few_pages(self, canvas_len: int) -> str:
+        """The setting that a canvas exceeds, and the remedy."""
+        there_is = self.num_pages * self.config.page_size
+        needed = self.config.pages_for(canvas_len) * self.config.page_size
+        if self.config.cache_tokens is not None:
+            return f"engine.cache_tokens={there_is}: raise it to {needed} at least"
+        return (
+            f"the {there_is} canvas positions that fit into engine.memory_fraction="
+            f"{self.config.memory_fraction} of the free memory ({needed} are needed): raise it, "
+            "shorten the prompt or lower max_new_tokens"
+        )
 
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats
@@ -216,13 +225,3 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
-
-
-def _failed(request: Request, error: str) -> Result:
-    return Result(
-        request_id=request.request_id,
-        finish_reason=FinishReason.ERROR,
-        error=error,
-        num_prompt_tokens=len(request.prompt_ids),
-        seed=request.seed,
-    )

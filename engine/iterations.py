@@ -61,15 +61,15 @@ class IterationManager:
             if not span.is_decoding:
                 continue
             end = start + len(sequence.asked_positions)
-            self._rules.take_in(sequence, tokens[start:end], confidences[start:end])
+            result = self._rules.advance(sequence, tokens[start:end], confidences[start:end])
             start = end
-            if self._rules.turn(sequence):
-                done.append(sequence)
+            if result is not None:
+                done.append((sequence, result))
         assert start == len(tokens), f"{len(tokens)} decisions for {start} asked positions"
         self._recover()
-        for sequence in done:
+        for sequence, _ in done:
             self.retire(sequence)
-        return [self._rules.result(sequence) for sequence in done]
+        return [result for _, result in done]
 
     def give_way(self, plan: Plan) -> Sequence | None:
         """A forward found no memory. Half as many query tokens from now on: the others keep their

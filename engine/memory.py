@@ -55,9 +55,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed. torch has a class for a GPU's, and only words for a CPU's."""
+    """Whether an allocation failed. torch has a class for what its own allocator on a GPU could not
+    get, and only words for a CPU's, the driver's and cuBLAS's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory")
+        words in str(error)
+        for words in (
+            "can't allocate memory",
+            "not enough memory",
+            "CUDA error: out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+        )
     )

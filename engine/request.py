@@ -58,6 +58,16 @@ class Result:
     def num_generated_tokens(self) -> int:
         return len(self.token_ids)
 
+    @staticmethod
+    def failed(request: Request, error: str) -> "Result":
+        return Result(
+            request_id=request.request_id,
+            finish_reason=FinishReason.ERROR,
+            error=error,
+            num_prompt_tokens=len(request.prompt_ids),
+            seed=request.seed,
+        )
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:

@@ -6,11 +6,17 @@
 Nothing here knows of other sequences.
 """
 
+import math
 from dataclasses import dataclass
 
 from engine.cache.base import Span, SpanKind
 from engine.decoding.base import DecodingStrategy
 from engine.request import FinishReason, Request, Result, Sequence
+
+NOT_FINITE = (
+    "the model's logits are not finite: take model.dtype=bfloat16 or float32; where it is one of "
+    "these already, look for damaged weights"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,16 @@ class SequenceRules:
             sequence.num_iterations_in_block += 1
             sequence.num_post_iterations += not sequence.masked_positions
 
+    def advance(
+        self, sequence: Sequence, tokens: list[int], confidences: list[float]
+    ) -> Result | None:
+        """Take in what a decoding forward said at the asked positions; the result of a sequence
+        that is done."""
+        if any(map(math.isnan, confidences)):
+            return Result.failed(sequence.request, NOT_FINITE)
+        self.take_in(sequence, tokens, confidences)
+        return self.result(sequence) if self.turn(sequence) else None
+
     def take_in(self, sequence: Sequence, tokens: list[int], confidences: list[float]) -> None:
         """Commits at the asked positions; -1 where there is none."""
         still_masked: list[int] = []
@@ -87,19 +103,23 @@ class SequenceRules:
             return True
         if not self.is_finished(sequence):
             return False
-        if sequence.block_end >= sequence.end_position:
-            return True
+        if not sequence.has_changed:
+            # The forward that found nothing to change has written the block's final K and V.
+            sequence.num_cached = sequence.block_end
         self.enter_block(sequence, sequence.block_end)
         return False
 
     def has_ended(self, sequence: Sequence) -> bool:
-        """Whether an EOS ends it: all before that is committed, and can change no more."""
-        if not self.stop_at_eos or sequence.eos_position is None:
+        """Whether all before an EOS, or all that was asked for, is committed and can change no
+        more."""
+        eos = sequence.eos_position if self.stop_at_eos else None
+        end = sequence.end_position if eos is None else eos
+        if sequence.block_end < end:
             return False
         if self.decoding.edits:
             return self.is_finished(sequence)
         masked = sequence.masked_positions
-        return not masked or masked[0] > sequence.eos_position
+        return not masked or masked[0] >= end
 
     def is_finished(self, sequence: Sequence) -> bool:
         """Whether the active block has no mask left, and is not to be asked once more."""
@@ -141,12 +161,13 @@ class SequenceRules:
 
     def _find_eos(self, sequence: Sequence, changed: list[int]) -> None:
         """The first EOS that counts; only an edit can take one back."""
-        looked_at = sequence.tokens if self.decoding.edits else changed
+        edits, known = self.decoding.edits, sequence.eos_position
         found = [
             position
-            for position in looked_at
-            if sequence.tokens[position] == self.eos_token_id and position < sequence.end_position
+            for position in (sequence.asked_positions if edits else changed)
+            if sequence.tokens.get(position) == self.eos_token_id
+            and position < sequence.end_position
         ]
-        if not self.decoding.edits and sequence.eos_position is not None:
-            found.append(sequence.eos_position)
+        if known is not None and (not edits or known < sequence.block_start):
+            found.append(known)
         sequence.eos_position = min(found, default=None)

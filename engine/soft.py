@@ -1,5 +1,6 @@
-"""Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): a position that is still masked goes into
-the next forward as the mask's embedding plus a little of what the model expected there.
+"""Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): a masked position of the active block
+goes into the next forward as the mask's embedding plus a little of what the model expected there in
+the last one. A block's first forward has nothing to add, and masks behind the block stay masks.
 
 Shape letters as in engine/decoding/positions.py; D hidden size.
 """

@@ -17,6 +17,8 @@ class EngineStats:
     """Tokens before EOS of finished sequences."""
     num_failed_forwards: int = 0
     """Forwards that found no memory, and were run again in smaller pieces."""
+    num_failed_query_tokens: int = 0
+    """Query tokens of these, which are in no sequence's account."""
     peak_sequences: int = 0
     peak_pages: int = 0
     iteration_s: float = 0.0

@@ -56,8 +56,8 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.cache_tokens or "
-            f"engine.max_sequences. {RESUME}"
+            f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.cache_tokens (where it "
+            f"is null, engine.memory_fraction) or engine.max_sequences. {RESUME}"
         )
     where = f"the traceback is in {folder.log_file(rank)}"
     if not folder.log_file(rank).exists():

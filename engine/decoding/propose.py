@@ -16,6 +16,7 @@ NO_WORD = 2**63 - 1
 
 
 def propose(asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+    """A confidence is not a number where the logits are not finite, the mask's -inf apart."""
     scores_MV = logits_MV
     if asked.any_sampled:
         temperature_M1 = asked.of_sequence(asked.temperature_B)[:, None]
@@ -27,6 +28,7 @@ def propose(asked: AskedPositions, logits_MV: Tensor) -> Proposals:
     chosen_M = logits_MV.gather(1, token_M1)[:, 0]
     others_M = logits_MV.scatter(1, token_M1, -torch.inf).logsumexp(dim=-1)
     log_odds_M = chosen_M - others_M
+    log_odds_M = log_odds_M.where(log_odds_M.isfinite(), torch.nan)
     return Proposals(token_M1[:, 0], log_odds_M, torch.sigmoid(log_odds_M), log_odds_M)
 
 

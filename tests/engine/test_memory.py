@@ -12,7 +12,7 @@ from engine.decoding import DECODERS
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.iterations import CLEAN_ITERATIONS
 from engine.memory import free_bytes, is_out_of_memory, num_pages, slot_bytes
-from engine.request import FinishReason, Result
+from engine.request import FinishReason, Request, Result
 from engine.soft import SoftIteration
 from tests.tiny import mixed_requests, tiny_config, tiny_model
 
@@ -49,6 +49,7 @@ def fail_sometimes(
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
     MemoryError(),
 ]
@@ -149,7 +150,8 @@ def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = 5 * 4 * tiny_config().vocab_size
+    """Logits, what is computed from them, and the noise of draws."""
+    limit = 5 * 32 * tiny_config().vocab_size
     engine = make_engine(decoding="klass", logits_bytes=limit)
     sizes = []
     real = engine.runner.logits
@@ -161,7 +163,7 @@ def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(engine.runner, "logits", logits)
     pieces = results_of(engine)
-    assert max(sizes) == limit
+    assert 8 * max(sizes) == limit
     whole = results_of(make_engine(decoding="klass"))
     assert {i: r.token_ids for i, r in pieces.items()} == {i: r.token_ids for i, r in whole.items()}
 
@@ -191,6 +193,19 @@ def test_pages_follow_from_the_memory_that_is_free() -> None:
     assert num_pages(config, model, torch.float32, CPU) == 3 * 16
     engine = make_engine(cache_tokens=None)
     assert len(results_of(engine)) == 14
+
+
+def test_a_row_too_long_for_the_free_memory_names_that_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page_bytes = 16 * slot_bytes(tiny_config(), torch.float32)
+    monkeypatch.setattr("engine.memory.free_bytes", lambda device: 4 * page_bytes)
+    engine = make_engine(cache_tokens=None, memory_fraction=0.5)
+    engine.add(Request(request_id=0, prompt_ids=[1] * 30, max_new_tokens=8))
+    (result,) = engine.run_iteration()
+    assert result.error is not None
+    assert "the 32 canvas positions that fit into engine.memory_fraction=0.5" in result.error
+    assert "(48 are needed)" in result.error
 
 
 def test_memory_that_holds_no_page_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,12 @@ def decode(
         may_end = finished or decoding["name"] != "edit"
         if stop_at_eos and may_end and state.has_ended():
             break
-        if finished and state.is_at_last_block():
+        if may_end and state.has_all():
             break
         if finished:
-            state.turn()
+            # What was computed from the final tokens is final.
+            was_final = not view.masked and not commits
+            state.turn(is_cached=was_final)
     return _outcome(state)
 
 

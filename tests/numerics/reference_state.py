@@ -80,11 +80,14 @@ class State:
         self.num_masked_at_block_start = len(self.masked())
         self.previous_logits, self.memory = {}, {}
 
-    def is_at_last_block(self) -> bool:
-        return self.block_end == len(self.canvas)
+    def has_all(self) -> bool:
+        """No position that was asked for is masked."""
+        return self.mask not in self.canvas[self.prompt_len : self.limit]
 
-    def turn(self) -> None:
+    def turn(self, *, is_cached: bool) -> None:
         self.block_index += 1
+        if is_cached:
+            self.num_cached = self.block_end
         self.enter_block(self.block_end)
 
     def has_ended(self) -> bool:

@@ -132,6 +132,22 @@ def test_a_fused_commit_saves_one_forward_per_block() -> None:
         assert apart[i].num_iterations - fused[i].num_iterations == last - first + prefill
 
 
+def test_a_block_that_an_edit_left_as_it_was_needs_no_commit_pass() -> None:
+    """Its last forward wrote the final K and V: a separate commit pass would be one more."""
+    model, requests = MODELS["block-causal"], mixed_requests(24)
+    settles = {"edit_threshold": 1.0}
+    fused = named("block_causal", "edit", **settles).run(model, requests, block_length=BLOCK)
+    apart = named("block_causal", "edit", cache_fused_commit=False, **settles)
+    engine = apart.engine(model, block_length=BLOCK)
+    results = {result.request_id: result for result in engine.results(requests)}
+    assert "commit" not in engine.stats.num_forwards
+    for request in requests:
+        prefill = len(request.prompt_ids) >= BLOCK
+        mine, fused_one = results[request.request_id], fused[request.request_id]
+        assert mine.token_ids == fused_one.token_ids
+        assert mine.num_iterations == fused_one.num_iterations + prefill
+
+
 def test_stop_at_eos_saves_forwards_and_changes_no_token() -> None:
     requests = mixed_requests(32, seed=5)
     combination = named("none", "threshold")
