@@ -37,7 +37,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench engine
 	$(BIN)/python -m jobs.bench engine --model jobs/demo/model_block
 	$(BIN)/python -m jobs.bench frontier
-	$(BIN)/python -m jobs.bench frontier --model jobs/demo/model_block
+	$(BIN)/python -m jobs.bench frontier --model jobs/demo/model_block --plot jobs/bench/results/frontier_block.png
 
 # torch first and alone: the CPU build where there is no NVIDIA GPU, the index's own where there is.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -31,6 +31,7 @@ def main() -> None:
     second.add_argument("--caches", nargs="+", choices=CACHE_POLICIES, default=list(CACHE_POLICIES))
     second.add_argument("--decoders", nargs="+", choices=DECODERS, default=list(DECODERS))
     second.add_argument("--plot", type=Path, default=RESULTS / "frontier.png", help="PNG to write")
+    second.add_argument("--processes", type=int, default=1, help="points measured at a time")
     second.set_defaults(run=frontier.run)
 
     arguments = vars(parser.parse_args())

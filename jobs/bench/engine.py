@@ -58,6 +58,7 @@ def run(
         dtype=dtype,
         device=device,
     )
+    print(workload.title)
     is_block_causal = workload.model.config.block_length is not None
     policy = CACHE_POLICIES[cache or ("block_causal" if is_block_causal else "dual")]()
     bench = Bench(workload, max_sequences, policy)

@@ -4,15 +4,16 @@ Each point is one run of the engine over all prompts, judged by the rows' own te
 the frontier if no other is as good in both pass@1 and tokens per second, and better in one.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from operator import ge
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.cache import CACHE_POLICIES
-from engine.cache.none import NoCache
 from engine.decoding import DECODERS
-from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
 from engine.legal import check_components, check_model
 from engine.soft import SoftIteration
@@ -65,22 +66,25 @@ def run(
     caches: list[str],
     decoders: list[str],
     plot: Path | None,
+    processes: int,
 ) -> dict[str, Any]:
     """Run every point, print each and the table of all, draw the plot, return the report."""
-    workload = load_workload(
-        model=model,
-        prompts=prompts,
-        rows=rows,
-        max_new_tokens=max_new_tokens,
-        dtype=dtype,
-        device=device,
-    )
+    settings: Settings = {
+        "model": model,
+        "prompts": prompts,
+        "rows": rows,
+        "max_new_tokens": max_new_tokens,
+        "dtype": dtype,
+        "device": device,
+    }
+    workload = load_workload(**settings)
+    print(workload.title)
     print(f"{'cache':14}{'decoding':52}" + "".join(f"{title:>15}" for title in COLUMNS))
+    wanted = list(points(workload, caches, decoders))
     measured = []
-    warm_up(workload, max_sequences)
-    for point in points(workload, caches, decoders):
-        measured.append(measure(workload, point, max_sequences))
-        show(measured[-1])
+    for one in side_by_side(settings, max_sequences, wanted, processes):
+        measured.append(one)
+        show(one)
     mark_frontier(measured)
     print(markdown(measured))
     if plot is not None:
@@ -92,7 +96,11 @@ def run(
         "model": model.name,
         "num_prompts": len(workload.requests),
         "points": measured,
-        "config": {"max_sequences": max_sequences, "max_new_tokens": max_new_tokens},
+        "config": {
+            "max_sequences": max_sequences,
+            "max_new_tokens": max_new_tokens,
+            "processes": processes,
+        },
         "dtype": dtype,
         **provenance(workload.device),
     }
@@ -119,15 +127,34 @@ def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
     return True
 
 
-def warm_up(workload: Workload, max_sequences: int) -> None:
-    """So that the first point does not pay for what is made once."""
-    engine = DiffusionEngine(
-        workload.model,
-        config=workload.config(max_sequences),
-        decoding=Threshold(),
-        cache=NoCache(),
-    )
-    workload.run(engine, num_requests=max_sequences)
+def side_by_side(
+    settings: Settings, max_sequences: int, wanted: list[Point], processes: int
+) -> Iterator[dict[str, Any]]:
+    """The figures of the points in their order, so many measured at a time, each in a process with
+    its share of the cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(settings, max_sequences),
+    ) as pool:
+        yield from pool.map(_measure, wanted)
+
+
+_here: dict[str, Any] = {}
+"""A process's own workload."""
+
+
+def _begin(settings: Settings, max_sequences: int) -> None:
+    """Load, and run once, so that the first point does not pay for what is made once."""
+    workload = load_workload(**settings)
+    _here.update(workload=workload, max_sequences=max_sequences)
+    measure(workload, Point("none", "threshold", {}, soft=False), max_sequences)
+
+
+def _measure(point: Point) -> dict[str, Any]:
+    return measure(_here["workload"], point, _here["max_sequences"])
 
 
 def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, Any]:

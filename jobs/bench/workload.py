@@ -78,6 +78,12 @@ class Workload:
     _judged: dict[tuple[int, str], bool] = field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        longest = max(request.max_new_tokens for request in self.requests)
+        dtype = str(self.model.embed.weight.dtype).removeprefix("torch.")
+        return f"{len(self.requests)} prompts, {longest} new tokens at most, {self.device} {dtype}"
+
+    @property
     def longest(self) -> int:
         return max(len(r.prompt_ids) + r.max_new_tokens for r in self.requests)
 
@@ -143,7 +149,6 @@ def load_workload(
         )
         for i, row in enumerate(table)
     ]
-    print(f"{len(requests)} prompts, {max_new_tokens} new tokens each at most, {device} {dtype}")
     return Workload(
         model=transformer, prompter=prompter, table=table, requests=requests, device=device
     )
