@@ -90,7 +90,7 @@ def run(
     if plot is not None:
         from jobs.bench.plot import draw  # matplotlib is no part of a GPU machine's image
 
-        draw(measured, plot, f"{model.name}, {len(workload.requests)} prompts")
+        draw(measured, plot, f"{workload.model.config.family}: {workload.title}")
     return {
         "benchmark": "frontier",
         "model": model.name,

@@ -54,3 +54,27 @@ def test_engine_equals_unbatched_reference(
     assert len({len(request.prompt_ids) for request in asked}) > 24
     block_length = MODELS[name].config.block_length or BLOCK
     assert_exact(MODELS[name], combination, asked, block_length)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_block_causal_cache_is_exact_and_a_fused_commit_saves_a_forward_per_block(
+    temperature: float,
+) -> None:
+    model, asked = MODELS["demo_block"], requests("demo_block", temperature)
+    length = model.config.block_length
+    assert length is not None
+    plain, fused, apart = (
+        Combination({"name": name, **more}, {"name": "threshold"}).run(model, asked)
+        for name, more in (
+            ("none", {}),
+            ("block_causal", {}),
+            ("block_causal", {"fused_commit": False}),
+        )
+    )
+    for request in asked:
+        i, start = request.request_id, len(request.prompt_ids)
+        assert plain[i].token_ids == fused[i].token_ids == apart[i].token_ids
+        assert plain[i].num_iterations == fused[i].num_iterations
+        end = start + len(fused[i].token_ids) - (fused[i].finish_reason == "length")
+        num_turns = end // length - start // length
+        assert apart[i].num_iterations == fused[i].num_iterations + num_turns + (start >= length)
