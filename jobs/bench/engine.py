@@ -1,8 +1,8 @@
 """Generated tokens per second of three ways to run one model over one set of prompts.
 
 (a) llada    LLaDA's own procedure: one sequence at a time, the whole canvas in every forward, one
-             token per iteration, to the end of the generation region; some of the prompts, since
-             it is slow and its speed does not depend on how many there are.
+             token per iteration, to the end of the generation region. Over the first prompts
+             only, since it is slow: the ratio to it is rough.
 (b) lockstep batches in lock-step, with the same cache policy and decoding strategy as (c).
 (c) engine   iteration-level batching, threshold; dual cache, or block_causal for such a model.
 
