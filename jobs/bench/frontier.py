@@ -81,10 +81,12 @@ def run(
     print(workload.title)
     print(f"{'cache':14}{'decoding':52}" + "".join(f"{title:>15}" for title in COLUMNS))
     wanted = list(points(workload, caches, decoders))
-    measured = []
-    for one in side_by_side(settings, max_sequences, wanted, processes):
-        measured.append(one)
-        show(one)
+    figures = (
+        in_turn(workload, max_sequences, wanted)
+        if processes == 1
+        else side_by_side(settings, max_sequences, wanted, processes)
+    )
+    measured = [shown(one) for one in figures]
     mark_frontier(measured)
     print(markdown(measured))
     if plot is not None:
@@ -127,11 +129,19 @@ def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
     return True
 
 
+def in_turn(
+    workload: Workload, max_sequences: int, wanted: list[Point]
+) -> Iterator[dict[str, Any]]:
+    """The figures of the points in their order."""
+    _warm_up(workload, max_sequences)
+    for point in wanted:
+        yield measure(workload, point, max_sequences)
+
+
 def side_by_side(
     settings: Settings, max_sequences: int, wanted: list[Point], processes: int
 ) -> Iterator[dict[str, Any]]:
-    """The figures of the points in their order, so many measured at a time, each in a process with
-    its share of the cores."""
+    """The same, so many measured at a time, each in a process with its share of the cores."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with ProcessPoolExecutor(
         processes,
@@ -147,9 +157,13 @@ _here: dict[str, Any] = {}
 
 
 def _begin(settings: Settings, max_sequences: int) -> None:
-    """Load, and run once, so that the first point does not pay for what is made once."""
     workload = load_workload(**settings)
     _here.update(workload=workload, max_sequences=max_sequences)
+    _warm_up(workload, max_sequences)
+
+
+def _warm_up(workload: Workload, max_sequences: int) -> None:
+    """So that the first point does not pay for what is made once."""
     measure(workload, Point("none", "threshold", {}, soft=False), max_sequences)
 
 
@@ -173,9 +187,11 @@ def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, A
     }
 
 
-def show(figures: dict[str, Any]) -> None:
+def shown(figures: dict[str, Any]) -> dict[str, Any]:
+    """Printed, once it is measured."""
     cells = "".join(f"{figures[key]:15.3f}" for key in COLUMNS.values())
     print(f"{figures['cache']:14}{figures['decoding']:52}{cells}", flush=True)
+    return figures
 
 
 def mark_frontier(measured: list[dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ class Tiny(Workload):
 
 
 def workload(model: Transformer, requests: list[Request]) -> Workload:
-    return Tiny(model=model, prompter=None, table=[], requests=requests, device="cpu")  # type: ignore[arg-type]
+    return Tiny(model=model, prompter=None, table=[], requests=requests, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,18 @@ def test_commands_end_with_their_report(
     assert (report["num_prompts"], report["num_prompts_llada"]) == (6, 1)
     picture = tmp_path / "frontier.png"
     some = ["--caches", "dual", "--decoders", "threshold", "--plot", str(picture)]
-    monkeypatch.setattr(sys, "argv", ["bench", "frontier", *few, *some])
-    command.main()
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(report["points"]) == 4
+    reports = []
+    for processes in ("1", "2"):
+        argv = ["bench", "frontier", *few, *some, "--processes", processes]
+        monkeypatch.setattr(sys, "argv", argv)
+        command.main()
+        reports.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    one_by_one, side_by_side = (
+        [(one["cache"], one["decoding"], one["pass_at_1"]) for one in report["points"]]
+        for report in reports
+    )
+    assert len(one_by_one) == 4
+    assert side_by_side == one_by_one
     assert any(one["is_on_frontier"] for one in report["points"])
     assert picture.read_bytes().startswith(b"\x89PNG")
 
