@@ -135,7 +135,7 @@ def test_commands_end_with_their_report(
     )
     assert len(one_by_one) == 4
     assert side_by_side == one_by_one
-    assert any(one["is_on_frontier"] for one in report["points"])
+    assert any(one["is_on_frontier"] for one in reports[0]["points"])
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
