@@ -29,7 +29,7 @@ def draw(measured: list[dict[str, Any]], file: Path, title: str) -> None:
     decoders = list(dict.fromkeys(_strategy(one) for one in measured))
     colours = dict(zip(decoders, mpl.color_sequences["tab10"], strict=False))
     best = max(one["pass_at_1"] for one in measured)
-    floor = min(best, max(best - SHOWN, min(one["pass_at_1"] for one in measured)))
+    floor = max(best - SHOWN, min(one["pass_at_1"] for one in measured))
     figure, axes = pyplot.subplots(1, 2, figsize=(14, 6.5), sharey=True)
     _scatter(axes[0], measured, colours, "tokens_per_forward", floor)
     _scatter(axes[1], measured, colours, "tokens_per_s", floor)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.cache import CACHE_POLICIES
+from engine.config import BYTES_PER_LOGIT
 from engine.decoding import DECODERS
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.iterations import CLEAN_ITERATIONS
@@ -151,7 +152,7 @@ def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits, what is computed from them, and the noise of draws."""
-    limit = 5 * 32 * tiny_config().vocab_size
+    limit = 5 * BYTES_PER_LOGIT[True] * tiny_config().vocab_size
     engine = make_engine(decoding="klass", logits_bytes=limit)
     sizes = []
     real = engine.runner.logits
@@ -163,7 +164,7 @@ def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(engine.runner, "logits", logits)
     pieces = results_of(engine)
-    assert 8 * max(sizes) == limit
+    assert max(sizes) == 5 * 4 * tiny_config().vocab_size
     whole = results_of(make_engine(decoding="klass"))
     assert {i: r.token_ids for i, r in pieces.items()} == {i: r.token_ids for i, r in whole.items()}
 
