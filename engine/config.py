@@ -42,10 +42,19 @@ class EngineConfig:
     logits_bytes: int = 2**30
     """The head and the decoding strategy take the asked positions in pieces, so that a forward's
     logits, and what is computed from them, never take more memory than this."""
+    tensor_parallel: int = 1
+    """Ranks that hold one model together; the others are as many groups of this size again. Take
+    more than 1 where a model does not fit on one GPU."""
+    expert_parallel: bool = False
+    """In a group of ranks each expert is on one of them; false: each rank has a slice of every
+    expert."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
-        positive = ("max_sequences", "iteration_tokens", "page_size", "logits_bytes")
+        positive = (
+            *("max_sequences", "iteration_tokens", "page_size", "logits_bytes"),
+            "tensor_parallel",
+        )
         optional = ("block_length", "cache_tokens")
         for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
             if getattr(self, name) < 1:
