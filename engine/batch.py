@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.cache.base import Span
 from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout
+from engine.model.config import ModelConfig
 from engine.request import Positions, Sequence
 
 Plan = list[tuple[Sequence, Span]]
@@ -28,33 +29,38 @@ class Batch:
     positions_Q: Tensor
     slots_Q: Tensor
     layout: PagedLayout
-    logit_index_M: Tensor
+    index_M: Tensor
     """Where in Q each asked position is."""
+    logit_index_M: Tensor
+    """Where in Q its logits come from: itself, or, where they are shifted, the position before."""
     slots_M: Tensor
     asked: AskedPositions
     """Without tokens and state, which only the device knows."""
 
 
-def pack(plan: Plan, page_size: int, block_length: int | None, device: torch.device) -> Batch:
-    """The batch of a plan. Everything travels to the device as one int64 buffer.
-
-    `block_length` is that of block-causal attention; None where attention is bidirectional.
-    """
+def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -> Batch:
+    """The batch of a plan. Everything travels to the device as one int64 buffer."""
     spans = [_array(span.positions) for _, span in plan]
     asked_for = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
     first_slots = np.array([sequence.first_slot for sequence, _ in plan])
-    where = [
-        start + np.searchsorted(positions, its)
-        for start, positions, its in zip(query_starts, spans, asked_for, strict=False)
-    ]
+    index_M, logit_index_M = (
+        np.concatenate(
+            [
+                start + np.searchsorted(positions, its - shift)
+                for start, positions, its in zip(query_starts, spans, asked_for, strict=False)
+            ]
+        )
+        for shift in (0, int(model.is_shifted))
+    )
     positions_Q, position_M = np.concatenate(spans), np.concatenate(asked_for)
     counts = [its.size for its in asked_for]
-    runs = list(_runs(plan, spans, query_starts, block_length))
+    runs = list(_runs(plan, spans, query_starts, model.block_length))
     arrays = {
         "positions_Q": positions_Q,
         "slots_Q": positions_Q + np.repeat(first_slots, np.diff(query_starts)),
-        "logit_index_M": np.concatenate(where),
+        "index_M": index_M,
+        "logit_index_M": logit_index_M,
         "slots_M": position_M + np.repeat(first_slots, counts),
         "position_M": position_M,
         "sequence_M": np.repeat(np.arange(len(plan)), counts),
@@ -81,7 +87,7 @@ def pack(plan: Plan, page_size: int, block_length: int | None, device: torch.dev
         context_lens_R=sent["context_lens_R"].int(),
         host_runs=runs,
     )
-    of_batch = ("positions_Q", "slots_Q", "logit_index_M", "slots_M")
+    of_batch = ("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M")
     return Batch(**{name: sent[name] for name in of_batch}, layout=layout, asked=asked)
 
 

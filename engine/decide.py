@@ -37,6 +37,7 @@ class Decider:
         self._canvases = canvases
         self._config = config
         self._vocab_size = model.vocab_size
+        self._settled_every = model.block_length if model.is_shifted else None
         fields = dict(decoding.state_fields(model.vocab_size, block_length))
         if config.soft.enabled:
             fields[SOFT] = StateField(model.hidden_size, runner.dtype)
@@ -82,6 +83,12 @@ class Decider:
             ]
         )
         commit_M = self._decoding.choose(asked, proposals)
+        if self._settled_every is not None:
+            # The logits of a block's first position come from a finished block and can change no
+            # more: as in Fast-dLLM v2 (arXiv 2509.26328) it waits for nothing.
+            commit_M = commit_M | (
+                asked.is_masked_M & (asked.position_M % self._settled_every == 0)
+            )
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
         report = self._canvases.commit(batch.slots_M, asked.token_M, decision)
         self._state.write(batch.slots_M, proposals.state)

@@ -62,9 +62,10 @@ class DiffusionEngine:
         )
         self.rules = SequenceRules(
             block_length=block_length,
-            is_block_causal=model.config.block_length is not None,
+            attn_block_length=model.config.block_length,
+            is_shifted=model.config.is_shifted,
             stop_at_eos=config.stop_at_eos,
-            eos_token_id=model.config.eos_token_id,
+            eos_token_ids=model.config.eos_token_ids,
             decoding=decoding,
         )
         self.iterations = IterationManager(
@@ -144,9 +145,7 @@ class DiffusionEngine:
     def _forward(self, plan: Plan) -> np.ndarray:
         """The plan through the model and the strategy; its commits, as Canvases.commit returns
         them."""
-        batch = pack(
-            plan, self.config.page_size, self.model_config.block_length, self.runner.device
-        )
+        batch = pack(plan, self.config.page_size, self.model_config, self.runner.device)
         asked = self.decider.asked(batch)
         token_ids_Q = self.canvases.tokens(batch.slots_Q)
         hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))

@@ -11,12 +11,11 @@ and iteration.
 """
 
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 
 from engine.batch import Plan
-from engine.cache.base import CachePolicy, SpanKind
+from engine.cache.base import CachePolicy
 from engine.cache.pages import PageAllocator
 from engine.canvas import Canvases
 from engine.config import EngineConfig
@@ -106,9 +105,7 @@ class IterationManager:
         plan: Plan = []
         num_tokens = 0
         for sequence in sorted(self.live, key=lambda s: (not s.has_failed_alone, -s.num_skipped)):
-            span = self._policy.next_span(sequence)
-            if span.kind is SpanKind.BLOCK and not sequence.masked_positions:
-                span = replace(span, kind=SpanKind.EDIT)
+            span = self._rules.span(sequence, self._policy)
             if plan and num_tokens + span.num_query_tokens > self.token_budget:
                 sequence.num_skipped += 1
                 continue

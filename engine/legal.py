@@ -39,10 +39,11 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
             "approximate, since K and V of finished blocks are final; take cache=block_causal, "
             "which is exact and cheaper"
         )
-    if config.block_length not in (None, model.block_length):
+    if config.block_length is not None and model.block_length % config.block_length:
         raise ValueError(
-            f"engine.block_length={config.block_length}: this model is block-causal with blocks of "
-            f"{model.block_length}; set engine.block_length=null"
+            f"engine.block_length={config.block_length}: this model ({model.family}) is "
+            f"block-causal with blocks of {model.block_length}; set engine.block_length=null, or "
+            "to a divisor, for sub-blocks"
         )
 
 

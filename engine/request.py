@@ -82,7 +82,9 @@ class Sequence:
     first_slot: int
     """Slot of canvas position 0; position p is at first_slot + p."""
     canvas_len: int
-    is_block_causal: bool = False
+    attn_block_length: int | None = None
+    """Under block-causal attention, what its blocks are: they lie at multiples of it, and each is
+    one of ours, or several (sub-blocks, arXiv 2509.26328). None: all see all."""
     first_block_start: int = 0
     """Where the first block begins: at the prompt's end, or, under block-causal attention, where
     the block that holds the prompt's tail begins."""
@@ -128,9 +130,17 @@ class Sequence:
         return len(self.request.prompt_ids)
 
     @property
+    def attn_block_start(self) -> int:
+        """The attention block that holds the active block: what lies before it can change no more.
+        The active block's own start where all see all."""
+        return self.block_start - self.block_start % (self.attn_block_length or 1)
+
+    @property
     def visible_end(self) -> int:
         """The end of what the active block's positions can see."""
-        return self.block_end if self.is_block_causal else self.canvas_len
+        if self.attn_block_length is None:
+            return self.canvas_len
+        return self.attn_block_start + self.attn_block_length
 
     @property
     def end_position(self) -> int:

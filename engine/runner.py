@@ -39,7 +39,7 @@ class ModelRunner:
         with self._clock:
             x_QD = self.model.embed(token_ids_Q)
             if added_MD is not None:
-                x_QD.index_add_(0, batch.logit_index_M, added_MD)
+                x_QD.index_add_(0, batch.index_M, added_MD)
             return self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
 
     def logits(self, hidden_MD: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ Nothing here knows of other sequences.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.cache.base import Span, SpanKind
+from engine.cache.base import CachePolicy, Span, SpanKind, with_sources
 from engine.decoding.base import DecodingStrategy
 from engine.request import FinishReason, Request, Result, Sequence
 
@@ -22,32 +22,41 @@ NOT_FINITE = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRules:
     block_length: int
-    is_block_causal: bool
-    """Blocks lie at absolute multiples of block_length, and canvases are whole blocks; else they
-    begin at the prompt's end."""
+    attn_block_length: int | None
+    """Of block-causal attention, a multiple of block_length. Blocks then lie at absolute multiples
+    of their length, and canvases are whole attention blocks; None: blocks begin at the prompt's
+    end."""
+    is_shifted: bool
     stop_at_eos: bool
-    eos_token_id: int
+    eos_token_ids: tuple[int, ...]
     decoding: DecodingStrategy
 
     def canvas_len(self, request: Request) -> int:
         wanted = len(request.prompt_ids) + request.max_new_tokens
-        return (
-            -(-wanted // self.block_length) * self.block_length if self.is_block_causal else wanted
-        )
+        return wanted + -wanted % (self.attn_block_length or 1)
 
     def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
         num_prompt_tokens = len(request.prompt_ids)
-        tail = num_prompt_tokens % self.block_length if self.is_block_causal else 0
+        tail = 0 if self.attn_block_length is None else num_prompt_tokens % self.block_length
         sequence = Sequence(
             request=request,
             first_page=first_page,
             first_slot=first_slot,
             canvas_len=self.canvas_len(request),
-            is_block_causal=self.is_block_causal,
+            attn_block_length=self.attn_block_length,
             first_block_start=num_prompt_tokens - tail,
         )
         self.enter_block(sequence, sequence.first_block_start)
         return sequence
+
+    def span(self, sequence: Sequence, policy: CachePolicy) -> Span:
+        """Of the sequence's next forward."""
+        span = policy.next_span(sequence)
+        if self.is_shifted:
+            span = with_sources(span, sequence)
+        if span.kind is SpanKind.BLOCK and not sequence.masked_positions:
+            return replace(span, kind=SpanKind.EDIT)
+        return span
 
     def count(self, sequence: Sequence, span: Span) -> None:
         """A forward has been run over this span."""
@@ -59,7 +68,7 @@ class SequenceRules:
         sequence.num_iterations_since_refresh = (
             0 if is_refresh else sequence.num_iterations_since_refresh + 1
         )
-        sequence.num_cached = min(span.positions[-1] + 1, sequence.block_start)
+        sequence.num_cached = min(span.positions[-1] + 1, sequence.attn_block_start)
         if sequence.uncached_positions:
             sequence.uncached_positions.difference_update(span.positions)
         if span.is_decoding:
@@ -95,6 +104,8 @@ class SequenceRules:
         sequence.masked_positions = still_masked
         if not self.decoding.edits:
             sequence.asked_positions = sequence.masked_positions
+        elif sequence.asked_positions and self._is_settled(sequence.asked_positions[0]):
+            sequence.asked_positions = sequence.asked_positions[1:]
         self._find_eos(sequence, changed)
 
     def turn(self, sequence: Sequence) -> bool:
@@ -103,7 +114,7 @@ class SequenceRules:
             return True
         if not self.is_finished(sequence):
             return False
-        if not sequence.has_changed:
+        if not sequence.has_changed and sequence.block_end == sequence.visible_end:
             # The forward that found nothing to change has written the block's final K and V.
             sequence.num_cached = sequence.block_end
         self.enter_block(sequence, sequence.block_end)
@@ -159,13 +170,23 @@ class SequenceRules:
             seed=request.seed,
         )
 
+    def _is_settled(self, position: int) -> bool:
+        """Whether the logits of the position can change no more, since they come from a finished
+        block: it commits in its block's first forward (engine/decide.py), and is not asked
+        again."""
+        return (
+            self.is_shifted
+            and self.attn_block_length is not None
+            and position % self.attn_block_length == 0
+        )
+
     def _find_eos(self, sequence: Sequence, changed: list[int]) -> None:
         """The first EOS that counts; only an edit can take one back."""
         edits, known = self.decoding.edits, sequence.eos_position
         found = [
             position
-            for position in (sequence.asked_positions if edits else changed)
-            if sequence.tokens.get(position) == self.eos_token_id
+            for position in (range(sequence.block_start, sequence.block_end) if edits else changed)
+            if sequence.tokens.get(position) in self.eos_token_ids
             and position < sequence.end_position
         ]
         if known is not None and (not edits or known < sequence.block_start):

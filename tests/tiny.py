@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from engine.model import llada, llada2
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
+from engine.model.weight_map import weight_map
 from engine.model.weights import save_weights
 from engine.request import Request
 
@@ -68,7 +69,7 @@ def tiny_model(seed: int = 1, **changes: Any) -> Transformer:
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.35 if name != "head.weight" else 1.2)
     head = model.embed if model.config.tied_head else model.head
-    head.weight.data[model.config.eos_token_id] *= 1.6
+    head.weight.data[model.config.eos_token_ids[0]] *= 1.6
     return model.eval().requires_grad_(False)
 
 
@@ -77,7 +78,7 @@ def write_tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Transf
     model = tiny_model(seed, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tiny_raw_config(**changes)))
-    pieces = llada.weight_map(model.config)
+    pieces = weight_map(model.config, llada.NAMES)
     save_weights(model, pieces, folder / "model.safetensors", torch.float32)
     return model
 
@@ -144,7 +145,7 @@ def tiny_llada2_model(seed: int = 1, **changes: Any) -> Transformer:
             torch.nn.init.normal_(parameter, std=0.35 if name != "head.weight" else 1.2)
         elif name.endswith("router.bias"):
             torch.nn.init.normal_(parameter, std=0.1)
-    model.head.weight.data[model.config.eos_token_id] *= 1.6
+    model.head.weight.data[model.config.eos_token_ids[0]] *= 1.6
     return model.eval().requires_grad_(False)
 
 

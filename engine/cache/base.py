@@ -5,7 +5,7 @@ What it decides from (block, iteration in the block, what is cached) belongs to 
 that no sequence's result can depend on its neighbours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -57,6 +57,18 @@ class CachePolicy:
     def next_span(self, sequence: Sequence) -> Span:
         """The span of the sequence's next forward."""
         raise NotImplementedError
+
+
+def with_sources(span: Span, sequence: Sequence) -> Span:
+    """The span of a model whose logits are shifted: with the positions that the logits of the asked
+    positions come from, each the one before."""
+    sources = [position - 1 for position in sequence.asked_positions]
+    if not sources or not span.is_decoding:
+        return span
+    positions = span.positions
+    if isinstance(positions, range):
+        return replace(span, positions=range(min(positions.start, sources[0]), positions.stop))
+    return replace(span, positions=sorted({*positions, *sources}))
 
 
 def refresh(sequence: Sequence) -> Span:

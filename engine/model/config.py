@@ -1,6 +1,7 @@
 """What a transformer is, in numbers: what every family translates its `config.json` into."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,14 +16,20 @@ class ExpertsConfig:
     num_chosen: int
     """Experts that each token passes through."""
     expert_size: int
-    num_groups: int
+    score: Literal["sigmoid", "softmax"]
+    """What a router makes of its logits, float32, over all experts."""
+    has_bias: bool = False
+    """A term for each expert that weighs in the choice alone."""
+    is_normalised: bool = True
+    """The chosen experts' weights are divided by their sum."""
+    routed_scale: float = 1.0
+    """Multiplies the chosen experts' weights at last."""
+    num_groups: int = 1
     """Groups of neighbouring experts; a token chooses among those of its `num_chosen_groups`."""
-    num_chosen_groups: int
-    routed_scale: float
-    """Multiplies the chosen experts' weights, after these were normalised to a sum of 1."""
-    shared_size: int
+    num_chosen_groups: int = 1
+    shared_size: int = 0
     """Width of the expert that every token passes through besides; 0: there is none."""
-    num_dense_layers: int
+    num_dense_layers: int = 0
     """First layers that have one MLP of `mlp_size` and no experts."""
 
     def __post_init__(self) -> None:
@@ -72,8 +79,10 @@ class ModelConfig:
     max_positions: int
     """The longest canvas (prompt and generation region together) that the model was trained for."""
     mask_token_id: int
-    eos_token_id: int
+    eos_token_ids: tuple[int, ...]
+    """Each of them ends a generation; the first is the checkpoint's own `eos_token_id`."""
     tied_head: bool = False
+    qkv_bias: bool = False
     qk_norm: bool = False
     """RMS norm of every query and key head, before the rotary positions."""
     rotary_dim: int | None = None
@@ -81,6 +90,9 @@ class ModelConfig:
     block_length: int | None = None
     """Positions of a block under block-causal attention: a position sees its own block and all
     before it; None: every position sees the whole canvas."""
+    is_shifted: bool = False
+    """The logits at a position are those of the next one, as in the autoregressive model that this
+    one was trained from."""
     experts: ExpertsConfig | None = None
     """None: every layer has one MLP."""
 
@@ -114,13 +126,20 @@ class ModelConfig:
             )
 
     def _check_token_ids(self) -> None:
-        for name in ("mask_token_id", "eos_token_id"):
-            if not 0 <= getattr(self, name) < self.vocab_size:
-                raise ValueError(
-                    f"model {name}={getattr(self, name)} is no row of the vocabulary of "
-                    f"{self.vocab_size}: config.json and the tokenizer disagree"
-                )
-        if self.mask_token_id == self.eos_token_id:
+        if not self.eos_token_ids:
+            raise ValueError("model eos_token_ids is empty: no generation could end")
+        for name, ids in (
+            ("mask_token_id", (self.mask_token_id,)),
+            ("eos_token_id", self.eos_token_ids),
+        ):
+            for token_id in ids:
+                if not 0 <= token_id < self.vocab_size:
+                    raise ValueError(
+                        f"model {name}={token_id} is no row of the vocabulary of "
+                        f"{self.vocab_size}: config.json contradicts itself, or leaves the id out "
+                        "and is of another model than it says"
+                    )
+        if self.mask_token_id in self.eos_token_ids:
             raise ValueError(
                 f"model mask_token_id and eos_token_id are both {self.mask_token_id}: "
                 "a finished position could not be told from an open one"

@@ -1,5 +1,8 @@
 """The layers that every family shares.
 
+In a tensor-parallel group a rank has a share of an attention's heads and of an MLP's width, and
+what comes out of either is its term of the sum over the ranks.
+
 Shape letters: Q query tokens of a batch, D hidden size, H query heads, K key/value heads, E head
 size, R rotary pairs (half of what is rotated of a head).
 """
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.model.config import ModelConfig
+from engine.parallel import TensorParallel
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_QHE, k_QKE, v_QKE) -> o_QHE. Who sees whom, and where K and V are kept, is its own."""
@@ -47,14 +51,16 @@ def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.num_heads = config.num_heads
-        self.splits = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-        self.qkv = nn.Linear(config.hidden_size, sum(self.splits) * config.head_dim, bias=False)
-        self.out = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        num_heads = len(parallel.share(config.num_heads))
+        num_kv_heads = len(parallel.kv_heads(config.num_kv_heads))
+        self.splits = (num_heads, num_kv_heads, num_kv_heads)
+        qkv_size = sum(self.splits) * config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, qkv_size, bias=config.qkv_bias)
+        self.out = nn.Linear(num_heads * config.head_dim, config.hidden_size, bias=False)
         self.q_norm, self.k_norm = (
             RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
             for _ in range(2)

@@ -1,13 +1,13 @@
-"""LLaDA-8B and LLaDA-1.5 (arXiv 2502.09992, 2505.19223): their `config.json` and weight names.
+"""LLaDA-8B and LLaDA-1.5 (arXiv 2502.09992, 2505.19223).
 
 The transformer is Llama's with a bidirectional mask; logits are not shifted.
 """
 
 from typing import Any
 
-from engine.model.assumed import refuse_others
 from engine.model.config import ModelConfig
-from engine.model.weights import Piece, WeightMap
+from engine.model.config_json import read_token_ids, refuse_others
+from engine.model.weight_map import Names
 
 # What the shared transformer takes for granted; a checkpoint that says otherwise is another model.
 ASSUMED: dict[str, Any] = {
@@ -26,19 +26,37 @@ ASSUMED: dict[str, Any] = {
     "rope": True,
     "scale_logits": False,
 }
+EOT_ID = 126348
+
+NAMES = Names(
+    embed="model.transformer.wte",
+    norm="model.transformer.ln_f",
+    head="model.transformer.ff_out",
+    layer="model.transformer.blocks",
+    attn_norm="attn_norm",
+    qkv=("q_proj", "k_proj", "v_proj"),
+    out="attn_out",
+    mlp_norm="ff_norm",
+    mlp="",
+    gate="ff_proj",
+    up="up_proj",
+    down="ff_out",
+)
+
+CHAT_TEMPLATE = (
+    "<|startoftext|>{% for message in messages %}"
+    "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
 
 
-def read_config(raw: dict[str, Any]) -> ModelConfig:
+def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     """Translate LLaDA's `config.json`.
 
     Raises:
         ValueError: a key is missing, or states something that this loader does not build.
     """
-    if "num_experts" in raw:
-        raise ValueError(
-            f"config.json num_experts={raw['num_experts']}: this is LLaDA-MoE, which calls itself "
-            "model_type=llada too; it is not supported yet, take a dense LLaDA"
-        )
     refuse_others(raw, ASSUMED, "LLaDA")
     return ModelConfig(
         family="llada",
@@ -52,35 +70,6 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
         rope_theta=raw["rope_theta"],
         norm_eps=raw["rms_norm_eps"],
         max_positions=raw["max_sequence_length"],
-        mask_token_id=raw["mask_token_id"],
-        eos_token_id=raw["eos_token_id"],
         tied_head=raw["weight_tying"],
+        **read_token_ids(raw, mask=126336, eos=126081, turn_ends=[EOT_ID]),
     )
-
-
-def weight_map(config: ModelConfig) -> WeightMap:
-    """Our parameter -> the checkpoint's tensors that it is stacked from, first rows first."""
-    hidden, mlp = config.hidden_size, config.mlp_size
-    q_rows, kv_rows = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    root = "model.transformer"
-    pieces: WeightMap = {
-        "embed.weight": (Piece(f"{root}.wte.weight", config.vocab_size),),
-        "norm.weight": (Piece(f"{root}.ln_f.weight", hidden),),
-    }
-    if not config.tied_head:
-        pieces["head.weight"] = (Piece(f"{root}.ff_out.weight", config.vocab_size),)
-    for i in range(config.num_layers):
-        theirs = f"{root}.blocks.{i}"
-        layer = {
-            "attn_norm": (("attn_norm", hidden),),
-            "attn.qkv": (("q_proj", q_rows), ("k_proj", kv_rows), ("v_proj", kv_rows)),
-            "attn.out": (("attn_out", hidden),),
-            "mlp_norm": (("ff_norm", hidden),),
-            "mlp.gate_up": (("ff_proj", mlp), ("up_proj", mlp)),
-            "mlp.down": (("ff_out", hidden),),
-        }
-        for ours, stacked in layer.items():
-            pieces[f"layers.{i}.{ours}.weight"] = tuple(
-                Piece(f"{theirs}.{name}.weight", rows) for name, rows in stacked
-            )
-    return pieces

@@ -2,20 +2,52 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from engine.model import llada, llada2
+from engine.model import dream, fast_dllm_v2, llada, llada2, llada_moe, sdar
 from engine.model.config import ModelConfig
 from engine.model.moe import keep_routers_wide
 from engine.model.transformer import Transformer
+from engine.model.weight_map import Names, weight_map
 from engine.model.weights import load_weights
+from engine.parallel import ALONE, TensorParallel
 
-FAMILIES: dict[str, ModuleType] = {"llada": llada, "llada2_moe": llada2}
-"""`model_type` of config.json -> the family's module: read_config and weight_map."""
+
+class Family(Protocol):
+    """What a family's module holds."""
+
+    NAMES: Names
+    CHAT_TEMPLATE: str
+    """For checkpoints that come without one."""
+
+    def read_config(self, raw: dict[str, Any], name: str = "") -> ModelConfig: ...
+
+
+FAMILIES: dict[str, Family] = {
+    "llada": llada,
+    "llada_moe": llada_moe,
+    "llada2_moe": llada2,
+    "dream": dream,
+    "fast_dllm_v2": fast_dllm_v2,
+    "sdar": sdar,
+}
+"""By ModelConfig.family."""
+
+MODEL_TYPES = {
+    "llada": "llada",
+    "lladamoe": "llada_moe",
+    "llada_moe": "llada_moe",
+    "llada2_moe": "llada2_moe",
+    "Dream": "dream",
+    "Fast_dLLM_Qwen": "fast_dllm_v2",
+    "sdar": "sdar",
+    "sdar_moe": "sdar",
+}
+"""`model_type` of config.json -> family; LLaDA-MoE says `llada` too."""
 
 NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
@@ -50,35 +82,52 @@ def read_config(folder: Path) -> ModelConfig:
         raise ValueError(
             f"model.path={folder} holds no config.json: name the folder of a checkpoint"
         )
-    raw = json.loads(file.read_text())
-    family = FAMILIES.get(raw.get("model_type"))
-    if family is None:
-        raise ValueError(
-            f"{file}: model_type={raw.get('model_type')!r} is none of {sorted(FAMILIES)}: "
-            "this checkpoint's family is not supported"
-        )
     try:
-        config: ModelConfig = family.read_config(raw)
+        return config_of(json.loads(file.read_text()), str(folder))
     except KeyError as error:
         raise ValueError(
             f"{file}: {error.args[0]} is missing: not a complete checkpoint"
         ) from error
-    return config
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix('config.json ')}") from error
+
+
+def config_of(raw: dict[str, Any], name: str) -> ModelConfig:
+    """The ModelConfig of a `config.json`; `name` is the checkpoint's, or the path of its folder.
+
+    Raises:
+        KeyError: a key that must be there is not.
+        ValueError: an unknown model_type, or a config that the family refuses.
+    """
+    model_type = raw.get("model_type")
+    family = MODEL_TYPES.get(str(model_type))
+    if family is None:
+        raise ValueError(
+            f"model_type={model_type!r} is none of {', '.join(sorted(MODEL_TYPES))}: this "
+            "checkpoint's family is not supported"
+        )
+    if family == "llada" and raw.get("num_experts"):
+        family = "llada_moe"
+    return FAMILIES[family].read_config(raw, name)
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    parallel: TensorParallel = ALONE,
 ) -> Transformer:
-    """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference.
+    """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference; of a
+    tensor-parallel group, this rank's share of it.
 
     Raises:
         ValueError: as read_config and load_weights say.
     """
     config = read_config(folder)
     with torch.device("meta"):
-        model = Transformer(config)
+        model = Transformer(config, parallel)
     model = model.to(dtype)
     keep_routers_wide(model)
     model = model.to_empty(device=device)
-    load_weights(model, FAMILIES[config.family].weight_map(config), folder)
+    load_weights(model, weight_map(config, FAMILIES[config.family].NAMES), folder)
     return model.eval().requires_grad_(False)

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from engine.model.config import ExpertsConfig
 from engine.model.layers import MLP
+from engine.parallel import ALONE, TensorParallel
 
 
 class Router(nn.Module):
-    """Sigmoid scores, the choice limited to the best groups (arXiv 2412.19437, section 2.1.2).
+    """Sigmoid or softmax scores, the choice limited to the best groups where there are any (arXiv
+    2412.19437, section 2.1.2).
 
     Its parameters and its arithmetic are float32 whatever the dtype of the model: near ties, a
-    rounding would choose another expert. `bias` weighs in the choice alone, never in the weights;
+    rounding would choose another expert. A bias weighs in the choice alone, never in the weights;
     no gradient changes it, training adjusts it until all experts are chosen about equally often.
     """
 
@@ -27,16 +29,21 @@ class Router(nn.Module):
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.num_experts, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
+        if config.has_bias:
+            self.bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
         nn.init.normal_(self.weight, std=hidden_size**-0.5)
 
     def forward(self, x_QD: Tensor) -> tuple[Tensor, Tensor]:
         """The chosen experts [Q, C], int64, and their weights [Q, C], float32."""
         with torch.autocast(x_QD.device.type, enabled=False):
-            scores_QX = F.linear(x_QD.float(), self.weight).sigmoid()
-        chosen_QC = self._choose(scores_QX.detach() + self.bias)
+            logits_QX = F.linear(x_QD.float(), self.weight)
+        is_sigmoid = self.config.score == "sigmoid"
+        scores_QX = logits_QX.sigmoid() if is_sigmoid else logits_QX.softmax(-1)
+        ranked_QX = scores_QX.detach()
+        chosen_QC = self._choose(ranked_QX + self.bias if self.config.has_bias else ranked_QX)
         weights_QC = scores_QX.gather(1, chosen_QC)
-        weights_QC = weights_QC / (weights_QC.sum(-1, keepdim=True) + 1e-20)
+        if self.config.is_normalised:
+            weights_QC = weights_QC / (weights_QC.sum(-1, keepdim=True) + 1e-20)
         return chosen_QC, weights_QC * self.config.routed_scale
 
     def _choose(self, scores_QX: Tensor) -> Tensor:
@@ -51,26 +58,41 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """X SwiGLU MLPs, their matrices stacked; gate and up are one matrix, gate first."""
+    """X SwiGLU MLPs, their matrices stacked; gate and up are one matrix, gate first.
 
-    def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
+    In a tensor-parallel group a rank has a slice of each, or some of them whole, and what comes out
+    is its term of the sum over the ranks.
+    """
+
+    def __init__(self, hidden_size: int, config: ExpertsConfig, parallel: TensorParallel) -> None:
         super().__init__()
-        X, size = config.num_experts, config.expert_size
+        whole = parallel.split_experts
+        self.own = parallel.share(config.num_experts) if whole else range(config.num_experts)
+        size = config.expert_size if whole else len(parallel.share(config.expert_size))
+        self.has_all = len(self.own) == config.num_experts
+        X = len(self.own)
         self.gate_up = nn.Parameter(torch.empty(X, 2 * size, hidden_size))
         self.down = nn.Parameter(torch.empty(X, hidden_size, size))
         nn.init.normal_(self.gate_up, std=hidden_size**-0.5)
         nn.init.normal_(self.down, std=size**-0.5)
 
     def forward(self, x_QD: Tensor, chosen_QC: Tensor, weights_QC: Tensor) -> Tensor:
-        """All the pairs of an expert side by side, one matrix product for each expert's run."""
-        order_P = chosen_QC.flatten().argsort(stable=True)
-        experts_P = chosen_QC.flatten()[order_P]
+        """All the pairs of an expert side by side, one matrix product for each expert's run.
+
+        Pairs of experts that are elsewhere come last, behind the last run.
+        """
+        own_P = chosen_QC.flatten() - self.own.start
+        is_own_P = (own_P >= 0) & (own_P < len(self.own))
+        experts_P = own_P if self.has_all else own_P.where(is_own_P, len(self.own))
+        experts_P, order_P = experts_P.sort(stable=True)
         x_PD = x_QD[order_P // chosen_QC.shape[1]]
         numbers_X = torch.arange(self.down.shape[0], device=x_QD.device)
         ends_X = torch.searchsorted(experts_P, numbers_X, right=True).int()
         through = grouped if can_group(x_QD, self.gate_up, self.down) else looped
         y_PD = torch.empty_like(x_PD)
         y_PD[order_P] = through(x_PD, ends_X, self.gate_up, self.down)
+        if not self.has_all:
+            y_PD = y_PD.masked_fill(~is_own_P[:, None], 0)
         y_QCD = y_PD.unflatten(0, chosen_QC.shape)
         return (y_QCD * weights_QC[..., None]).sum(1).to(x_QD.dtype)
 
@@ -85,7 +107,8 @@ def can_group(x_QD: Tensor, *stacks: Tensor) -> bool:
 
 
 def grouped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
-    """Rows sorted by expert, ends_X[e] being the end of expert e's run -> its output, [P, D]."""
+    """Rows sorted by expert, ends_X[e] being the end of expert e's run -> its output, [P, D]; rows
+    behind the last run come out as anything."""
     gate, up = F.grouped_mm(x_PD, gate_up_XID.mT, offs=ends_X).chunk(2, dim=-1)
     return F.grouped_mm(F.silu(gate) * up, down_XDI.mT, offs=ends_X)
 
@@ -103,11 +126,14 @@ def looped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) 
 class MoE(nn.Module):
     """The experts that each token chooses, and the shared one that all pass through."""
 
-    def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
+    def __init__(
+        self, hidden_size: int, config: ExpertsConfig, parallel: TensorParallel = ALONE
+    ) -> None:
         super().__init__()
         self.router = Router(hidden_size, config)
-        self.experts = Experts(hidden_size, config)
-        self.shared = MLP(hidden_size, config.shared_size) if config.shared_size else None
+        self.experts = Experts(hidden_size, config, parallel)
+        shared_size = len(parallel.share(config.shared_size))
+        self.shared = MLP(hidden_size, shared_size) if config.shared_size else None
 
     def forward(self, x_QD: Tensor) -> Tensor:
         y_QD = self.experts(x_QD, *self.router(x_QD))

@@ -1,8 +1,10 @@
 """One transformer for all families, described by a ModelConfig.
 
 It knows no batch, cache or mask: the query tokens of any number of sequences come packed in one
-row, with their positions, and `attend` decides who sees whom. Shape letters as in
-engine/model/layers.py; M asked positions, V vocabulary.
+row, with their positions, and `attend` decides who sees whom. In a tensor-parallel group each rank
+has a share of the heads, the MLPs, the experts and the head's words; all have the embedding, and
+the same hidden states. Shape letters as in engine/model/layers.py; M asked positions, V the words
+of this rank.
 """
 
 import torch.nn.functional as F
@@ -11,34 +13,44 @@ from torch import Tensor, nn
 from engine.model.config import ModelConfig
 from engine.model.layers import MLP, Attend, Attention, RMSNorm, rotary_table
 from engine.model.moe import MoE
+from engine.parallel import ALONE, TensorParallel
 
 
 class Layer(nn.Module):
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
+        self.parallel = parallel
         self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attn = Attention(config, layer)
+        self.attn = Attention(config, layer, parallel)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
         experts = config.experts
         if experts is None or layer < experts.num_dense_layers:
-            self.mlp: nn.Module = MLP(config.hidden_size, config.mlp_size)
+            mlp_size = len(parallel.share(config.mlp_size))
+            self.mlp: nn.Module = MLP(config.hidden_size, mlp_size)
         else:
-            self.mlp = MoE(config.hidden_size, experts)
+            self.mlp = MoE(config.hidden_size, experts, parallel)
 
     def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
-        x_QD = x_QD + self.attn(self.attn_norm(x_QD), cos_QR, sin_QR, attend)
-        return x_QD + self.mlp(self.mlp_norm(x_QD))
+        x_QD = x_QD + self.parallel.sum(self.attn(self.attn_norm(x_QD), cos_QR, sin_QR, attend))
+        return x_QD + self.parallel.sum(self.mlp(self.mlp_norm(x_QD)))
 
 
 class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parallel: TensorParallel = ALONE) -> None:
         super().__init__()
         self.config = config
+        self.parallel = parallel
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config, i, parallel) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.words = parallel.share(config.vocab_size)
         if not config.tied_head:
-            self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.head = nn.Linear(config.hidden_size, len(self.words), bias=False)
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Of this rank."""
+        return len(self.parallel.kv_heads(self.config.num_kv_heads))
 
     def forward(self, x_QD: Tensor, positions_Q: Tensor, attend: Attend) -> Tensor:
         """Input embeddings, as `embed` gives them, and positions, int64 [Q] -> hidden states
@@ -51,5 +63,6 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
         """Hidden states of the asked positions [M, D] -> logits, float32 [M, V]."""
-        head = self.embed.weight if self.config.tied_head else self.head.weight
+        tied = self.embed.weight[self.words.start : self.words.stop]
+        head = tied if self.config.tied_head else self.head.weight
         return F.linear(self.norm(hidden_MD), head).float()

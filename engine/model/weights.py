@@ -1,41 +1,44 @@
 """Checkpoint folder -> Transformer, and back: safetensors read tensor by tensor into place."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
+from engine.model.weight_map import Piece, WeightMap
+
+WINDOW_BYTES = 2**28
+"""A file is mapped anew after so much of it was read, or what was read would stay resident."""
+SHOWN_FAULTS = 20
 
 
-class Piece(NamedTuple):
-    """One tensor of a checkpoint, and how many of our parameter's rows it fills.
+class Target(NamedTuple):
+    """Where a rank's share of a piece goes."""
 
-    The rows of experts, stacked in one parameter [experts, rows, columns], are all the first
-    expert's, then all the second's, and so on.
-    """
-
-    name: str
-    rows: int
-
-
-WeightMap = dict[str, tuple[Piece, ...]]
+    piece: Piece
+    share: tuple[slice, ...]
+    rows: Tensor
+    """Of our parameter."""
+    is_router: bool
 
 
 def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
     """Fill `model`, in place, from every `*.safetensors` file of `folder`.
 
-    Values are converted to the dtype and device that the parameters have. Host memory holds one
-    tensor at a time.
+    Each rank of a tensor-parallel group reads its share alone. Values are converted to the dtype
+    and device that the parameters have. Host memory holds one tensor at a time, and as much of a
+    file as WINDOW_BYTES.
 
     Raises:
-        ValueError: no safetensors file, or tensors missing, surplus or misshapen; all are named.
+        ValueError: no safetensors file, one that cannot be read, or tensors missing, surplus,
+            misshapen, or in two files; all are named.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -43,31 +46,29 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
             f"model.path={folder} holds no *.safetensors file: name the folder of a checkpoint, "
             "or download it again"
         )
-    with ExitStack() as stack:
-        opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
-        where = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
-        wanted = {name: target for name, target, _ in _targets(model, pieces)}
-        shapes = {name: tuple(where[name].get_slice(name).get_shape()) for name in where}
-        _check_names(folder, shapes, {name: tuple(t.shape) for name, t in wanted.items()})
-        with torch.no_grad():
-            for name, target in wanted.items():
-                target.copy_(where[name].get_tensor(name))
+    shapes = {file: _shapes_in(file) for file in files}
+    _check_names(folder, shapes, _wanted_shapes(pieces))
+    targets: dict[str, list[Target]] = defaultdict(list)
+    for target in _targets(model, pieces):
+        targets[target.piece.name].append(target)
+    with torch.no_grad():
+        for file in files:
+            _read_file(file, [targets[name] for name in shapes[file] if name in targets])
 
 
 def save_weights(model: Transformer, pieces: WeightMap, file: Path, dtype: torch.dtype) -> None:
-    """Write `model` under the checkpoint's own tensor names, as load_weights reads them.
-
-    Routers stay in float32, as they are in use.
-    """
-    tensors = {
-        name: rows.to(torch.float32 if is_router else dtype).contiguous()
-        for name, rows, is_router in _targets(model, pieces)
-    }
+    """Write a `model` that is on one rank, under the checkpoint's own tensor names, as load_weights
+    reads them. Routers stay in float32, as they are in use."""
+    assert model.parallel.size == 1, "a share of a model is no checkpoint"
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for piece, _, rows, is_router in _targets(model, pieces):
+        parts[piece.name].append(rows.to(torch.float32 if is_router else dtype))
+    tensors = {name: torch.cat(its).contiguous() for name, its in parts.items()}
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def _targets(model: Transformer, pieces: WeightMap) -> Iterator[tuple[str, Tensor, bool]]:
-    """(checkpoint name, the rows of our parameter that it fills, is it a router's), for all."""
+def _targets(model: Transformer, pieces: WeightMap) -> Iterator[Target]:
+    """All that a rank has, in the order of `pieces`."""
     parameters = dict(model.named_parameters())
     assert parameters.keys() == pieces.keys(), (
         f"the family's weight map and the transformer name different parameters: "
@@ -77,16 +78,58 @@ def _targets(model: Transformer, pieces: WeightMap) -> Iterator[tuple[str, Tenso
         parameter = parameters[ours].data
         if parameter.ndim > 2:
             parameter = parameter.view(-1, parameter.shape[-1])
-        rows = [piece.rows for piece in stacked]
+        shares = [piece.share(model.config, model.parallel) for piece in stacked]
+        own = [(piece, share) for piece, share in zip(stacked, shares, strict=True) if share]
+        rows = [share[0].stop - share[0].start for _, share in own]
         assert sum(rows) == parameter.shape[0], f"{ours}: {rows} do not fill {parameter.shape[0]}"
         is_router = isinstance(model.get_submodule(ours.rpartition(".")[0]), Router)
-        for piece, target in zip(stacked, parameter.split(rows), strict=True):
-            yield piece.name, target, is_router
+        for (piece, share), target in zip(own, parameter.split(rows), strict=True):
+            yield Target(piece, share, target, is_router)
+
+
+def _read_file(file: Path, wanted: list[list[Target]]) -> None:
+    """The targets of each tensor, in the order in which they lie in the file."""
+    opened, num_bytes = safe_open(file, framework="pt"), 0
+    for targets in wanted:
+        if num_bytes > WINDOW_BYTES:
+            opened, num_bytes = safe_open(file, framework="pt"), 0
+        for target in targets:
+            num_bytes += _read(opened, target)
+
+
+def _read(opened: Any, target: Target) -> int:
+    tensor = opened.get_slice(target.piece.name)[target.share]
+    target.rows.copy_(tensor)
+    return int(tensor.nbytes)
+
+
+def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, in the order in which they lie in the file."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = opened.offset_keys()
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file}: cannot be read ({error}): it is cut short or no safetensors file; download "
+            "the checkpoint again"
+        ) from error
+
+
+def _wanted_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
+    wanted: dict[str, tuple[int, ...]] = {}
+    for piece in (piece for stacked in pieces.values() for piece in stacked):
+        rows = piece.first + piece.shape[0]
+        wanted[piece.name] = (max(rows, wanted.get(piece.name, (0,))[0]), *piece.shape[1:])
+    return wanted
 
 
 def _check_names(
-    folder: Path, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+    folder: Path,
+    shapes: dict[Path, dict[str, tuple[int, ...]]],
+    wanted: dict[str, tuple[int, ...]],
 ) -> None:
+    found = {name: shape for of_file in shapes.values() for name, shape in of_file.items()}
     faults = [f"missing {name} {list(wanted[name])}" for name in wanted if name not in found]
     faults += [f"surplus {name} {list(found[name])}" for name in found if name not in wanted]
     faults += [
@@ -94,8 +137,11 @@ def _check_names(
         for name in wanted
         if name in found and found[name] != wanted[name]
     ]
+    times = Counter(name for of_file in shapes.values() for name in of_file)
+    faults += [f"in {count} files {name}" for name, count in times.items() if count > 1]
     if faults:
-        shown = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" * (len(faults) > 20))
+        more = len(faults) - SHOWN_FAULTS
+        shown = "\n  ".join(faults[:SHOWN_FAULTS]) + (f"\n  and {more} more" * (more > 0))
         raise ValueError(
             f"model.path={folder}: config.json and the safetensors files disagree:\n  {shown}\n"
             "The files are incomplete or belong to another model: download the checkpoint again."

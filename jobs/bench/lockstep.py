@@ -27,7 +27,7 @@ class LockStepManager(IterationManager):
     def schedule(self) -> Plan:
         if not self.live:
             self._admit_waiting()
-        return [(sequence, self._policy.next_span(sequence)) for sequence in self.live]
+        return [(sequence, self._rules.span(sequence, self._policy)) for sequence in self.live]
 
     def give_way(self, plan: Plan) -> Sequence | None:
         """A batch in lock-step cannot be split."""

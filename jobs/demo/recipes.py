@@ -20,6 +20,7 @@ from engine.model import llada, llada2
 from engine.model.config import ModelConfig
 from engine.model.load import load_model, read_config
 from engine.model.transformer import Transformer
+from engine.model.weight_map import weight_map
 from engine.model.weights import load_weights
 from jobs.demo.block_states import BLOCK_STAGES, BlockCanvasMaker
 from jobs.demo.carry_over import carry_over
@@ -114,7 +115,7 @@ def begin_with(model: Transformer, folder: Path, recipe: Recipe, maker: CanvasMa
         ValueError: the checkpoint does not fit.
     """
     if read_config(folder).family == model.config.family:
-        load_weights(model, recipe.family.weight_map(model.config), folder)
+        load_weights(model, weight_map(model.config, recipe.family.NAMES), folder)
     else:
         carry_over(load_model(folder), model, next(maker.batches(recipe.stages[-1])))
     model.head.weight.data *= SOFTENING

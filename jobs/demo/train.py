@@ -40,6 +40,7 @@ from transformers import AutoTokenizer
 
 from engine.model.load import read_config
 from engine.model.transformer import Transformer
+from engine.model.weight_map import weight_map
 from engine.model.weights import save_weights
 from jobs.demo.balance import Balance
 from jobs.demo.objective import batch_loss, learnt_logits
@@ -156,7 +157,7 @@ class Run:
             score = self.recipe.evaluate(self.model, self.tokenizer, self.rows)
             if score.passed >= self.best:
                 self.best = score.passed
-                pieces = self.recipe.family.weight_map(self.model.config)
+                pieces = weight_map(self.model.config, self.recipe.family.NAMES)
                 save_weights(self.model, pieces, self.folder / "model.safetensors", torch.bfloat16)
         print(f"  validation {score} best {self.best:.3f}", flush=True)
 

@@ -8,8 +8,8 @@ from engine.model.config import ExpertsConfig
 from engine.model.moe import MoE, Router, can_group, grouped, looped
 
 
-def experts_config(**changes: int | float) -> ExpertsConfig:
-    fields: dict[str, int | float] = {
+def experts_config(**changes: int | float | str) -> ExpertsConfig:
+    fields: dict[str, int | float | str] = {
         "num_experts": 16,
         "num_chosen": 3,
         "expert_size": 20,
@@ -18,6 +18,8 @@ def experts_config(**changes: int | float) -> ExpertsConfig:
         "routed_scale": 2.5,
         "shared_size": 24,
         "num_dense_layers": 0,
+        "score": "sigmoid",
+        "has_bias": True,
     }
     return ExpertsConfig(**(fields | changes))  # type: ignore[arg-type]
 

@@ -20,7 +20,7 @@ class Forward:
 
 def none(state: State) -> Forward:
     """Everything that the active block can see, every time (LLaDA, arXiv 2502.09992)."""
-    end = state.block_end if state.is_block_causal else len(state.canvas)
+    end = state.attention_block[1] if state.attention_length else len(state.canvas)
     return Forward(list(range(end)), is_refresh=True)
 
 
@@ -83,21 +83,29 @@ def dkv(state: State, *, refresh_every_iterations: int | None = 8) -> Forward:
 
 
 def block_causal(
-    state: State, *, fused_commit: bool = True, prefill_tokens: int | None = None
+    state: State,
+    *,
+    fused_commit: bool = True,
+    sub_block_cache: bool = False,
+    prefill_tokens: int | None = None,
 ) -> Forward:
     """The exact cache of a block-causal model (block diffusion, arXiv 2503.09573; LLaDA2.x): a
     finished block is computed once more on its final tokens, in a forward of its own or together
-    with the next block's first. A long prompt may be computed in chunks."""
-    if not state.is_block_causal:
+    with the next block's first. A long prompt may be computed in chunks. With sub-blocks each
+    forward computes the whole block around them, or, cached, only the first in each does
+    (Fast-dLLM v2, arXiv 2509.26328)."""
+    if state.attention_length is None:
         raise ValueError("cache 'block_causal' needs a model with a block_length")
-    length, start = state.block_length, state.num_cached
-    prompt_end = state.prompt_len // length * length
-    end, has_logits = state.block_end, True
-    if prefill_tokens and state.block_start - start > prefill_tokens and start < prompt_end:
+    length, start = state.attention_length, state.num_cached
+    block_start, end = state.attention_block
+    prompt_end, has_logits = state.prompt_len // length * length, True
+    if prefill_tokens and block_start - start > prefill_tokens and start < prompt_end:
         chunk = max(length, prefill_tokens // length * length)
-        end, has_logits = min(start + chunk, state.block_start), False
-    elif not fused_commit and start < state.block_start:
-        end, has_logits = state.block_start, False
+        end, has_logits = min(start + chunk, block_start), False
+    elif not fused_commit and start < block_start:
+        end, has_logits = block_start, False
+    elif sub_block_cache and start == block_start and state.num_iterations_in_block > 0:
+        return Forward(list(range(state.block_start, state.block_end)))
     is_refresh = state.num_iterations == 0 or start < prompt_end
     return Forward(list(range(start, end)), is_refresh, has_logits)
 

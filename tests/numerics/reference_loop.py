@@ -5,7 +5,7 @@ The definition of right for every cache policy (reference_caches.py) and decodin
 the engine; of the engine it uses the transformer and the request alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from engine.request import Request
 from tests.numerics.reference_caches import CACHES, Forward
 from tests.numerics.reference_decoders import DECODERS, Commits, View, is_finished
 from tests.numerics.reference_model import DenseCache, embed
-from tests.numerics.reference_state import State, first_state
+from tests.numerics.reference_state import State, first_end, first_state
 from tests.numerics.reference_words import Floats
 
 SOFT_DEFAULTS: dict[str, Any] = {
@@ -49,7 +49,8 @@ def decode(
     stop_at_eos: bool = True,
 ) -> Outcome:
     """`cache` and `decoding` hold a name and settings, `soft` settings alone; what is absent has
-    its default. A block-causal model's own block length comes before `block_length`."""
+    its default. A block-causal model's blocks are denoised whole, or in sub-blocks of
+    `block_length` where that is less."""
     state = first_state(model, request, block_length)
     if decoding["name"] == "edit" and cache["name"] == "dkv":
         raise ValueError("decoding 'edit' changes committed tokens, cache 'dkv' keeps them")
@@ -58,17 +59,22 @@ def decode(
         soft = SOFT_DEFAULTS | soft
     dense = DenseCache(model, len(state.canvas))
     while True:
+        asked = _asked(state, edits=decoding["name"] == "edit")
         forward = CACHES[cache["name"]](state, **_settings(cache))
+        if state.is_shifted and forward.has_logits:
+            forward.positions = sorted({*forward.positions, *(i - 1 for i in asked)})
         hidden = dense.forward(embed(model, state, forward.positions, soft), forward.positions)
         iteration = state.num_decoding_iterations
         _count(state, forward)
         if not forward.has_logits:
             continue
-        asked = state.open_positions() if decoding["name"] == "edit" else state.masked()
-        rows = [forward.positions.index(i) for i in asked]
+        rows = [forward.positions.index(i - state.is_shifted) for i in asked]
         logits = dict(zip(asked, dense.logits(hidden[rows]), strict=True))
         view = _view(state, logits, iteration, soft)
         commits = DECODERS[decoding["name"]](view, **_settings(decoding))
+        if asked and _is_settled(state, asked[0]):
+            # What it comes from can change no more: it waits for nothing (Fast-dLLM v2).
+            commits |= _alone(view, asked[0], decoding)
         _write(state, commits, logits)
         finished = is_finished(decoding, view, commits, len(state.masked()))
         may_end = finished or decoding["name"] != "edit"
@@ -83,6 +89,32 @@ def decode(
     return _outcome(state)
 
 
+def _asked(state: State, edits: bool) -> list[int]:
+    """The masked positions, or, where tokens may still be changed, all behind the prompt."""
+    if not edits:
+        return state.masked()
+    return [i for i in state.open_positions() if i in state.masked() or not _is_settled(state, i)]
+
+
+def _is_settled(state: State, position: int) -> bool:
+    """Whether the position's logits are computed in a block that is finished."""
+    if state.attention_length is None or not state.is_shifted:
+        return False
+    return position % state.attention_length == 0
+
+
+def _alone(view: View, position: int, decoding: dict[str, Any]) -> Commits:
+    """What a strategy commits that has nothing but this position."""
+    only = replace(
+        view,
+        logits={position: view.logits[position]},
+        masked=[position],
+        tokens={position: view.tokens[position]},
+        memory={},
+    )
+    return DECODERS[decoding["name"]](only, **_settings(decoding))
+
+
 def _settings(component: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in component.items() if key != "name"}
 
@@ -93,7 +125,8 @@ def _count(state: State, forward: Forward) -> None:
         state.last_refresh = state.num_iterations
     state.num_iterations += 1
     state.num_query_tokens += len(forward.positions)
-    state.num_cached = min(forward.positions[-1] + 1, state.block_start)
+    if state.attention_length is not None:
+        state.num_cached = min(forward.positions[-1] + 1, state.attention_block[0])
     state.uncached -= set(forward.positions)
 
 
@@ -127,13 +160,13 @@ def _write(state: State, commits: Commits, logits: dict[int, Floats]) -> None:
 def _outcome(state: State) -> Outcome:
     """What was generated before the first EOS, or before the limit."""
     generated = state.canvas[state.prompt_len : state.limit]
-    has_eos = state.eos in generated
-    token_ids = generated[: generated.index(state.eos)] if has_eos else generated
+    end = first_end(generated, state.eos)
+    token_ids = generated[:end]
     assert state.mask not in token_ids
     confidences = [state.confidences[state.prompt_len + i] for i in range(len(token_ids))]
     return Outcome(
         token_ids,
-        "eos" if has_eos else "length",
+        "length" if end is None else "eos",
         state.num_iterations,
         state.num_refreshes,
         state.num_query_tokens,

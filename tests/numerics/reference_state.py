@@ -10,6 +10,10 @@ begin with the prompt's tail and the last one may reach behind the limit:
 
     0            block_start         prompt_len         block_end      limit     len(canvas)
     | prompt     | prompt's tail     | masks            | later blocks, all masked |
+
+The blocks of its attention may be longer than those that are denoised (sub-blocks, arXiv
+2509.26328): then an attention block holds several, is seen whole by all of them, and the canvas
+ends with one.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +28,12 @@ from tests.numerics.reference_words import Floats
 class State:
     request: Request
     mask: int
-    eos: int
+    eos: tuple[int, ...]
     block_length: int
-    is_block_causal: bool
+    attention_length: int | None
+    """Of a block of the attention; None in a bidirectional model."""
+    is_shifted: bool
+    """A position's logits are computed at the position before it."""
     canvas: list[int]
     block_start: int
     block_end: int = 0
@@ -61,6 +68,13 @@ class State:
         return len(self.request.prompt_ids)
 
     @property
+    def attention_block(self) -> tuple[int, int]:
+        """Start and end of the block of the attention around the active block."""
+        assert self.attention_length is not None, "a bidirectional model has none"
+        index = self.block_start // self.attention_length
+        return index * self.attention_length, (index + 1) * self.attention_length
+
+    @property
     def limit(self) -> int:
         """Positions from here on are never returned, and an EOS there does not count."""
         return self.prompt_len + self.request.max_new_tokens
@@ -86,29 +100,37 @@ class State:
 
     def turn(self, *, is_cached: bool) -> None:
         self.block_index += 1
-        if is_cached:
+        if is_cached and self.attention_length and self.block_end % self.attention_length == 0:
             self.num_cached = self.block_end
         self.enter_block(self.block_end)
 
     def has_ended(self) -> bool:
         """An EOS is committed and no position before it is masked."""
         generated = self.canvas[self.prompt_len : self.limit]
-        return self.eos in generated and self.mask not in generated[: generated.index(self.eos)]
+        end = first_end(generated, self.eos)
+        return end is not None and self.mask not in generated[:end]
+
+
+def first_end(tokens: list[int], eos: tuple[int, ...]) -> int | None:
+    """Where the first token is that ends a generation."""
+    return next((i for i, token in enumerate(tokens) if token in eos), None)
 
 
 def first_state(model: Transformer, request: Request, block_length: int) -> State:
-    own_length = model.config.block_length
-    length = own_length or block_length
+    attention_length = model.config.block_length
+    length = min(block_length, attention_length or block_length)
     start, end = len(request.prompt_ids), len(request.prompt_ids) + request.max_new_tokens
-    if own_length is not None:
+    if attention_length is not None:
+        assert attention_length % length == 0, "sub-blocks that do not fill a block"
         start -= start % length
-        end += -end % length
+        end += -end % attention_length
     state = State(
         request=request,
         mask=model.config.mask_token_id,
-        eos=model.config.eos_token_id,
+        eos=model.config.eos_token_ids,
         block_length=length,
-        is_block_causal=own_length is not None,
+        attention_length=attention_length,
+        is_shifted=model.config.is_shifted,
         canvas=request.prompt_ids + [model.config.mask_token_id] * (end - len(request.prompt_ids)),
         block_start=start,
     )

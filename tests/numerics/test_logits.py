@@ -76,7 +76,7 @@ def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]
         made.add(Request(request_id=0, prompt_ids=prompt, max_new_tokens=len(canvas) - len(prompt)))
     plan = made.iterations.schedule()
     with torch.inference_mode():
-        batch = pack(plan, made.config.page_size, None, made.runner.device)
+        batch = pack(plan, made.config.page_size, made.model_config, made.runner.device)
         hidden = made.runner.forward(batch, made.canvases.tokens(batch.slots_Q))
         logits = made.runner.logits(hidden)
     return list(logits.split([len(sequence.asked_positions) for sequence, _ in plan]))
@@ -85,7 +85,7 @@ def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]
 def assert_logits_equal(folder: Path) -> None:
     config, llama = read_config(folder), llama_of(folder)
     torch.manual_seed(0)
-    words = min(config.mask_token_id, config.eos_token_id)
+    words = min(config.mask_token_id, config.eos_token_ids[0])
     canvases = [
         torch.randint(words, (prompt,)).tolist() + [config.mask_token_id] * generated
         for prompt, generated in ((1, 1), (37, 20), (64, 96), (5, 33))

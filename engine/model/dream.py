@@ -1,0 +1,39 @@
+"""Dream-7B (arXiv 2508.15487).
+
+The transformer is Qwen2's with a bidirectional mask; as in the autoregressive model that it was
+trained from, the logits at a position are those of the next one.
+"""
+
+from typing import Any
+
+from engine.model.config import ModelConfig
+from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.weight_map import Names
+
+IM_END_ID = 151645
+
+NAMES = Names()
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+    """Translate Dream's `config.json`.
+
+    Raises:
+        ValueError: a key is missing, or states something that this loader does not build.
+    """
+    its_own = {"use_mrope": False, "attention_bias": True}
+    refuse_others(raw, ASSUMED | its_own, "Dream")
+    return ModelConfig(
+        family="dream",
+        mlp_size=raw["intermediate_size"],
+        qkv_bias=True,
+        is_shifted=True,
+        **read_sizes(raw),
+        **read_token_ids(raw, mask=151666, eos=151643, turn_ends=[IM_END_ID]),
+    )
