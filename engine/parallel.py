@@ -34,6 +34,11 @@ class TensorParallel:
         most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
+    def longest_share(self, count: int) -> int:
+        """The most that any rank has of `count` things: what has the same shape on every rank is
+        cut by this."""
+        return -(-count // self.size)
+
     def kv_heads(self, num_kv_heads: int) -> range:
         """This rank's key/value heads: its share, or, where there are fewer than ranks, the one
         that its query heads need, which other ranks have too."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from engine.model.config import ModelConfig
 from engine.model.layers import MLP, Attend, Attention, RMSNorm, rotary_table
 from engine.model.moe import MoE
+from engine.parallel import ALONE, TensorParallel
 
 
 class Layer(nn.Module):
@@ -31,9 +32,10 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parallel: TensorParallel = ALONE) -> None:
         super().__init__()
         self.config = config
+        self.parallel = parallel
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
