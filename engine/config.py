@@ -69,9 +69,9 @@ class EngineConfig:
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
             )
 
-    def positions_of_a_piece(self, vocab_size: int, any_sampled: bool) -> int:
-        """As many as logits_bytes has room for, one at least."""
-        return max(1, self.logits_bytes // (vocab_size * BYTES_PER_LOGIT[any_sampled]))
+    def positions_of_a_piece(self, num_words: int, any_sampled: bool) -> int:
+        """As many as logits_bytes has room for, each with `num_words` logits; one at least."""
+        return max(1, self.logits_bytes // (num_words * BYTES_PER_LOGIT[any_sampled]))
 
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)

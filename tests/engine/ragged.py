@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
 
 VOCAB = 23
@@ -50,7 +51,8 @@ def ragged(
             for name, field in strategy.state_fields(VOCAB, BLOCK).items()
         },
     )
-    before = strategy.propose(asked, logits_MV + torch.randn(sum(counts), VOCAB) * 0.03)
+    earlier_MV = logits_MV + torch.randn(sum(counts), VOCAB) * 0.03
+    before = strategy.propose(asked, Logits(earlier_MV, VOCAB))
     asked = replace(
         asked,
         state=before.state,
