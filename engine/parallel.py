@@ -57,9 +57,10 @@ class TensorParallel:
         """[size, *x.shape]: every rank's `x`, which has the same shape on each."""
         if self._group is None:
             return x[None]
-        out = x.new_empty((self.size, *x.shape))
-        dist.all_gather_into_tensor(out, x.contiguous(), group=self._group)
-        return out
+        # Flat, since gloo does not take an output with a dimension more than its input.
+        every = x.new_empty(self.size * x.numel())
+        dist.all_gather_into_tensor(every, x.flatten(), group=self._group)
+        return every.view(self.size, *x.shape)
 
     def first(self, value: int) -> int:
         """The first rank's `value`."""

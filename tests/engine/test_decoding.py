@@ -18,7 +18,7 @@ from engine.decoding.klass import Klass
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, joined, rank_within
 from engine.decoding.threshold import Threshold
-from tests.engine.ragged import BLOCK, MASK, VOCAB, certain, ragged
+from tests.engine.ragged import BLOCK, MASK, STRATEGIES, VOCAB, certain, ragged
 
 
 def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
@@ -47,18 +47,6 @@ def run(
 ) -> tuple[Proposals, Tensor]:
     proposals = strategy.propose(asked, Logits(logits_MV, VOCAB))
     return proposals, strategy.choose(asked, proposals)
-
-
-STRATEGIES: list[DecodingStrategy] = [
-    *(decoder() for decoder in DECODERS.values()),
-    Fixed(iterations_per_block=4),
-    *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
-    Threshold(threshold=0.4),
-    Factor(factor=3.0),
-    EntropyBound(bound=4.0),
-    Hierarchical(threshold=0.8, low_threshold=0.2),
-    Klass(num_stable=1, threshold=0.4, top_k=5),
-]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
