@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import propose
+from engine.decoding.propose import logsumexp, propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Credit(DecodingStrategy):
         credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
         kept = {"words": words_MW.int(), "credits": credits_MW}
         boosted = propose(asked, logits.plus(words_MW, self.alpha * torch.log1p(credits_MW)))
-        chosen_M = logits.at(boosted.token_M[:, None])[:, 0]
+        chosen_M1 = logits.at(boosted.token_M[:, None])
         return boosted._replace(
-            confidence_M=torch.exp(chosen_M - logits.logsumexp()),
+            confidence_M=torch.exp(chosen_M1 - logsumexp(logits, plain))[:, 0],
             score_M=boosted.confidence_M,
             state=kept,
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import propose
+from engine.decoding.propose import logsumexp, propose
 
 LEAST_PROBABILITY = 1e-9
 
@@ -49,7 +49,7 @@ class Klass(DecodingStrategy):
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose(asked, logits)
-        total_M1 = logits.logsumexp()[:, None]
+        total_M1 = logsumexp(logits, proposals)
         before_MW = asked.state["probabilities"]
         then_MW = (logits.at(asked.state["words"].long()) - total_M1).exp()
         is_stable_M = _divergence(then_MW, before_MW) < self.kl_threshold

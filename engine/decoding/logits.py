@@ -73,14 +73,6 @@ class Logits:
             torch.cat((others_RM, logit_of_others_RM)).logsumexp(dim=0).float(),
         )
 
-    def logsumexp(self) -> Tensor:
-        """float32 [M]."""
-        local_M = self.local_MU.logsumexp(dim=-1)
-        if self.parallel.size == 1:
-            return local_M
-        (local_RM,) = self._of_ranks(local_M)
-        return local_RM.logsumexp(dim=0).float()
-
     def entropy(self) -> Tensor:
         """float32 [M], in nats; precise also where one word has nearly all the probability.
 

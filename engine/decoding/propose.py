@@ -7,6 +7,7 @@ engine/decoding/positions.py and logits.py.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.decoding.logits import Logits
@@ -29,6 +30,12 @@ def propose(asked: AskedPositions, logits: Logits) -> Proposals:
     log_odds_M = best.logit_M - best.others_M
     log_odds_M = log_odds_M.where(log_odds_M.isfinite(), torch.nan)
     return Proposals(best.word_M, log_odds_M, torch.sigmoid(log_odds_M), log_odds_M)
+
+
+def logsumexp(logits: Logits, proposals: Proposals) -> Tensor:
+    """float32 [M, 1], from what was proposed: all words were summed then."""
+    token_M1, log_odds_M1 = proposals.token_M[:, None], proposals.log_odds_M[:, None]
+    return logits.at(token_M1) - F.logsigmoid(log_odds_M1)
 
 
 def position_noise(asked: AskedPositions) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
-from engine.decoding.propose import gumbel_noise, position_noise, propose
+from engine.decoding.propose import gumbel_noise, logsumexp, position_noise, propose
 from tests.engine.ragged import VOCAB, ragged
 
 
@@ -16,6 +16,15 @@ def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
     expected = probability_MV[torch.arange(40), proposals.token_M]
     assert torch.allclose(proposals.confidence_M, expected)
     assert (proposals.token_M != logits_MV.argmax(-1)).any()
+
+
+def test_all_words_sum_to_what_was_proposed_from() -> None:
+    for temperature in (0.0, 30.0):
+        asked, logits_MV = ragged([40], temperatures=[temperature])
+        logits_MV *= 9
+        logits = Logits(logits_MV, VOCAB)
+        total_M1 = logsumexp(logits, propose(asked, logits))
+        torch.testing.assert_close(total_M1, logits_MV.logsumexp(-1, keepdim=True))
 
 
 def test_draws_follow_the_softmax() -> None:
