@@ -42,19 +42,10 @@ class EngineConfig:
     logits_bytes: int = 2**30
     """The head and the decoding strategy take the asked positions in pieces, so that a forward's
     logits, and what is computed from them, never take more memory than this."""
-    tensor_parallel: int = 1
-    """Ranks that hold one model together; the others are as many groups of this size again. Take
-    more than 1 where a model does not fit on one GPU."""
-    expert_parallel: bool = False
-    """In a group of ranks each expert is on one of them; false: each rank has a slice of every
-    expert."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
-        positive = (
-            *("max_sequences", "iteration_tokens", "page_size", "logits_bytes"),
-            "tensor_parallel",
-        )
+        positive = ("max_sequences", "iteration_tokens", "page_size", "logits_bytes")
         optional = ("block_length", "cache_tokens")
         for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
             if getattr(self, name) < 1:
@@ -69,9 +60,9 @@ class EngineConfig:
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
             )
 
-    def positions_of_a_piece(self, vocab_size: int, any_sampled: bool) -> int:
-        """As many as logits_bytes has room for, one at least."""
-        return max(1, self.logits_bytes // (vocab_size * BYTES_PER_LOGIT[any_sampled]))
+    def positions_of_a_piece(self, num_words: int, any_sampled: bool) -> int:
+        """As many as logits_bytes has room for, each with `num_words` logits; one at least."""
+        return max(1, self.logits_bytes // (num_words * BYTES_PER_LOGIT[any_sampled]))
 
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)

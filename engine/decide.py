@@ -1,6 +1,6 @@
 """From hidden states to commits: the head, the strategy and soft iteration, piece by piece.
 
-Shape letters: M asked positions, D hidden size, V vocabulary, B sequences.
+Shape letters: M asked positions, D hidden size, B sequences.
 """
 
 from dataclasses import replace
@@ -36,8 +36,8 @@ class Decider:
         self._runner = runner
         self._canvases = canvases
         self._config = config
-        self._vocab_size = model.vocab_size
         self._settled_every = model.block_length if model.is_shifted else None
+        self._longest_run = runner.model.parallel.longest_share(model.vocab_size)
         fields = dict(decoding.state_fields(model.vocab_size, block_length))
         if config.soft.enabled:
             fields[SOFT] = StateField(model.hidden_size, runner.dtype)
@@ -74,7 +74,7 @@ class Decider:
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32)
-        piece = self._config.positions_of_a_piece(self._vocab_size, asked.any_sampled)
+        piece = self._config.positions_of_a_piece(self._longest_run, asked.any_sampled)
         starts = range(0, num_asked, piece)
         proposals = joined(
             [
@@ -95,9 +95,9 @@ class Decider:
         return report
 
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
-        logits_MV = self._runner.logits(hidden_MD)
-        proposals = self._decoding.propose(asked, logits_MV)
+        logits = self._runner.logits(hidden_MD)
+        proposals = self._decoding.propose(asked, logits)
         if not self._soft.enabled:
             return proposals
-        expected_MD = self._soft.expected(logits_MV, self._runner.model.embed.weight)
+        expected_MD = self._soft.expected(logits, self._runner.model.embed.weight)
         return proposals._replace(state={**proposals.state, SOFT: expected_MD})

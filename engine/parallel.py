@@ -34,6 +34,11 @@ class TensorParallel:
         most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
+    def longest_share(self, count: int) -> int:
+        """The most that any rank has of `count` things: what has the same shape on every rank is
+        cut by this."""
+        return -(-count // self.size)
+
     def kv_heads(self, num_kv_heads: int) -> range:
         """This rank's key/value heads: its share, or, where there are fewer than ranks, the one
         that its query heads need, which other ranks have too."""
@@ -52,9 +57,10 @@ class TensorParallel:
         """[size, *x.shape]: every rank's `x`, which has the same shape on each."""
         if self._group is None:
             return x[None]
-        out = x.new_empty((self.size, *x.shape))
-        dist.all_gather_into_tensor(out, x.contiguous(), group=self._group)
-        return out
+        # Flat, since gloo does not take an output with a dimension more than its input.
+        every = x.new_empty(self.size * x.numel())
+        dist.all_gather_into_tensor(every, x.flatten(), group=self._group)
+        return every.view(self.size, *x.shape)
 
     def first(self, value: int) -> int:
         """The first rank's `value`."""

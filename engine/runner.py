@@ -7,6 +7,7 @@ from torch import Tensor
 
 from engine.batch import Batch
 from engine.cache.kv import KVPages
+from engine.decoding.logits import Logits
 from engine.kernels.reference import paged_attention_views
 from engine.model.transformer import Transformer
 
@@ -42,12 +43,15 @@ class ModelRunner:
                 x_QD.index_add_(0, batch.index_M, added_MD)
             return self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
 
-    def logits(self, hidden_MD: Tensor) -> Tensor:
-        """float32 [M, V]; -inf at the mask token."""
+    def logits(self, hidden_MD: Tensor) -> Logits:
+        """Of the positions of `hidden_MD`; -inf at the mask token."""
         with self._clock:
-            logits_MV = self.model.logits(hidden_MD)
-        logits_MV[:, self.model.config.mask_token_id] = -torch.inf
-        return logits_MV
+            local_MU = self.model.logits(hidden_MD)
+        config = self.model.config
+        logits = Logits(local_MU, config.vocab_size, self.model.parallel)
+        if config.mask_token_id in logits.words:
+            local_MU[:, config.mask_token_id - logits.words.start] = -torch.inf
+        return logits
 
     def forward_s(self) -> float:
         """Seconds in the model since the last call. On a GPU, ask only after its results were

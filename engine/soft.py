@@ -2,13 +2,15 @@
 goes into the next forward as the mask's embedding plus a little of what the model expected there in
 the last one. A block's first forward has nothing to add, and masks behind the block stay masks.
 
-Shape letters as in engine/decoding/positions.py; D hidden size.
+Shape letters as in engine/decoding/positions.py and logits.py.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from engine.decoding.logits import Logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,10 @@ class SoftIteration:
         """float32 [B]."""
         return 1 - self.relaxation * num_iterations_B.float()
 
-    def expected(self, logits_MV: Tensor, embedding_VD: Tensor) -> Tensor:
+    def expected(self, logits: Logits, embedding_VD: Tensor) -> Tensor:
         """The embedding that the logits expect, [M, D] in the embedding's dtype."""
-        scaled_MV = logits_MV / self.temperature
-        if self.top_k is None or self.top_k >= logits_MV.shape[1]:
-            return scaled_MV.softmax(-1).to(embedding_VD.dtype) @ embedding_VD
-        top = scaled_MV.topk(self.top_k, dim=-1)
-        weights = top.values.softmax(-1).to(embedding_VD.dtype)
-        return torch.einsum("mw,mwd->md", weights, embedding_VD[top.indices])
+        if self.top_k is None or self.top_k >= logits.num_words:
+            return logits.expected(embedding_VD, self.temperature)
+        top = logits.top_k(self.top_k)
+        weights_MW = (top.logit_MW / self.temperature).softmax(-1).to(embedding_VD.dtype)
+        return torch.einsum("mw,mwd->md", weights_MW, embedding_VD[top.word_MW])

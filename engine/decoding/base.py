@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals
 from engine.decoding.propose import propose
 
@@ -41,9 +42,10 @@ class DecodingStrategy:
         """What is kept of each position from forward to forward while its block is active."""
         return {}
 
-    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        """`logits_MV` are float32, -inf at the mask token, which can never be predicted."""
-        return propose(asked, logits_MV)
+    def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
+        """The same on every rank of a tensor-parallel group: from what `logits` answers, not from
+        the words that this rank happens to have."""
+        return propose(asked, logits)
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         """bool [M]; at least one masked position of every sequence that has one."""

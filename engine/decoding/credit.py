@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import propose
+from engine.decoding.propose import logsumexp, propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Credit(DecodingStrategy):
             "credits": StateField(block_length, torch.float32),
         }
 
-    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
+    def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         words_MW, credits_MW = asked.state["words"].long(), asked.state["credits"] * self.beta
-        plain = propose(replace(asked, any_sampled=False), logits_MV)
+        plain = propose(replace(asked, any_sampled=False), logits)
         is_word_MW = (words_MW == plain.token_M[:, None]) & (credits_MW > 0)
         # argmax gives the first: the word's own place, or else the first that is free.
         known_M = is_word_MW.any(dim=1)
@@ -55,12 +56,11 @@ class Credit(DecodingStrategy):
         words_MW = words_MW.scatter(1, place_M, plain.token_M[:, None])
         gain_M = plain.confidence_M**self.gamma
         credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
-        boosted_MV = logits_MV.scatter_add(1, words_MW, self.alpha * torch.log1p(credits_MW))
         kept = {"words": words_MW.int(), "credits": credits_MW}
-        boosted = propose(asked, boosted_MV)
-        chosen_M = logits_MV.gather(1, boosted.token_M[:, None])[:, 0]
+        boosted = propose(asked, logits.plus(words_MW, self.alpha * torch.log1p(credits_MW)))
+        chosen_M1 = logits.at(boosted.token_M[:, None])
         return boosted._replace(
-            confidence_M=torch.exp(chosen_M - logits_MV.logsumexp(-1)),
+            confidence_M=torch.exp(chosen_M1 - logsumexp(logits, plain))[:, 0],
             score_M=boosted.confidence_M,
             state=kept,
         )

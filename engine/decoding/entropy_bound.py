@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
-from engine.decoding.propose import entropy, propose
+from engine.decoding.propose import propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,9 @@ class EntropyBound(DecodingStrategy):
         if not 0 <= self.bound < float("inf"):
             raise ValueError(f"decoding.bound={self.bound}: give 0 or more, in nats")
 
-    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = propose(asked, logits_MV)
-        return proposals._replace(score_M=-entropy(logits_MV))
+    def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
+        proposals = propose(asked, logits)
+        return proposals._replace(score_M=-logits.entropy())
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         rank_M = rank_of(asked, proposals.score_M)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import entropy, margin, position_noise, propose
+from engine.decoding.propose import position_noise, propose
 
 ORDERS = ("confidence", "margin", "entropy", "random")
 
@@ -35,12 +36,12 @@ class Fixed(DecodingStrategy):
         if self.order not in ORDERS:
             raise ValueError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
 
-    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = propose(asked, logits_MV)
+    def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
+        proposals = propose(asked, logits)
         if self.order == "margin":
-            return proposals._replace(score_M=margin(logits_MV))
+            return proposals._replace(score_M=logits.margin())
         if self.order == "entropy":
-            return proposals._replace(score_M=-entropy(logits_MV))
+            return proposals._replace(score_M=-logits.entropy())
         if self.order == "random":
             return proposals._replace(score_M=position_noise(asked))
         return proposals

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import propose
+from engine.decoding.propose import logsumexp, propose
 
 LEAST_PROBABILITY = 1e-9
 
@@ -46,18 +47,18 @@ class Klass(DecodingStrategy):
             "stable": StateField(1, torch.int32),
         }
 
-    def propose(self, asked: AskedPositions, logits_MV: Tensor) -> Proposals:
-        proposals = propose(asked, logits_MV)
-        now_MV = logits_MV.softmax(-1)
+    def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
+        proposals = propose(asked, logits)
+        total_M1 = logsumexp(logits, proposals)
         before_MW = asked.state["probabilities"]
-        then_MW = now_MV.gather(1, asked.state["words"].long())
+        then_MW = (logits.at(asked.state["words"].long()) - total_M1).exp()
         is_stable_M = _divergence(then_MW, before_MW) < self.kl_threshold
         has_before_M = asked.of_sequence(asked.num_iterations_in_block_B) > 0
         stable_M = (asked.state["stable"][:, 0] + 1) * (is_stable_M & has_before_M)
-        top = now_MV.topk(before_MW.shape[1], dim=-1)
+        top = logits.top_k(before_MW.shape[1])
         kept = {
-            "words": top.indices.int(),
-            "probabilities": top.values,
+            "words": top.word_MW.int(),
+            "probabilities": (top.logit_MW - total_M1).exp(),
             "stable": stable_M[:, None].int(),
         }
         return proposals._replace(score_M=stable_M.float(), state=kept)

@@ -1,7 +1,7 @@
 """What a decoding strategy decides from, and what it answers.
 
 Shape letters: M asked positions of all sequences, packed, ordered by sequence and then by position;
-V vocabulary; B sequences; W whatever a strategy keeps of a position.
+B sequences; W whatever a strategy keeps of a position.
 """
 
 from collections.abc import Mapping

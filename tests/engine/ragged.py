@@ -6,12 +6,30 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.entropy_bound import EntropyBound
+from engine.decoding.factor import Factor
+from engine.decoding.fixed import Fixed
+from engine.decoding.hierarchical import Hierarchical
+from engine.decoding.klass import Klass
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
+from engine.decoding.threshold import Threshold
 
 VOCAB = 23
 MASK = 22
 BLOCK = 32
+STRATEGIES: list[DecodingStrategy] = [
+    *(decoder() for decoder in DECODERS.values()),
+    Fixed(iterations_per_block=4),
+    *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
+    Threshold(threshold=0.4),
+    Factor(factor=3.0),
+    EntropyBound(bound=4.0),
+    Hierarchical(threshold=0.8, low_threshold=0.2),
+    Klass(num_stable=1, threshold=0.4, top_k=5),
+]
 
 
 def ragged(
@@ -50,7 +68,8 @@ def ragged(
             for name, field in strategy.state_fields(VOCAB, BLOCK).items()
         },
     )
-    before = strategy.propose(asked, logits_MV + torch.randn(sum(counts), VOCAB) * 0.03)
+    earlier_MV = logits_MV + torch.randn(sum(counts), VOCAB) * 0.03
+    before = strategy.propose(asked, Logits(earlier_MV, VOCAB))
     asked = replace(
         asked,
         state=before.state,

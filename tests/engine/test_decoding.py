@@ -15,10 +15,10 @@ from engine.decoding.factor import Factor
 from engine.decoding.fixed import Fixed
 from engine.decoding.hierarchical import Hierarchical
 from engine.decoding.klass import Klass
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, joined, rank_within
-from engine.decoding.propose import entropy
 from engine.decoding.threshold import Threshold
-from tests.engine.ragged import BLOCK, MASK, VOCAB, certain, ragged
+from tests.engine.ragged import BLOCK, MASK, STRATEGIES, VOCAB, certain, ragged
 
 
 def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
@@ -45,20 +45,8 @@ def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
 def run(
     strategy: DecodingStrategy, asked: AskedPositions, logits_MV: Tensor
 ) -> tuple[Proposals, Tensor]:
-    proposals = strategy.propose(asked, logits_MV)
+    proposals = strategy.propose(asked, Logits(logits_MV, VOCAB))
     return proposals, strategy.choose(asked, proposals)
-
-
-STRATEGIES: list[DecodingStrategy] = [
-    *(decoder() for decoder in DECODERS.values()),
-    Fixed(iterations_per_block=4),
-    *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
-    Threshold(threshold=0.4),
-    Factor(factor=3.0),
-    EntropyBound(bound=4.0),
-    Hierarchical(threshold=0.8, low_threshold=0.2),
-    Klass(num_stable=1, threshold=0.4, top_k=5),
-]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -80,11 +68,11 @@ def test_a_sequence_never_sees_its_neighbours(strategy: DecodingStrategy) -> Non
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_proposals_may_be_made_in_pieces(strategy: DecodingStrategy) -> None:
     asked, logits_MV = ragged([9, 5, 12], temperatures=[0.0, 1.2, 0.0], strategy=strategy)
-    whole = strategy.propose(asked, logits_MV)
+    whole = strategy.propose(asked, Logits(logits_MV, VOCAB))
     cuts = [0, 4, 5, 20, 26]
     pieces = joined(
         [
-            strategy.propose(asked.rows(first, end), logits_MV[first:end])
+            strategy.propose(asked.rows(first, end), Logits(logits_MV[first:end], VOCAB))
             for first, end in pairwise(cuts)
         ]
     )
@@ -155,7 +143,7 @@ def test_hierarchical_takes_the_best_of_each_run() -> None:
 def test_entropy_bound_sums_over_those_before() -> None:
     asked, _ = ragged([4])
     logits_MV = certain([0.02, 0.05, 0.01, 0.3])
-    h = entropy(logits_MV).tolist()
+    h = Logits(logits_MV, VOCAB).entropy().tolist()
     just = h[2] + h[0]
     for bound, expected in ((0.0, 1), (h[2] * 1.001, 2), (just * 1.001, 3), (10.0, 4)):
         _, commit_M = run(EntropyBound(bound=bound), asked, logits_MV)

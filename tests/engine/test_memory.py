@@ -10,6 +10,7 @@ import torch
 from engine.cache import CACHE_POLICIES
 from engine.config import BYTES_PER_LOGIT
 from engine.decoding import DECODERS
+from engine.decoding.logits import Logits
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.iterations import CLEAN_ITERATIONS
 from engine.memory import free_bytes, is_out_of_memory, num_pages, slot_bytes
@@ -157,9 +158,9 @@ def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     sizes = []
     real = engine.runner.logits
 
-    def logits(hidden_MD: torch.Tensor) -> torch.Tensor:
-        made = real(hidden_MD)
-        sizes.append(made.nbytes)
+    def logits(hidden_MD: torch.Tensor) -> Logits:
+        made: Logits = real(hidden_MD)
+        sizes.append(made.local_MU.nbytes)
         return made
 
     monkeypatch.setattr(engine.runner, "logits", logits)

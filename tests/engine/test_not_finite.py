@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from engine.decoding import DECODERS
+from engine.decoding.logits import Logits
 from engine.decoding.propose import propose
 from engine.request import FinishReason, Request
-from tests.engine.ragged import certain, ragged
+from tests.engine.ragged import VOCAB, certain, ragged
 from tests.numerics.combinations import Combination
 from tests.tiny import VOCAB_SIZE, mixed_requests, tiny_model
 
@@ -37,5 +38,5 @@ def test_a_word_without_bounds_has_no_confidence() -> None:
     logits_MV = certain([0.1, 0.2, 0.3])
     logits_MV[0, 5] = torch.inf
     logits_MV[1, 5] = torch.nan
-    confidence_M = propose(asked, logits_MV).confidence_M
+    confidence_M = propose(asked, Logits(logits_MV, VOCAB)).confidence_M
     assert confidence_M.isnan().tolist() == [True, True, False]

@@ -1,33 +1,30 @@
-"""What a position proposes: draws and their noise, entropy, margin."""
+"""What a position proposes: draws and their noise."""
 
 import pytest
 import torch
 
+from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
-from engine.decoding.propose import entropy, gumbel_noise, margin, position_noise, propose
-from tests.engine.ragged import MASK, VOCAB, ragged
+from engine.decoding.propose import gumbel_noise, logsumexp, position_noise, propose
+from tests.engine.ragged import VOCAB, ragged
 
 
 def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
     asked, logits_MV = ragged([40], temperatures=[3.0])
-    proposals = propose(asked, logits_MV)
+    proposals = propose(asked, Logits(logits_MV, VOCAB))
     probability_MV = logits_MV.softmax(-1)
     expected = probability_MV[torch.arange(40), proposals.token_M]
     assert torch.allclose(proposals.confidence_M, expected)
     assert (proposals.token_M != logits_MV.argmax(-1)).any()
 
 
-def test_entropy_and_margin_equal_their_definitions() -> None:
-    torch.manual_seed(0)
-    logits_MV = torch.randn(50, VOCAB) * 4
-    logits_MV[:, MASK] = -torch.inf
-    p_MV = logits_MV.double().softmax(-1)
-    plain = -(p_MV * p_MV.clamp(min=1e-300).log()).sum(-1)
-    assert torch.allclose(entropy(logits_MV).double(), plain, rtol=1e-5, atol=1e-6)
-    two = p_MV.topk(2).values
-    assert torch.allclose(
-        margin(logits_MV).double(), -(1 - two[:, 0] + two[:, 1]).log(), rtol=1e-4, atol=5e-6
-    )
+def test_all_words_sum_to_what_was_proposed_from() -> None:
+    for temperature in (0.0, 30.0):
+        asked, logits_MV = ragged([40], temperatures=[temperature])
+        logits_MV *= 9
+        logits = Logits(logits_MV, VOCAB)
+        total_M1 = logsumexp(logits, propose(asked, logits))
+        torch.testing.assert_close(total_M1, logits_MV.logsumexp(-1, keepdim=True))
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -46,7 +43,7 @@ def test_draws_follow_the_softmax() -> None:
         any_sampled=True,
         longest=count,
     )
-    token_M = propose(asked, logits_V.repeat(count, 1)).token_M
+    token_M = propose(asked, Logits(logits_V.repeat(count, 1), VOCAB)).token_M
     frequency_V = torch.bincount(token_M, minlength=VOCAB) / count
     probability_V = (logits_V / temperature).softmax(-1)
     deviation_V = (probability_V * (1 - probability_V) / count).sqrt()
@@ -55,7 +52,7 @@ def test_draws_follow_the_softmax() -> None:
 
 def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
     asked, _ = ragged([30, 30], temperatures=[1.0, 1.0])
-    noise_MV, places_M = gumbel_noise(asked, VOCAB), position_noise(asked)
+    noise_MV, places_M = gumbel_noise(asked, range(VOCAB)), position_noise(asked)
     assert noise_MV.mean().item() == pytest.approx(0.5772, abs=0.12)
     assert noise_MV.var().item() == pytest.approx(1.6449, abs=0.25)
     assert noise_MV.isfinite().all()
@@ -63,5 +60,5 @@ def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
     for field in ("seed_B", "num_iterations_B", "position_M"):
         changed, _ = ragged([30, 30], temperatures=[1.0, 1.0])
         getattr(changed, field).add_(1)
-        assert (gumbel_noise(changed, VOCAB) == noise_MV).float().mean() < 0.01, field
+        assert (gumbel_noise(changed, range(VOCAB)) == noise_MV).float().mean() < 0.01, field
         assert (position_noise(changed) == places_M).float().mean() < 0.01, field

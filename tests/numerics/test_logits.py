@@ -78,7 +78,7 @@ def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]
     with torch.inference_mode():
         batch = pack(plan, made.config.page_size, made.model_config, made.runner.device)
         hidden = made.runner.forward(batch, made.canvases.tokens(batch.slots_Q))
-        logits = made.runner.logits(hidden)
+        logits = made.runner.logits(hidden).local_MU
     return list(logits.split([len(sequence.asked_positions) for sequence, _ in plan]))
 
 

@@ -222,7 +222,9 @@ def test_one_causal_block_is_a_bidirectional_canvas(model: Transformer) -> None:
         decoding = {"name": "threshold"}
         plain = run(model, decoding, cache="none", requests=[request], block_length=64)
         wrapped = as_block_causal(model, length)
-        assert run(wrapped, decoding, cache="none", requests=[request], block_length=length) == plain
+        assert (
+            run(wrapped, decoding, cache="none", requests=[request], block_length=length) == plain
+        )
 
 
 def test_eos_behind_the_limit_does_not_count(causal: Transformer) -> None:

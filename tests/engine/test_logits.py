@@ -1,0 +1,180 @@
+"""What the ranks of a group say of logits that each has a run of, against the whole logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.decoding.logits import Logits
+from engine.parallel import ALONE, TensorParallel
+from engine.soft import SoftIteration
+from tests.engine.thread_ranks import ThreadRank, on_ranks
+
+SHAPES = [(1, 97), (2, 97), (3, 97), (4, 97), (3, 8), (4, 9)]
+"""Ranks and words; runs of 97 in 4 and of 9 in 4 differ in length."""
+COUNT = 40
+PLACES = torch.arange(COUNT)
+
+
+def run_of(logits_MV: Tensor, parallel: TensorParallel) -> Logits:
+    words = parallel.share(logits_MV.shape[1])
+    local_MU = logits_MV[:, words.start : words.stop].clone()
+    return Logits(local_MU, logits_MV.shape[1], parallel)
+
+
+def agreed(size: int, logits_MV: Tensor, ask: Callable[[Logits], Any]) -> Any:
+    """The answer that every rank gives, bit for bit: a tensor, or a tuple of them."""
+    answers = on_ranks(size, lambda rank: ask(run_of(logits_MV, rank)))
+    for answer in answers[1:]:
+        torch.testing.assert_close(answer, answers[0], rtol=0, atol=0, equal_nan=True)
+    return answers[0]
+
+
+def random_logits(num_words: int, seed: int = 0) -> Tensor:
+    """From nearly flat to nearly certain, the likeliest word anywhere; the mask in the middle."""
+    torch.manual_seed(seed)
+    logits_MV = torch.randn(COUNT, num_words) * torch.linspace(0.1, 6, COUNT)[:, None]
+    logits_MV[PLACES, torch.randint(num_words, (COUNT,))] += torch.linspace(0, 40, COUNT)
+    logits_MV[:, num_words // 2] = -torch.inf
+    return logits_MV
+
+
+def tied_logits(num_words: int) -> Tensor:
+    """Whole numbers, few of them."""
+    return random_logits(num_words).clamp(-2, 2).round()
+
+
+@pytest.mark.parametrize("make", [random_logits, tied_logits])
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_the_best_word_is_the_lowest_of_the_highest_scores(
+    size: int, num_words: int, make: Callable[[int], Tensor]
+) -> None:
+    logits_MV = make(num_words)
+    best = agreed(size, logits_MV, lambda logits: logits.best(logits.local_MU))
+    word_M1 = logits_MV.argmax(-1, keepdim=True)
+    assert torch.equal(best.word_M, word_M1[:, 0])
+    assert torch.equal(best.logit_M, logits_MV.max(-1).values)
+    others_M = logits_MV.double().scatter(1, word_M1, -torch.inf).logsumexp(-1)
+    torch.testing.assert_close(best.others_M, others_M.float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_scores_choose_and_logits_tell(size: int, num_words: int) -> None:
+    logits_MV, scores_MV = random_logits(num_words), random_logits(num_words, seed=1)
+
+    def ask(logits: Logits) -> Any:
+        return logits.best(run_of(scores_MV, logits.parallel).local_MU)
+
+    best = agreed(size, logits_MV, ask)
+    word_M1 = scores_MV.argmax(-1, keepdim=True)
+    assert torch.equal(best.word_M, word_M1[:, 0])
+    assert torch.equal(best.logit_M, logits_MV.gather(1, word_M1)[:, 0])
+    others_M = logits_MV.scatter(1, word_M1, -torch.inf).logsumexp(-1)
+    torch.testing.assert_close(best.others_M, others_M, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [random_logits, tied_logits])
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_sums_equal_their_definitions(
+    size: int, num_words: int, make: Callable[[int], Tensor]
+) -> None:
+    logits_MV = make(num_words)
+    p_MV = logits_MV.double().softmax(-1)
+    entropy_M = -(p_MV * p_MV.clamp(min=1e-300).log()).sum(-1)
+    torch.testing.assert_close(
+        agreed(size, logits_MV, Logits.entropy), entropy_M.float(), rtol=1e-5, atol=1e-14
+    )
+    two, best_M2 = p_MV.topk(2)
+    others_M = p_MV.scatter(1, best_M2[:, :1], 0).sum(-1)
+    margin_M = -(others_M + two[:, 1]).log()
+    torch.testing.assert_close(
+        agreed(size, logits_MV, Logits.margin), margin_M.float(), rtol=1e-5, atol=5e-6
+    )
+
+
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_words_are_found_and_raised_wherever_they_are(size: int, num_words: int) -> None:
+    logits_MV = random_logits(num_words)
+    words_MW = torch.randint(num_words, (COUNT, 6))
+    words_MW[:, :2] = torch.tensor([0, num_words - 1])
+    at_MW = agreed(size, logits_MV, lambda logits: logits.at(words_MW))
+    assert torch.equal(at_MW, logits_MV.gather(1, words_MW))
+    values_MW = torch.rand(COUNT, 6)
+    every_MW = torch.arange(num_words).expand(COUNT, -1)
+    raised_MV = agreed(
+        size, logits_MV, lambda logits: logits.plus(words_MW, values_MW).at(every_MW)
+    )
+    torch.testing.assert_close(raised_MV, logits_MV.scatter_add(1, words_MW, values_MW))
+    assert torch.equal(agreed(size, logits_MV, lambda logits: logits.at(every_MW)), logits_MV)
+
+
+@pytest.mark.parametrize("make", [random_logits, tied_logits])
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_the_likeliest_words_may_all_be_on_one_rank(
+    size: int, num_words: int, make: Callable[[int], Tensor]
+) -> None:
+    logits_MV = make(num_words)
+    expected = logits_MV.sort(dim=-1, descending=True, stable=True)
+    for count in {1, 2, 5, num_words // 2, num_words}:
+        top = agreed(size, logits_MV, lambda logits, count=count: logits.top_k(count))
+        assert torch.equal(top.logit_MW, expected.values[:, :count])
+        assert torch.equal(logits_MV.gather(1, top.word_MW), top.logit_MW)
+        assert all(len(set(words)) == count for words in top.word_MW.tolist())
+        if make is random_logits or (count == num_words and size > 1):
+            assert torch.equal(top.word_MW, expected.indices[:, :count])
+
+
+@pytest.mark.parametrize("top_k", [None, 3, 40])
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_soft_iteration_expects_the_same(size: int, num_words: int, top_k: int | None) -> None:
+    logits_MV, soft = random_logits(num_words), SoftIteration(temperature=1.3, top_k=top_k)
+    table_VD = torch.randn(num_words, 12)
+    ours_MD = agreed(size, logits_MV, lambda logits: soft.expected(logits, table_VD))
+    least_M1 = logits_MV.topk(min(top_k or num_words, num_words)).values[:, -1:]
+    kept_MV = logits_MV.where(logits_MV >= least_M1, -torch.inf)
+    torch.testing.assert_close(
+        ours_MD, (kept_MV / 1.3).softmax(-1) @ table_VD, rtol=1e-5, atol=1e-5
+    )
+    in_bfloat16_MD = agreed(size, logits_MV, lambda x: soft.expected(x, table_VD.bfloat16()))
+    torch.testing.assert_close(in_bfloat16_MD.float(), ours_MD, rtol=2e-2, atol=5e-2)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(("size", "num_words"), SHAPES)
+def test_what_is_not_finite_reaches_every_rank(size: int, num_words: int, value: float) -> None:
+    """Whichever word it is: row w has it at word w."""
+    logits_MV = random_logits(num_words)
+    rows = torch.arange(min(num_words, COUNT - 1))
+    logits_MV[rows, rows] = value
+    broken_M = (logits_MV.isnan() | logits_MV.isposinf()).any(-1)
+    best = agreed(size, logits_MV, lambda logits: logits.best(logits.local_MU))
+    assert torch.equal(~(best.logit_M - best.others_M).isfinite(), broken_M)
+
+
+@pytest.mark.parametrize(
+    ("ask", "most"),
+    [
+        (lambda logits: logits.best(logits.local_MU), 1),
+        (Logits.entropy, 1),
+        (Logits.margin, 2),
+        (lambda logits: logits.at(torch.zeros((COUNT, 3), dtype=torch.int64)), 1),
+        (lambda logits: logits.plus(torch.zeros((COUNT, 3)).long(), torch.ones(COUNT, 3)), 0),
+        (lambda logits: logits.top_k(50), 1),
+        (lambda logits: logits.expected(torch.ones(97, 4), 1.0), 2),
+    ],
+)
+def test_an_answer_is_one_gathering(ask: Callable[[Logits], Any], most: int) -> None:
+    def count(rank: ThreadRank) -> int:
+        ask(run_of(random_logits(97), rank))
+        return rank.num_collectives
+
+    assert on_ranks(3, count) == [most] * 3
+
+
+def test_a_run_of_other_words_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError, match="its own words"):
+        Logits(torch.zeros(2, 4), 5, ALONE)
+    with pytest.raises(AssertionError, match="besides the mask"):
+        on_ranks(2, lambda rank: run_of(torch.zeros(2, 3), rank))
