@@ -20,7 +20,7 @@ from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
 from engine.iterations import IterationManager
 from engine.legal import block_length_of, check_components, check_model
-from engine.memory import is_out_of_memory, num_pages
+from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
 from engine.runner import ModelRunner
@@ -51,8 +51,7 @@ class DiffusionEngine:
         check_model(model.config, config, cache)
         self.config = config
         self.model_config = model.config
-        embedding = model.embed.weight
-        self.num_pages = num_pages(config, model.config, embedding.dtype, embedding.device)
+        self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
         block_length = block_length_of(model.config, config)
         self.runner = ModelRunner(model, self.num_pages, config.page_size)
@@ -134,12 +133,24 @@ class DiffusionEngine:
             yield from self.run_iteration()
 
     def _committed(self, plan: Plan) -> np.ndarray | None:
-        """What the plan's forward commits; None if there was no memory for it."""
+        """What the plan's forward commits; None if there was no memory for it.
+
+        Raises:
+            GroupOutOfMemory: instead of None, in a tensor-parallel group.
+        """
         try:
             return self._forward(plan)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            ranks = self.runner.model.parallel.size
+            if ranks > 1:
+                raise GroupOutOfMemory(
+                    f"no memory for a forward of {_num_query_tokens(plan)} query tokens; of "
+                    f"{ranks} ranks that hold one model, none can give way alone: lower "
+                    "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (where it "
+                    "is null, engine.memory_fraction), or raise engine.tensor_parallel"
+                ) from error
             return None
 
     def _forward(self, plan: Plan) -> np.ndarray:
@@ -158,7 +169,7 @@ class DiffusionEngine:
             torch.cuda.empty_cache()
         self.stats.num_failed_forwards += 1
         hopeless = self.iterations.give_way(plan)
-        num_tokens = sum(span.num_query_tokens for _, span in plan)
+        num_tokens = _num_query_tokens(plan)
         self.stats.num_failed_query_tokens += num_tokens
         log.warning(
             "no memory for a forward of %d query tokens; going on with %d at most",
@@ -224,3 +235,7 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
+
+
+def _num_query_tokens(plan: Plan) -> int:
+    return sum(span.num_query_tokens for _, span in plan)

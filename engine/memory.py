@@ -5,35 +5,41 @@ from pathlib import Path
 import torch
 
 from engine.config import EngineConfig
-from engine.model.config import ModelConfig
+from engine.model.transformer import Transformer
 
 MEMORY_FILE = Path("/proc/meminfo")
 
 
-def num_pages(
-    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device
-) -> int:
+class GroupOutOfMemory(MemoryError):
+    """One rank of a tensor-parallel group found no memory for a forward: the others are in the
+    middle of it, so none can run a smaller one instead."""
+
+
+def num_pages(config: EngineConfig, model: Transformer) -> int:
     """The pages to make: what cache_tokens says, or what memory_fraction of the free memory holds,
-    but no more than max_sequences of the longest canvases fill.
+    on the rank with the least of it, but no more than max_sequences of the longest canvases fill.
 
     Raises:
         ValueError: not even one page fits.
     """
     if config.cache_tokens is not None:
         return config.cache_tokens // config.page_size
-    page_bytes = config.page_size * slot_bytes(model, dtype)
+    device = model.embed.weight.device
+    page_bytes = config.page_size * slot_bytes(model)
     fitting = int(config.memory_fraction * free_bytes(device)) // page_bytes
+    fitting = model.parallel.least(fitting)
     if fitting < 1:
         raise ValueError(
             f"engine.memory_fraction={config.memory_fraction}: leaves no room for a page of "
             f"{page_bytes} bytes on {device}; raise it, or use a smaller model or a larger device"
         )
-    return min(fitting, config.max_sequences * config.pages_for(model.max_positions))
+    return min(fitting, config.max_sequences * config.pages_for(model.config.max_positions))
 
 
-def slot_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
-    """K and V of one canvas position, over all layers."""
-    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * dtype.itemsize
+def slot_bytes(model: Transformer) -> int:
+    """K and V of one canvas position, over all layers, as far as this rank keeps them."""
+    config, num_kv_heads = model.config, model.num_kv_heads
+    return 2 * config.num_layers * num_kv_heads * config.head_dim * model.embed.weight.itemsize
 
 
 def free_bytes(device: torch.device) -> int:

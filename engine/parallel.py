@@ -71,7 +71,7 @@ class TensorParallel:
         return min(self._agreed(value))
 
     def _agreed(self, value: int) -> list[int]:
-        if self._group is None:
+        if self.size == 1:
             return [value]
         values: list[int] = self.gathered(torch.tensor(value, device=self._device)).tolist()
         return values

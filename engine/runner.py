@@ -15,7 +15,7 @@ from engine.model.transformer import Transformer
 class ModelRunner:
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
         self.model = model
-        self.kv = KVPages(model.config, num_pages, page_size, self.dtype, self.device)
+        self.kv = KVPages(model, num_pages, page_size)
         self._clock = _CudaClock() if self.device.type == "cuda" else _HostClock()
 
     @property

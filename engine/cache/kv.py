@@ -4,25 +4,19 @@ Shape letters: N pages, P positions of a page, S = N * P slots, Q query tokens, 
 E head size.
 """
 
-import torch
 from torch import Tensor
 
-from engine.model.config import ModelConfig
+from engine.model.transformer import Transformer
 
 
 class KVPages:
-    """K and V of every layer, addressed by slot (page * page_size + offset) or by page."""
+    """K and V of every layer, addressed by slot (page * page_size + offset) or by page; the heads
+    of this rank, in the dtype of the embeddings and where these are."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        num_pages: int,
-        page_size: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (2, config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
-        self._pages = torch.zeros(shape, dtype=dtype, device=device)
+    def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
+        config, like = model.config, model.embed.weight
+        shape = (2, config.num_layers, num_pages, page_size, model.num_kv_heads, config.head_dim)
+        self._pages = like.new_zeros(shape)
 
     @property
     def num_bytes(self) -> int:

@@ -126,6 +126,10 @@ class LocalWords(Transformer):
         self.eval().requires_grad_(False)
         self.parallel = parallel
 
+    @property
+    def num_kv_heads(self) -> int:
+        return self.config.num_kv_heads
+
     def logits(self, hidden_MD: Tensor) -> Tensor:
         words = self.parallel.share(self.config.vocab_size)
         return super().logits(hidden_MD)[:, words.start : words.stop].contiguous()

@@ -187,12 +187,12 @@ def test_iterations_stay_within_the_budget_and_no_sequence_starves() -> None:
 
 
 def test_pages_follow_from_the_memory_that_is_free() -> None:
-    model = tiny_config()
+    model = tiny_model()
     config = EngineConfig(cache_tokens=None, memory_fraction=0.5, max_sequences=3, page_size=16)
-    assert slot_bytes(model, torch.float32) == 2 * 2 * 4 * 12 * 4
+    assert slot_bytes(model) == 2 * 2 * 4 * 12 * 4
     assert free_bytes(CPU) > 2**20
     # There is room for far more than three canvases of 256 positions can fill.
-    assert num_pages(config, model, torch.float32, CPU) == 3 * 16
+    assert num_pages(config, model) == 3 * 16
     engine = make_engine(cache_tokens=None)
     assert len(results_of(engine)) == 14
 
@@ -200,7 +200,7 @@ def test_pages_follow_from_the_memory_that_is_free() -> None:
 def test_a_row_too_long_for_the_free_memory_names_that_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page_bytes = 16 * slot_bytes(tiny_config(), torch.float32)
+    page_bytes = 16 * slot_bytes(tiny_model())
     monkeypatch.setattr("engine.memory.free_bytes", lambda device: 4 * page_bytes)
     engine = make_engine(cache_tokens=None, memory_fraction=0.5)
     engine.add(Request(request_id=0, prompt_ids=[1] * 30, max_new_tokens=8))
@@ -214,7 +214,7 @@ def test_memory_that_holds_no_page_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("engine.memory.free_bytes", lambda device: 1000)
     config = EngineConfig(cache_tokens=None, memory_fraction=0.5)
     with pytest.raises(ValueError, match=r"engine\.memory_fraction=0\.5: leaves no room"):
-        num_pages(config, tiny_config(), torch.float32, CPU)
+        num_pages(config, tiny_model())
 
 
 @pytest.mark.parametrize(

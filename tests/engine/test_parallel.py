@@ -1,0 +1,101 @@
+"""Ranks that hold one model together: each with its share, all with the same results."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import BrokenBarrierError
+from typing import Any
+
+import pytest
+import torch
+
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.engine import DiffusionEngine, EngineConfig
+from engine.memory import GroupOutOfMemory, num_pages, slot_bytes
+from engine.model.load import load_model
+from engine.model.transformer import Transformer
+from engine.parallel import ALONE, TensorParallel
+from engine.request import Result
+from tests.engine.thread_ranks import ThreadRank, on_ranks
+from tests.numerics.exact import assert_same
+from tests.tiny import mixed_requests, write_tiny_checkpoint, write_tiny_llada2_checkpoint
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "llada": write_tiny_checkpoint,
+    "llada2": write_tiny_llada2_checkpoint,
+}
+
+
+def engine_of(model: Transformer, **settings: Any) -> DiffusionEngine:
+    cache = "dual" if model.config.block_length is None else "block_causal"
+    return DiffusionEngine(
+        model,
+        config=EngineConfig(**({"max_sequences": 4} | settings)),
+        decoding=DECODERS["threshold"](),
+        cache=CACHE_POLICIES[cache](),
+    )
+
+
+def results_of(folder: Path, parallel: TensorParallel = ALONE) -> dict[Any, Result]:
+    engine = engine_of(load_model(folder, parallel=parallel))
+    sampled = mixed_requests(3, seed=8, temperature=0.7)
+    requests = [*mixed_requests(4), *(replace(r, request_id=-1 - i) for i, r in enumerate(sampled))]
+    return {result.request_id: result for result in engine.results(requests)}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    ("family", "split_experts"), [("llada", False), ("llada2", False), ("llada2", True)]
+)
+def test_ranks_with_shares_of_a_model_write_the_same_tokens_as_one(
+    family: str, split_experts: bool, size: int, tmp_path: Path
+) -> None:
+    WRITERS[family](tmp_path)
+
+    def work(rank: ThreadRank) -> dict[Any, Result]:
+        rank.split_experts = split_experts
+        return results_of(tmp_path, rank)
+
+    expected = results_of(tmp_path)
+    for results in on_ranks(size, work):
+        assert_same(results, expected, family)
+
+
+def test_the_rank_with_the_least_memory_decides_on_the_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_checkpoint(tmp_path)
+    free = iter([8, 5])  # whichever rank asks first
+    page_bytes = 16 * slot_bytes(load_model(tmp_path)) // 2
+    monkeypatch.setattr("engine.memory.free_bytes", lambda _: 2 * page_bytes * next(free))
+    config = EngineConfig(cache_tokens=None, memory_fraction=0.5, page_size=16)
+    pages = on_ranks(2, lambda rank: num_pages(config, load_model(tmp_path, parallel=rank)))
+    assert pages == [5, 5]
+
+
+def test_no_memory_on_one_rank_of_a_group_is_fatal_and_no_rows_error(tmp_path: Path) -> None:
+    """The rank says so; the others are left in the middle of the forward."""
+    write_tiny_checkpoint(tmp_path)
+    told: list[BaseException] = []
+
+    def work(rank: ThreadRank) -> None:
+        engine = engine_of(load_model(tmp_path, parallel=rank))
+        if rank.rank == 1:
+            mlp, calls = engine.runner.model.layers[1].mlp, list[int]()
+
+            def fails_in_the_third_forward(*args: torch.Tensor) -> None:
+                calls.append(1)
+                if len(calls) == 3:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+            mlp.register_forward_pre_hook(fails_in_the_third_forward)
+        try:
+            list(engine.results(mixed_requests(8)))
+        except BaseException as error:
+            told.append(error)
+            raise
+
+    with pytest.raises(GroupOutOfMemory, match=r"2 ranks .* none can give way.* lower engine\.it"):
+        on_ranks(2, work)
+    assert {type(error) for error in told} == {GroupOutOfMemory, BrokenBarrierError}
