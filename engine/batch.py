@@ -44,15 +44,9 @@ def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -
     asked_for = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
     first_slots = np.array([sequence.first_slot for sequence, _ in plan])
-    index_M, logit_index_M = (
-        np.concatenate(
-            [
-                start + np.searchsorted(positions, its - shift)
-                for start, positions, its in zip(query_starts, spans, asked_for, strict=False)
-            ]
-        )
-        for shift in (0, int(model.is_shifted))
-    )
+    index_M = _places(query_starts, spans, asked_for)
+    sources = [its - 1 for its in asked_for]
+    logit_index_M = _places(query_starts, spans, sources) if model.is_shifted else index_M
     positions_Q, position_M = np.concatenate(spans), np.concatenate(asked_for)
     counts = [its.size for its in asked_for]
     runs = list(_runs(plan, spans, query_starts, model.block_length))
@@ -95,6 +89,17 @@ def _array(positions: Positions) -> np.ndarray:
     if isinstance(positions, range):
         return np.arange(positions.start, positions.stop)
     return np.array(positions, dtype=np.int64)
+
+
+def _places(
+    query_starts: np.ndarray, spans: list[np.ndarray], wanted: list[np.ndarray]
+) -> np.ndarray:
+    """Where in Q the wanted positions of each sequence are, which its span holds."""
+    places = [
+        start + np.searchsorted(positions, its)
+        for start, positions, its in zip(query_starts, spans, wanted, strict=False)
+    ]
+    return np.concatenate(places)
 
 
 def _runs(

@@ -22,7 +22,8 @@ class EngineConfig:
 
     block_length: int | None = None
     """Positions denoised together; the last block of a generation region may be shorter. null: what
-    a block-causal model was trained with, 32 for any other model."""
+    a block-causal model was trained with, 32 for any other model. A divisor of the former denoises
+    its blocks in sub-blocks, as Fast_dLLM_v2 does (8 of 32)."""
     stop_at_eos: bool = True
     """End a sequence once an EOS is committed and nothing before it is masked."""
     max_sequences: int = 32

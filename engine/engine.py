@@ -149,7 +149,7 @@ class DiffusionEngine:
                     f"no memory for a forward of {_num_query_tokens(plan)} query tokens; of "
                     f"{ranks} ranks that hold one model, none can give way alone: lower "
                     "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (where it "
-                    "is null, engine.memory_fraction), or raise engine.tensor_parallel"
+                    "is null, engine.memory_fraction)"
                 ) from error
             return None
 

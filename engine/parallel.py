@@ -62,19 +62,11 @@ class TensorParallel:
         dist.all_gather_into_tensor(every, x.flatten(), group=self._group)
         return every.view(self.size, *x.shape)
 
-    def first(self, value: int) -> int:
-        """The first rank's `value`."""
-        return self._agreed(value)[0]
-
     def least(self, value: int) -> int:
         """The least `value` of any rank."""
-        return min(self._agreed(value))
-
-    def _agreed(self, value: int) -> list[int]:
         if self.size == 1:
-            return [value]
-        values: list[int] = self.gathered(torch.tensor(value, device=self._device)).tolist()
-        return values
+            return value
+        return int(self.gathered(torch.tensor(value, device=self._device)).min())
 
 
 ALONE = TensorParallel()

@@ -114,8 +114,9 @@ class SequenceRules:
             return True
         if not self.is_finished(sequence):
             return False
-        if not sequence.has_changed and sequence.block_end == sequence.visible_end:
-            # The forward that found nothing to change has written the block's final K and V.
+        if not sequence.has_changed and self.block_length == self.attn_block_length:
+            # The forward that found nothing to change has written the block's final K and V. With
+            # sub-blocks it may have left out those before.
             sequence.num_cached = sequence.block_end
         self.enter_block(sequence, sequence.block_end)
         return False

@@ -42,10 +42,18 @@ def choose_column(available: Sequence[str], config: PromptConfig) -> str:
 class Prompter:
     """Tokenizer and chat template of one checkpoint, applied row by row."""
 
-    def __init__(self, folder: Path, config: PromptConfig, max_positions: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: PromptConfig,
+        max_positions: int,
+        chat_template: str | None = None,
+    ) -> None:
+        """`chat_template` is for a checkpoint that has none of its own."""
         self.config = config
         self.max_positions = max_positions
         self.tokenizer = load_tokenizer(folder)
+        self.tokenizer.chat_template = self.tokenizer.chat_template or chat_template
         if config.chat and not self.tokenizer.chat_template:
             raise ValueError(
                 f"prompt.chat=true: {folder} has no chat template (chat_template.jinja, or "

@@ -16,7 +16,7 @@ import yaml
 from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
 from engine.legal import check_model
-from engine.model.load import fetch_checkpoint, load_model, read_config
+from engine.model.load import FAMILIES, fetch_checkpoint, load_model, read_config
 from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
@@ -88,7 +88,8 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
             f"prompt in the model's context of {max_positions}; lower it"
         )
-    return Prompter(checkpoint, config.prompt, max_positions)
+    template = FAMILIES[model.family].CHAT_TEMPLATE
+    return Prompter(checkpoint, config.prompt, max_positions, template)
 
 
 def make_driver(

@@ -62,13 +62,12 @@ class CachePolicy:
 def with_sources(span: Span, sequence: Sequence) -> Span:
     """The span of a model whose logits are shifted: with the positions that the logits of the asked
     positions come from, each the one before."""
-    sources = [position - 1 for position in sequence.asked_positions]
-    if not sources or not span.is_decoding:
+    positions, asked = span.positions, sequence.asked_positions
+    if not asked or not span.is_decoding:
         return span
-    positions = span.positions
     if isinstance(positions, range):
-        return replace(span, positions=range(min(positions.start, sources[0]), positions.stop))
-    return replace(span, positions=sorted({*positions, *sources}))
+        return replace(span, positions=range(min(positions.start, asked[0] - 1), positions.stop))
+    return replace(span, positions=sorted({*positions, *(position - 1 for position in asked)}))
 
 
 def refresh(sequence: Sequence) -> Span:

@@ -6,6 +6,7 @@ queries and keys and half of each head rotated; logits are not shifted.
 
 from typing import Any
 
+from engine.model import llada_moe
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
 from engine.model.weight_map import Names
@@ -38,11 +39,7 @@ NAMES = Names(
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}"
     "<role>SYSTEM</role>detailed thinking off<|role_end|>{% endif %}"
-    "{% for message in messages %}"
-    "<role>{{ {'user': 'HUMAN'}.get(message['role'], message['role'] | upper) }}</role>"
-    "{{ message['content'] }}<|role_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<role>ASSISTANT</role>{% endif %}"
-)
+) + llada_moe.CHAT_TEMPLATE
 
 
 def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:

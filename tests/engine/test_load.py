@@ -46,6 +46,22 @@ def test_several_files_are_one_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(load_model(tmp_path).head.weight, written.head.weight)
 
 
+def test_a_file_cut_short_is_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read .* download"):
+        load_model(tmp_path)
+
+
+def test_a_tensor_in_two_files_is_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    name = "model.transformer.ln_f.weight"
+    save_file({name: torch.ones(48)}, tmp_path / "more.safetensors")
+    with pytest.raises(ValueError, match=f"in 2 files {name}"):
+        load_model(tmp_path)
+
+
 def change_tensors(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
     tensors = load_file(folder / "model.safetensors") | change
     save_file({n: t for n, t in tensors.items() if t is not None}, folder / "model.safetensors")

@@ -100,7 +100,7 @@ class State:
 
     def turn(self, *, is_cached: bool) -> None:
         self.block_index += 1
-        if is_cached and self.attention_length and self.block_end % self.attention_length == 0:
+        if is_cached and self.block_length == self.attention_length:
             self.num_cached = self.block_end
         self.enter_block(self.block_end)
 

@@ -133,6 +133,16 @@ def test_the_chat_templates_own_refusal_is_a_row_error(tmp_path: Path) -> None:
         prompter(folder).token_ids({"prompt": "hi"})
 
 
+def test_a_checkpoints_own_chat_template_comes_before_its_familys(tmp_path: Path) -> None:
+    for template, expected in (
+        (None, "family: hi"),
+        ("own: {{ messages[0]['content'] }}", "own: hi"),
+    ):
+        folder = save(byte_level(), tmp_path / str(template is None), template)
+        its = Prompter(folder, PromptConfig(), 100, "family: {{ messages[0]['content'] }}")
+        assert its.text(its.token_ids({"prompt": "hi"})) == expected
+
+
 def test_messages_need_a_chat_template(tmp_path: Path) -> None:
     folder = save(byte_level(), tmp_path, None)
     with pytest.raises(ValueError, match=r"prompt\.chat=true: .* has no chat template"):
