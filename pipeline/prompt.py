@@ -5,21 +5,15 @@ A row holds either a text (through the chat template as one user turn, or raw) o
 never becomes that token (pipeline/special_text.py). The job's own `template` may spell them.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import (
-    CONFIG_MAPPING,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-)
 
 from pipeline.config import PromptConfig
 from pipeline.special_text import SpecialText
+from pipeline.tokenizer import load_tokenizer
 
 Message = dict[str, str]
 
@@ -176,35 +170,6 @@ def _is_unicode(texts: list[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The checkpoint's own tokenizer, with no code of the checkpoint's run."""
-    if not folder.is_dir():
-        raise ValueError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, config=_config(folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"model folder {folder}: no tokenizer can be loaded from it ({first_line}); it must "
-            "hold tokenizer.json and tokenizer_config.json; code in a checkpoint is never run"
-        ) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"model folder {folder}: {type(tokenizer).__name__} is not a fast tokenizer; "
-            "convert it to tokenizer.json (transformers' save_pretrained)"
-        )
-    return tokenizer
-
-
-def _config(folder: Path) -> PreTrainedConfig | None:
-    """What to say of a model type that transformers does not know, or it warns at each start."""
-    path = folder / "config.json"
-    model_type = json.loads(path.read_text()).get("model_type") if path.is_file() else None
-    return None if model_type in CONFIG_MAPPING else PreTrainedConfig()
 
 
 def check_messages(name: str, value: Sequence[Any]) -> list[Message]:

@@ -32,6 +32,7 @@ from pipeline.prompt import Prompter
 from pipeline.ranks import cpu_threads, device_of, this_worker
 from pipeline.session import Session, connect
 from pipeline.stats import Meter, add_up, read_stats
+from pipeline.tokenizer import check_tokens
 from pipeline.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
@@ -89,7 +90,9 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
             f"prompt in the model's context of {max_positions}; lower it"
         )
     template = FAMILIES[model.family].CHAT_TEMPLATE
-    return Prompter(checkpoint, config.prompt, max_positions, template)
+    prompter = Prompter(checkpoint, config.prompt, max_positions, template)
+    check_tokens(prompter.tokenizer, model, checkpoint)
+    return prompter
 
 
 def make_driver(

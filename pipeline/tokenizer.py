@@ -1,0 +1,89 @@
+"""The checkpoint's own tokenizer, and whether it is the model's: no code of a checkpoint is run.
+
+A published folder names classes of its own (`auto_map`), but holds tokenizer.json, which says all
+that they do. Only Dream's holds Qwen's two files instead.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from engine.model.config import ModelConfig
+
+QWEN_FILES = ("vocab.json", "merges.txt")
+QWEN_CLASSES = ("DreamTokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast")
+"""`tokenizer_class` of those that cut text as Qwen2 does; DreamTokenizer differs in name only."""
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """
+    Raises:
+        ValueError: the folder is not there, or holds no tokenizer that can be read without its own
+            code.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
+    try:
+        tokenizer = _class_for(folder).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model folder {folder}: no tokenizer can be loaded from it ({first_line}); it must "
+            "hold tokenizer.json and tokenizer_config.json; code in a checkpoint is never run"
+        ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerFast), "transformers gave a slow tokenizer"
+    return tokenizer
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder: Path) -> None:
+    """
+    Raises:
+        ValueError: a token id of the model's means something else in the tokenizer, or the
+            tokenizer has ids that the model has not.
+    """
+    last = max(tokenizer.get_vocab().values())
+    if last >= model.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has ids up to {last}, the model (config.json) only "
+            f"{model.vocab_size} rows for them: the two are of different checkpoints"
+        )
+    added = tokenizer.added_tokens_decoder
+    masks = [id for id, token in added.items() if "mask" in token.content.lower()]
+    if tokenizer.mask_token_id is not None:
+        masks = [tokenizer.mask_token_id]
+    if masks and model.mask_token_id not in masks:
+        named = (f"{id} ({tokenizer.convert_ids_to_tokens(id)})" for id in masks)
+        raise _of_another(tokenizer, folder, "mask_token_id", model.mask_token_id, named)
+    special = {tokenizer.eos_token_id, *added}
+    for name, ids in (
+        ("mask_token_id", (model.mask_token_id,)),
+        ("eos_token_id", model.eos_token_ids),
+    ):
+        for id in ids:
+            if id not in special and tokenizer.convert_ids_to_tokens(id) is not None:
+                raise _of_another(tokenizer, folder, name, id, ["no token of ordinary text"])
+
+
+def _of_another(
+    tokenizer: PreTrainedTokenizerFast, folder: Path, name: str, id: int, wanted: Iterable[str]
+) -> ValueError:
+    token = tokenizer.convert_ids_to_tokens(id)
+    what = "no token" if token is None else repr(token)
+    return ValueError(
+        f"{folder}: {name}={id} is {what} in the checkpoint's tokenizer, and must be "
+        f"{' or '.join(wanted)}: correct {name} in config.json (where it states none, the family's "
+        "own is taken), or take the tokenizer that the model was trained with"
+    )
+
+
+def _class_for(folder: Path) -> type[Any]:
+    if (folder / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast
+    file = folder / "tokenizer_config.json"
+    named = json.loads(file.read_text()).get("tokenizer_class") if file.is_file() else None
+    if named in QWEN_CLASSES and all((folder / name).is_file() for name in QWEN_FILES):
+        return Qwen2Tokenizer
+    return PreTrainedTokenizerFast
