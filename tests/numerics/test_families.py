@@ -1,66 +1,32 @@
-"""Checkpoints in each Qwen-like family's published names: logits equal transformers', and the
-engine's tokens the plain loop's."""
+"""Small checkpoints of every family in its published names: the engine's tokens are the plain
+loop's, with what a family's YAML chooses and with the rest."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
+from engine.engine import DiffusionEngine
+from engine.legal import block_length_of
 from engine.model.load import load_model
+from engine.model.transformer import Transformer
+from pipeline.config import as_dict
+from tests.launched import composed
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_exact
-from tests.numerics.test_logits_llada2 import block_causal, our_logits
-from tests.tiny import EOS, MASK, VOCAB_SIZE, mixed_requests
+from tests.published import small_vocabulary, write_weights
+from tests.published_configs import LAYOUT_OF
+from tests.tiny import EOS, MASK, mixed_requests
 
-COMMON: dict[str, Any] = {
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "max_position_embeddings": 256,
-    "vocab_size": VOCAB_SIZE,
-    "eos_token_id": EOS,
-    "mask_token_id": MASK,
-    "tie_word_embeddings": False,
-    "hidden_act": "silu",
+# Those whose combinations are not in tests/numerics/test_same_tokens.py.
+BLOCKS: dict[str, dict[str, Any]] = {
+    "llada_moe": {},
+    "dream": {},
+    "fast_dllm_v2": {"bd_size": 16},
+    "fast_dllm_v2_small": {"bd_size": 16},
+    "sdar": {"block_size": 8},
+    "sdar_moe": {"block_size": 8},
 }
-MOE = {"num_experts": 8, "num_experts_per_tok": 3}
-# Family: (its config.json, the reference's model type, what the reference is told besides).
-FAMILIES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
-    "dream": ({"model_type": "Dream"}, "qwen2", {}),
-    "fast_dllm_v2": ({"model_type": "Fast_dLLM_Qwen", "bd_size": 16}, "qwen2", {}),
-    "fast_dllm_v2_tied": (
-        {"model_type": "Fast_dLLM_Qwen", "bd_size": 16, "tie_word_embeddings": True},
-        "qwen2",
-        {},
-    ),
-    "sdar": ({"model_type": "sdar", "head_dim": 16, "block_size": 8}, "qwen3", {}),
-    "sdar_moe": (
-        {
-            **MOE,
-            "model_type": "sdar_moe",
-            "head_dim": 16,
-            "block_size": 8,
-            "moe_intermediate_size": 20,
-            "norm_topk_prob": True,
-        },
-        "qwen3_moe",
-        {},
-    ),
-    "llada_moe": (
-        {**MOE, "model_type": "llada", "expert_intermediate_size": 20, "qk_layernorm": True},
-        "qwen3_moe",
-        {"moe_intermediate_size": 20, "norm_topk_prob": False, "head_dim": 12},
-    ),
-}
-
 CAUSAL_CACHES: list[dict[str, Any]] = [
     {"name": "none"},
     {"name": "block_causal"},
@@ -71,55 +37,33 @@ BIDIRECTIONAL_CACHES: list[dict[str, Any]] = [
 ]
 
 
-def write(folder: Path, family: str) -> Any:
-    """The reference model, and a checkpoint of its weights in the published layout."""
-    own, model_type, told = FAMILIES[family]
-    raw = COMMON | own
-    fields = {name: value for name, value in raw.items() if name != "model_type"} | told
-    config = AutoConfig.for_model(model_type, **fields, attn_implementation="eager")
-    config.rope_parameters = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
-    torch.manual_seed(3)
-    reference = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    for name, parameter in reference.named_parameters():
-        std = 0.1 if parameter.ndim == 1 else 0.35
-        mean = 1.0 if name.endswith("norm.weight") else 0.0
-        torch.nn.init.normal_(parameter, mean=mean, std=std)
-    tensors = {}
-    for name, tensor in reference.state_dict().items():
-        if name.endswith("experts.gate_up_proj"):
-            root = name.removesuffix(".gate_up_proj")
-            for j, both in enumerate(tensor):
-                gate, up = both.chunk(2)
-                tensors[f"{root}.{j}.gate_proj.weight"] = gate.contiguous()
-                tensors[f"{root}.{j}.up_proj.weight"] = up.contiguous()
-        elif name.endswith("experts.down_proj"):
-            root = name.removesuffix(".down_proj")
-            for j, down in enumerate(tensor):
-                tensors[f"{root}.{j}.down_proj.weight"] = down.contiguous()
-        elif name != "lm_head.weight" or not raw["tie_word_embeddings"]:
-            tensors[name] = tensor.clone()
-    (folder / "config.json").write_text(json.dumps(raw))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return reference
+def small(folder: Path, layout: str, **changes: Any) -> Transformer:
+    write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS), **changes)
+    return load_model(folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_logits_equal_transformers(tmp_path: Path, family: str) -> None:
-    reference, model = write(tmp_path, family), load_model(tmp_path)
-    for length in (1, 37, 96):
-        canvas = torch.randint(VOCAB_SIZE, (length,))
-        sees = block_causal(length, model.config.block_length or length)
-        hidden = torch.zeros(length, length).masked_fill(~sees, -torch.inf)
-        with torch.no_grad():
-            expected = reference(canvas[None], attention_mask=hidden[None, None]).logits[0]
-        torch.testing.assert_close(our_logits(model, canvas, sees), expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("name", LAYOUT_OF)
+def test_the_defaults_of_a_model_give_the_plain_loops_tokens(tmp_path: Path, name: str) -> None:
+    model, config = small(tmp_path, LAYOUT_OF[name]), composed(f"model={name}", "conf=humaneval")
+    job = as_dict(config)
+    combination = Combination(job["cache"], job["decoding"])
+    block_length = block_length_of(model.config, config.engine)
+    assert_exact(model, combination, mixed_requests(4), block_length)
+    # As the job makes it: the engine itself takes this config.
+    engine = DiffusionEngine(
+        model, config=config.engine, decoding=config.decoding, cache=config.cache
+    )
+    results = {result.request_id: result for result in engine.results(mixed_requests(4))}
+    expected = combination.run(model, mixed_requests(4), block_length=block_length)
+    assert {i: result.token_ids for i, result in results.items()} == {
+        i: result.token_ids for i, result in expected.items()
+    }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layout", BLOCKS)
 @pytest.mark.parametrize("decoding", ["threshold", "credit", "edit"])
-def test_tokens_equal_the_plain_loop(tmp_path: Path, family: str, decoding: str) -> None:
-    write(tmp_path, family)
-    model = load_model(tmp_path)
+def test_tokens_equal_the_plain_loop(tmp_path: Path, layout: str, decoding: str) -> None:
+    model = small(tmp_path, layout, **BLOCKS[layout])
     is_causal = model.config.block_length is not None
     for cache in CAUSAL_CACHES if is_causal else BIDIRECTIONAL_CACHES:
         if decoding == "edit" and cache["name"] == "dkv":

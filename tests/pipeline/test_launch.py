@@ -4,32 +4,27 @@ from pathlib import Path
 
 import pytest
 
+from engine.cache.block_causal import BlockCausalCache
 from engine.cache.none import NoCache
+from engine.decoding.edit import Edit
+from engine.decoding.factor import Factor
 from engine.decoding.fixed import Fixed
 from pipeline.config import JobConfig
-from pipeline.launch import SILENCE_S, launch
+from pipeline.launch import SILENCE_S, options
+from tests.launched import composed, jobs_of
 
 
 class Launched:
     """Runs `launch` as a process would, and keeps the jobs that it was asked to run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
         self._capfd = capfd
 
     def __call__(self, *args: str) -> list[tuple[JobConfig, int]]:
-        jobs: list[tuple[JobConfig, int]] = []
-        self._monkeypatch.setattr("sys.argv", ["pipeline.run", *args])
-        try:
-            launch(lambda config, number: jobs.append((config, number)))
-        except SystemExit as stop:
-            if stop.code:
-                raise
-        return jobs
+        return jobs_of(*args)
 
     def one(self, *args: str) -> JobConfig:
-        (job,) = self(*args)
-        return job[0]
+        return composed(*args)
 
     def refused(self, *args: str) -> str:
         """What the person is told."""
@@ -51,7 +46,7 @@ def launched(
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    return Launched(monkeypatch, capfd)
+    return Launched(capfd)
 
 
 def test_ready_jobs_find_their_files_from_any_folder_and_leave_nothing_there(
@@ -85,6 +80,36 @@ def test_humaneval_is_ready_for_the_real_model(launched: Launched) -> None:
     assert (config.generation.max_new_tokens, config.task) == (512, "humaneval")
 
 
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_makes_a_valid_job_whose_groups_can_still_be_chosen(
+    launched: Launched, name: str
+) -> None:
+    config = launched.one("conf=humaneval", f"model={name}")
+    is_causal = isinstance(config.cache, BlockCausalCache)
+    assert is_causal == name.startswith(("demo_block", "llada2", "fast", "sdar"))
+    assert config.model.dtype == ("float32" if name.startswith("demo") else "bfloat16")
+    assert config.prompt.chat != name.endswith("_base")
+    other = launched.one(
+        *("conf=humaneval", f"model={name}", "engine=gpu", "cache=none", "decoding=factor"),
+        *("engine.block_length=16", "decoding.factor=2", "model.revision=abc"),
+    )
+    assert (other.cache, other.decoding) == (NoCache(), Factor(factor=2.0))
+    assert (other.engine.block_length, other.engine.max_sequences) == (16, 64)
+    assert (other.model.path, other.model.revision) == (config.model.path, "abc")
+
+
+def test_the_settings_of_the_checkpoints_are_the_papers(launched: Launched) -> None:
+    lengths = {
+        name: launched.one("conf=humaneval", f"model={name}", "engine=gpu").engine.block_length
+        for name in options("model")
+    }
+    assert lengths["llada_8b"] == lengths["llada_1_5"] == lengths["dream"] == 32
+    assert (lengths["llada_moe"], lengths["fast_dllm_v2"]) == (64, 8)
+    assert lengths["llada2_flash"] is lengths["sdar_8b"] is None  # the checkpoint's own
+    edits = launched.one("conf=humaneval", "model=llada2_1_mini").decoding
+    assert edits == Edit(threshold=0.7, edit_threshold=0.5)
+
+
 def test_own_data_needs_no_ready_job(launched: Launched) -> None:
     config = launched.one("data.path=x.parquet", "output=out")
     assert (config.name, config.output) == (None, "out")
@@ -103,7 +128,7 @@ def test_a_sweep_runs_all_jobs_in_turn(launched: Launched, tmp_path: Path) -> No
     [
         ([], ["conf=null", "conf=demo", "conf=humaneval", "data.path=FILE"]),
         (["conf=humanevl"], ["demo", "humaneval"]),
-        (["conf=demo", "model=lada"], ["demo", "llada_1_5", "llada_8b"]),
+        (["conf=demo", "model=lada"], options("model")),
         (["conf=demo", "decoding=thresh"], ["fixed", "threshold"]),
         (["conf=demo", "modle=demo"], ["modle", "conf", "model", "data", "progress_every_s"]),
         (["conf=demo", "data.limt=3"], ["data.limt", "path, limit, carry, part_rows"]),

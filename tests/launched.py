@@ -1,0 +1,27 @@
+"""What a command line composes to, without a job that runs."""
+
+from unittest import mock
+
+from pipeline.config import JobConfig
+from pipeline.launch import launch
+
+
+def jobs_of(*args: str) -> list[tuple[JobConfig, int]]:
+    """The jobs that `python -m pipeline.run ARGS` would run, with their numbers.
+
+    Raises:
+        SystemExit: the command line is wrong; the message is on stderr.
+    """
+    jobs: list[tuple[JobConfig, int]] = []
+    with mock.patch("sys.argv", ["pipeline.run", *args]):
+        try:
+            launch(lambda config, number: jobs.append((config, number)))
+        except SystemExit as stop:
+            if stop.code:
+                raise
+    return jobs
+
+
+def composed(*args: str) -> JobConfig:
+    (job,) = jobs_of(*args)
+    return job[0]

@@ -1,0 +1,261 @@
+"""Small random checkpoints in exactly the published layouts: config.json, names and files of the
+tensors, tokenizer files. With each comes its reference, a model of transformers' own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from tests.published_configs import CONFIGS
+
+LIVE = 97
+"""The first ids of a vocabulary, which alone (with mask and EOS) are likely to be predicted."""
+LLAMA_TO_LLADA = {
+    "model.embed_tokens": "model.transformer.wte",
+    "model.norm": "model.transformer.ln_f",
+    "lm_head": "model.transformer.ff_out",
+    "model.layers": "model.transformer.blocks",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ff_norm",
+    "self_attn.o_proj": "attn_out",
+    "self_attn.": "",
+    "mlp.gate_proj": "ff_proj",
+    "mlp.up_proj": "up_proj",
+    "mlp.down_proj": "ff_out",
+}
+GLM_TO_LLADA2 = {
+    "model.embed_tokens": "model.word_embeddings",
+    "self_attn.q_norm": "attention.query_layernorm",
+    "self_attn.k_norm": "attention.key_layernorm",
+    "self_attn.o_proj": "attention.dense",
+    "mlp.gate.e_score_correction_bias": "mlp.gate.expert_bias",
+}
+QWEN_WORDS = 151643
+"""Words of Qwen's vocabulary, before the tokens that are added to it."""
+QWEN_ADDED = {
+    "<|endoftext|>": 151643,
+    "<|im_start|>": 151644,
+    "<|im_end|>": 151645,
+}
+# Layout: (tokenizer_class, words before the added tokens, those that have a name of their own).
+TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
+    "llada": (
+        "PreTrainedTokenizerFast",
+        126080,
+        {
+            "<|startoftext|>": 126080,
+            "<|endoftext|>": 126081,
+            "<|mdm_mask|>": 126336,
+            "<|start_header_id|>": 126346,
+            "<|end_header_id|>": 126347,
+            "<|eot_id|>": 126348,
+        },
+    ),
+    "llada_moe": (
+        "PreTrainedTokenizerFast",
+        156891,
+        {
+            "<|startoftext|>": 156891,
+            "<|endoftext|>": 156892,
+            "<|mask|>": 156895,
+            "<role>": 156898,
+            "</role>": 156899,
+            "<|role_end|>": 156900,
+        },
+    ),
+    "dream": (
+        "DreamTokenizer",
+        QWEN_WORDS,
+        QWEN_ADDED | {"<|beginoftext|>": 151665, "<|mask|>": 151666},
+    ),
+    "fast_dllm_v2": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"|<MASK>|": 151665}),
+    "sdar": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"<|MASK|>": 151669}),
+}
+NAMED = {
+    "llada": {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"},
+    "llada_moe": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
+    "dream": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
+    "fast_dllm_v2": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    "sdar": {"eos_token": "<|im_end|>", "mask_token": "<|MASK|>"},
+}
+TOKENIZER_OF = {
+    "llada2": "llada_moe",
+    "llada2_1": "llada_moe",
+    "fast_dllm_v2_small": "fast_dllm_v2",
+    "sdar_moe": "sdar",
+}
+
+
+def small_vocabulary(layout: str, mask: int, eos: int) -> dict[str, Any]:
+    """Changes to a layout's config.json that make each forward cheap."""
+    raw: dict[str, Any] = {"vocab_size": LIVE, "mask_token_id": mask, "eos_token_id": eos}
+    if layout == "llada":
+        raw["embedding_size"] = LIVE
+    return raw
+
+
+def write_weights(folder: Path, layout: str, **changes: Any) -> PreTrainedModel:
+    """config.json (`changes` go into it) and tensors, in two files; returns the reference."""
+    raw = CONFIGS[layout] | changes
+    reference = _reference(layout, raw)
+    tensors = published_tensors(layout, reference.state_dict(), raw)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw, indent=2))
+    names, files = sorted(tensors), {}
+    for i, some in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-0000{i}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in some}, folder / file, {"format": "pt"})
+        files |= dict.fromkeys(some, file)
+    index = {"metadata": {"total_size": 0}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return reference
+
+
+def published_tensors(
+    layout: str, theirs: dict[str, Tensor], raw: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The reference's tensors as the published files name, pack and split them."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in theirs.items():
+        root, _, leaf = name.rpartition(".")
+        if leaf == "gate_up_proj":
+            for j, both in enumerate(tensor):
+                gate, up = both.chunk(2)
+                tensors[f"{root}.{j}.gate_proj.weight"] = gate.contiguous()
+                tensors[f"{root}.{j}.up_proj.weight"] = up.contiguous()
+        elif leaf == "down_proj":
+            for j, down in enumerate(tensor):
+                tensors[f"{root}.{j}.down_proj.weight"] = down.contiguous()
+        elif name != "lm_head.weight" or not raw.get("tie_word_embeddings"):
+            tensors[name] = tensor.clone()
+    if layout.startswith("llada2"):
+        for i in range(raw["num_hidden_layers"]):
+            attn = f"model.layers.{i}.self_attn"
+            qkv = [tensors.pop(f"{attn}.{letter}_proj.weight") for letter in "qkv"]
+            tensors[f"model.layers.{i}.attention.query_key_value.weight"] = torch.cat(qkv)
+        return _renamed(tensors, GLM_TO_LLADA2)
+    return _renamed(tensors, LLAMA_TO_LLADA) if layout == "llada" else tensors
+
+
+def write_tokenizer(folder: Path, layout: str) -> None:
+    """Bytes, words that no text has up to the published number, and the added tokens."""
+    kind = TOKENIZER_OF.get(layout, layout)
+    cls, num_words, named = TOKENIZERS[kind]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {letter: id for id, letter in enumerate(letters)}
+    words |= {f"unused {id}": id for id in range(len(letters), num_words)}
+    by_id = {id: token for token, id in named.items()}
+    added = {
+        by_id.get(id, f"<|reserved_token_{id}|>"): id for id in range(num_words, max(by_id) + 1)
+    }
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    config = {
+        "added_tokens_decoder": {
+            str(id): {"content": token, **flags, "special": True} for token, id in added.items()
+        },
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 131072,
+        "tokenizer_class": cls,
+        **NAMED[kind],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind in ("dream", "sdar"):
+        config["auto_map"] = {"AutoTokenizer": [f"tokenization_{kind}.{cls}", None]}
+        (folder / f"tokenization_{kind}.py").write_text("raise RuntimeError('its code was run')\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(NAMED[kind]))
+    if cls != "PreTrainedTokenizerFast":
+        (folder / "vocab.json").write_text(json.dumps(words))
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        (folder / "added_tokens.json").write_text(json.dumps(added))
+    if kind != "dream":
+        _backend(words, list(added), cls).save(str(folder / "tokenizer.json"))
+
+
+def _backend(words: dict[str, int], added: list[str], cls: str) -> Tokenizer:
+    backend = Tokenizer(models.BPE(vocab=words, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if cls == "Qwen2Tokenizer":
+        backend.normalizer = normalizers.NFC()
+    backend.add_special_tokens(added)
+    return backend
+
+
+def _reference(layout: str, raw: dict[str, Any]) -> PreTrainedModel:
+    model_type, fields = _asked_of_reference(layout, raw)
+    config = AutoConfig.for_model(model_type, **fields, attn_implementation="eager")
+    torch.manual_seed(3)
+    reference = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    live = [*range(LIVE), *({raw["eos_token_id"]} if "eos_token_id" in raw else {156892})]
+    for name, tensor in [*reference.named_parameters(), *reference.named_buffers()]:
+        if name.endswith("e_score_correction_bias"):
+            torch.nn.init.normal_(tensor, std=0.1)
+        elif "rotary" in name:
+            continue
+        elif tensor.ndim == 1:
+            torch.nn.init.normal_(tensor, 1.0 if name.endswith("norm.weight") else 0.0, std=0.1)
+        else:
+            torch.nn.init.normal_(tensor, std=0.35)
+    head = reference.get_output_embeddings().weight.data
+    alive = head[live] * (3.0 if not raw.get("tie_word_embeddings") else 1.5)
+    head *= 0.05
+    head[live] = alive
+    return reference
+
+
+def _asked_of_reference(layout: str, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The model type in transformers, and the fields of its config."""
+    if layout == "llada":
+        fields = {
+            "vocab_size": raw["embedding_size"],
+            "hidden_size": raw["d_model"],
+            "intermediate_size": raw["mlp_hidden_size"],
+            "num_hidden_layers": raw["n_layers"],
+            "num_attention_heads": raw["n_heads"],
+            "num_key_value_heads": raw["n_kv_heads"],
+            "max_position_embeddings": raw["max_sequence_length"],
+            "rms_norm_eps": raw["rms_norm_eps"],
+            "tie_word_embeddings": raw["weight_tying"],
+        }
+    else:
+        left_out = ("model_type", "auto_map", "architectures", "rope_theta", "rope_scaling")
+        fields = {key: value for key, value in raw.items() if key not in left_out}
+    rope = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
+    if layout == "llada_moe":
+        fields["moe_intermediate_size"] = raw["expert_intermediate_size"]
+        fields |= {"head_dim": 12, "norm_topk_prob": False}
+    if layout.startswith("llada2"):
+        rope["partial_rotary_factor"] = raw["partial_rotary_factor"]
+        fields |= {
+            "n_routed_experts": raw["num_experts"],
+            "n_shared_experts": raw["num_shared_experts"],
+            "use_qk_norm": True,
+            "num_nextn_predict_layers": 0,
+        }
+    fields |= {"rope_parameters": rope, "pad_token_id": None, "experts_implementation": "eager"}
+    return _TYPES.get(layout, "qwen2"), fields
+
+
+_TYPES = {
+    "llada": "llama",
+    "llada_moe": "qwen3_moe",
+    "llada2": "glm4_moe",
+    "llada2_1": "glm4_moe",
+    "sdar": "qwen3",
+    "sdar_moe": "qwen3_moe",
+}
+
+
+def _renamed(tensors: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        for theirs, published in renames.items():
+            name = name.replace(theirs, published)
+        renamed[name] = tensor
+    return renamed
