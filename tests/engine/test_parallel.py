@@ -1,6 +1,5 @@
 """Ranks that hold one model together: each with its share, all with the same results."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import BrokenBarrierError
@@ -19,12 +18,9 @@ from engine.parallel import ALONE, TensorParallel
 from engine.request import Result
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 from tests.numerics.exact import assert_same
-from tests.tiny import mixed_requests, write_tiny_checkpoint, write_tiny_llada2_checkpoint
-
-WRITERS: dict[str, Callable[[Path], object]] = {
-    "llada": write_tiny_checkpoint,
-    "llada2": write_tiny_llada2_checkpoint,
-}
+from tests.published import small_vocabulary, write_weights
+from tests.published_configs import CONFIGS
+from tests.tiny import EOS, MASK, mixed_requests, write_tiny_checkpoint
 
 
 def engine_of(model: Transformer, **settings: Any) -> DiffusionEngine:
@@ -44,22 +40,37 @@ def results_of(folder: Path, parallel: TensorParallel = ALONE) -> dict[Any, Resu
     return {result.request_id: result for result in engine.results(requests)}
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize(
-    ("family", "split_experts"), [("llada", False), ("llada2", False), ("llada2", True)]
-)
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("layout", CONFIGS)
 def test_ranks_with_shares_of_a_model_write_the_same_tokens_as_one(
-    family: str, split_experts: bool, size: int, tmp_path: Path
+    layout: str, size: int, tmp_path: Path
 ) -> None:
-    WRITERS[family](tmp_path)
+    assert_same_on_ranks(tmp_path, layout, size)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("layout", ["llada_moe", "llada2", "sdar_moe"])
+def test_ranks_with_whole_experts_write_the_same_tokens_as_one(
+    layout: str, size: int, tmp_path: Path
+) -> None:
+    assert_same_on_ranks(tmp_path, layout, size, split_experts=True)
+
+
+@pytest.mark.parametrize(("layout", "split"), [("llada", False), ("llada2", True)])
+def test_shares_need_not_be_equal(layout: str, split: bool, tmp_path: Path) -> None:
+    assert_same_on_ranks(tmp_path, layout, 3, split_experts=split)
+
+
+def assert_same_on_ranks(folder: Path, layout: str, size: int, split_experts: bool = False) -> None:
+    write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS))
 
     def work(rank: ThreadRank) -> dict[Any, Result]:
         rank.split_experts = split_experts
-        return results_of(tmp_path, rank)
+        return results_of(folder, rank)
 
-    expected = results_of(tmp_path)
+    expected = results_of(folder)
     for results in on_ranks(size, work):
-        assert_same(results, expected, family)
+        assert_same(results, expected, f"{layout} on {size} ranks")
 
 
 def test_the_rank_with_the_least_memory_decides_on_the_pages(
