@@ -11,7 +11,7 @@ from tests.end_to_end.launcher import finished
 NUM_ROWS = 64
 
 
-@pytest.mark.parametrize("choice", [[], ["model=demo_block", "cache=block_causal"]])
+@pytest.mark.parametrize("choice", [[], ["model=demo_block"]])
 def test_the_demo_solves_its_task(choice: list[str], tmp_path: Path) -> None:
     limits = [f"data.limit={NUM_ROWS}", "data.part_rows=8"]
     said = finished(["conf=demo", *choice, *limits], tmp_path)
