@@ -16,7 +16,7 @@ import yaml
 from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
 from engine.legal import check_model
-from engine.model.load import FAMILIES, fetch_checkpoint, load_model, read_config
+from engine.model.load import FAMILIES, check_weights, fetch_checkpoint, load_model, read_config
 from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
@@ -73,6 +73,7 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
     make_prompter(config, checkpoint)
+    check_weights(checkpoint)
     plan = make_plan(config, checkpoint, planned_before(folder))
     folder.make()
     pin(plan, folder)

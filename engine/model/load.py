@@ -13,7 +13,7 @@ from engine.model.config import ModelConfig
 from engine.model.moe import keep_routers_wide
 from engine.model.transformer import Transformer
 from engine.model.weight_map import Names, weight_map
-from engine.model.weights import load_weights
+from engine.model.weights import check_files, load_weights
 from engine.parallel import ALONE, TensorParallel
 
 
@@ -109,6 +109,16 @@ def config_of(raw: dict[str, Any], name: str) -> ModelConfig:
     if family == "llada" and raw.get("num_experts"):
         family = "llada_moe"
     return FAMILIES[family].read_config(raw, name)
+
+
+def check_weights(folder: Path) -> None:
+    """Whether load_model will find the tensors that it needs; quick, since it reads none.
+
+    Raises:
+        ValueError: as read_config and load_weights say.
+    """
+    config = read_config(folder)
+    check_files(weight_map(config, FAMILIES[config.family].NAMES), folder)
 
 
 def load_model(

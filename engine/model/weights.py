@@ -40,6 +40,22 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
         ValueError: no safetensors file, one that cannot be read, or tensors missing, surplus,
             misshapen, or in two files; all are named.
     """
+    shapes = check_files(pieces, folder)
+    targets: dict[str, list[Target]] = defaultdict(list)
+    for target in _targets(model, pieces):
+        targets[target.piece.name].append(target)
+    with torch.no_grad():
+        for file, names in shapes.items():
+            _read_file(file, [targets[name] for name in names if name in targets])
+
+
+def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[int, ...]]]:
+    """The shape of every tensor in every `*.safetensors` file of `folder`, in the order in which
+    they lie there; only the files' heads are read.
+
+    Raises:
+        ValueError: as load_weights says.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(
@@ -48,12 +64,7 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
         )
     shapes = {file: _shapes_in(file) for file in files}
     _check_names(folder, shapes, _wanted_shapes(pieces))
-    targets: dict[str, list[Target]] = defaultdict(list)
-    for target in _targets(model, pieces):
-        targets[target.piece.name].append(target)
-    with torch.no_grad():
-        for file in files:
-            _read_file(file, [targets[name] for name in shapes[file] if name in targets])
+    return shapes
 
 
 def save_weights(model: Transformer, pieces: WeightMap, file: Path, dtype: torch.dtype) -> None:
@@ -104,7 +115,6 @@ def _read(opened: Any, target: Target) -> int:
 
 
 def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
-    """Of every tensor, in the order in which they lie in the file."""
     try:
         with safe_open(file, framework="pt") as opened:
             names = opened.offset_keys()

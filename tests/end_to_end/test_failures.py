@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from engine.runner import ModelRunner
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
 from pipeline.run import run
-from tests.checkpoints import EOS, MASK, assert_same_rows, job, output_rows, prompts, write_parquet
+from tests.checkpoints import (
+    EOS,
+    MASK,
+    assert_same_rows,
+    job,
+    output_rows,
+    prompts,
+    write_checkpoint,
+    write_parquet,
+)
 
 
 @pytest.fixture
@@ -165,6 +175,40 @@ def test_a_mistake_stops_the_job_before_anything_is_written(
 ) -> None:
     config = job(checkpoint, data, tmp_path / "run", **changes)
     assert told in stopped(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"mask_token_id": 3}, "mask_token_id=3 is .* must be .*mdm_mask.*: correct mask_token_id"),
+        ({"eos_token_id": 4}, "eos_token_id=4 is .* no token of ordinary text"),
+        ({"n_layers": 3}, r"disagree:\n  missing model.transformer.blocks.2"),
+        ({"n_layers": 1}, r"disagree:\n  surplus model.transformer.blocks.1"),
+        ({"mlp_hidden_size": 79}, r"misshapen .*ff_proj.weight \[80, 48\], not \[79, 48\]"),
+        ({"alibi": True}, "alibi=True: LLaDA is loaded with False only"),
+        ({"model_type": "bert"}, "model_type='bert' is none of Dream, "),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_contradicts_itself_stops_the_job_before_anything_is_written(
+    data: Path, tmp_path: Path, stopped: Stopped, changes: dict[str, Any], told: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | changes))
+    assert re.search(told, stopped(job(folder, data, tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_hub_id_that_is_not_there_offline_stops_the_job(
+    data: Path, tmp_path: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = job(Path("GSAI-ML/LLaDA-8B-Instruct"), data, tmp_path / "run", model__revision="v1")
+    said = stopped(config)
+    assert "model.path=GSAI-ML/LLaDA-8B-Instruct (revision v1) is no folder" in said
+    assert "offline, download it first" in said
     assert not (tmp_path / "run").exists()
 
 
