@@ -43,13 +43,21 @@ class EngineConfig:
     logits_bytes: int = 2**30
     """The head and the decoding strategy take the asked positions in pieces, so that a forward's
     logits, and what is computed from them, never take more memory than this."""
+    tensor_parallel: int = 1
+    """Ranks that hold one model together, each a share of it; all ranks are groups of so many. More
+    than 1 where a model does not fit on one GPU."""
+    expert_parallel: bool = False
+    """Each rank of a group has some of the experts whole; false: each has a slice of every
+    expert."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
-        positive = ("max_sequences", "iteration_tokens", "page_size", "logits_bytes")
-        optional = ("block_length", "cache_tokens")
-        for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
-            if getattr(self, name) < 1:
+        at_least_1 = (
+            *("block_length", "max_sequences", "iteration_tokens", "cache_tokens"),
+            *("page_size", "logits_bytes", "tensor_parallel"),
+        )
+        for name in at_least_1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"engine.{name}={getattr(self, name)}: give at least 1")
         if self.cache_tokens is not None and self.cache_tokens < self.page_size:
             raise ValueError(
@@ -59,6 +67,11 @@ class EngineConfig:
         if not 0 < self.memory_fraction < 1:
             raise ValueError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
+            )
+        if self.expert_parallel and self.tensor_parallel == 1:
+            raise ValueError(
+                "engine.expert_parallel=true with engine.tensor_parallel=1: there are no ranks to "
+                "part the experts among; set engine.tensor_parallel to their number"
             )
 
     def positions_of_a_piece(self, num_words: int, any_sampled: bool) -> int:

@@ -49,6 +49,10 @@ class DiffusionEngine:
     ) -> None:
         check_components(decoding, cache)
         check_model(model.config, config, cache)
+        shares = (model.parallel.size, model.parallel.split_experts)
+        assert shares == (config.tensor_parallel, config.expert_parallel), (
+            f"the model is shared out as {shares}, and not as the config says"
+        )
         self.config = config
         self.model_config = model.config
         self.num_pages = num_pages(config, model)

@@ -23,9 +23,10 @@ def check_components(decoding: DecodingStrategy, cache: CachePolicy) -> None:
 def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) -> None:
     """
     Raises:
-        ValueError: the policy is wrong for the model's attention, or the block length is not its
-            own.
+        ValueError: the policy is wrong for the model's attention, the block length is not its own,
+            or it cannot be shared out among so many ranks.
     """
+    check_shares(model, config)
     if model.block_length is None:
         if not cache.serves_bidirectional:
             raise ValueError(
@@ -44,6 +45,39 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
             f"engine.block_length={config.block_length}: this model ({model.family}) is "
             f"block-causal with blocks of {model.block_length}; set engine.block_length=null, or "
             "to a divisor, for sub-blocks"
+        )
+
+
+def check_shares(model: ModelConfig, config: EngineConfig) -> None:
+    """Other numbers need not divide: widths, words and experts are shared out unevenly.
+
+    Raises:
+        ValueError: the ranks of a group would not all have whole heads, and equally many, or an
+            expert each.
+    """
+    size, kv_heads = config.tensor_parallel, model.num_kv_heads
+    if model.num_heads % size:
+        raise ValueError(
+            f"engine.tensor_parallel={size}: does not divide the model's num_heads="
+            f"{model.num_heads}; set it to a number that does"
+        )
+    if kv_heads % size and size % kv_heads:
+        raise ValueError(
+            f"engine.tensor_parallel={size}: is no divisor and no multiple of the model's "
+            f"num_kv_heads={kv_heads}; set it to one of these"
+        )
+    if not config.expert_parallel:
+        return
+    if model.experts is None:
+        raise ValueError(
+            f"engine.expert_parallel=true: this model ({model.family}) has no experts; set "
+            "engine.expert_parallel=false"
+        )
+    if model.experts.num_experts < size:
+        raise ValueError(
+            f"engine.expert_parallel=true with engine.tensor_parallel={size}: the model has "
+            f"num_experts={model.experts.num_experts}, and each rank needs one; set "
+            "engine.expert_parallel=false, or engine.tensor_parallel to so many at most"
         )
 
 

@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# What torch 2.13 calls all_gather_into_tensor, whose name it warns of.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+
 
 class TensorParallel:
     """One rank's view of its group; without a group, the only rank."""
@@ -59,14 +62,20 @@ class TensorParallel:
             return x[None]
         # Flat, since gloo does not take an output with a dimension more than its input.
         every = x.new_empty(self.size * x.numel())
-        dist.all_gather_into_tensor(every, x.flatten(), group=self._group)
+        _all_gather(every, x.flatten(), group=self._group)
         return every.view(self.size, *x.shape)
 
     def least(self, value: int) -> int:
         """The least `value` of any rank."""
-        if self.size == 1:
-            return value
-        return int(self.gathered(torch.tensor(value, device=self._device)).min())
+        return int(self._values(value).min())
+
+    def first(self, value: int) -> int:
+        """The first rank's `value`: of what each might see differently (files, time), it decides
+        for all."""
+        return int(self._values(value)[0])
+
+    def _values(self, value: int) -> Tensor:
+        return self.gathered(torch.tensor(value, device=self._device))
 
 
 ALONE = TensorParallel()

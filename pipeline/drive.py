@@ -59,7 +59,10 @@ class Driver:
         prompter: Prompter,
         meter: Meter,
         tally: Tally,
+        writes: bool = True,
     ) -> None:
+        """`writes` is false on those ranks of a group that compute the same rows beside its first,
+        which alone counts them and writes them down."""
         self._config = config
         self._plan = plan
         self._folder = folder
@@ -67,6 +70,7 @@ class Driver:
         self._prompter = prompter
         self._meter = meter
         self._tally = tally
+        self._writes = writes
         self._reader = PartReader(plan.files, plan.read_schema)
         self._asker = Asker(config.generation, plan.overrides)
         self._schema = plan.output_schema
@@ -79,7 +83,8 @@ class Driver:
             text = None if is_error else self._prompter.text(result.token_ids)
             self._take(Outcome(result, text))
         assert not self._open, f"the engine gave no result for rows of parts {list(self._open)}"
-        self._tally.publish()
+        if self._writes:
+            self._tally.publish()
 
     def _requests(self, parts: Iterable[Part]) -> Iterator[Request]:
         for part in parts:
@@ -146,9 +151,12 @@ class Driver:
         assert open_part.outcomes[place] is None, f"part {part} row {place}: two results"
         open_part.outcomes[place] = outcome
         open_part.num_left -= 1
-        self._tally.count(outcome)
-        if not open_part.num_left:
-            del self._open[part]
+        if self._writes:
+            self._tally.count(outcome)
+        if open_part.num_left:
+            return
+        del self._open[part]
+        if self._writes:
             with self._meter.clock("write_s"):
                 self._write(open_part)
 

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 
 import torch
 
+from engine.memory import GroupOutOfMemory
 from pipeline.folder import RunFolder
+from pipeline.groups import lost_a_rank
 from pipeline.session import Session
 
 log = logging.getLogger("pipeline")
@@ -24,7 +26,8 @@ log.addHandler(
 log.propagate = False
 
 SILENCE_S = 15.0
-"""How long a worker whose failure is not the first waits for its launcher to end it."""
+"""How long a worker whose failure is not the first, or only follows from the end of another, waits
+for its launcher to end it."""
 RESUME = "Finished parts are kept: the same command goes on with the rest."
 
 
@@ -39,7 +42,7 @@ def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
         raise SystemExit(130) from None
     except Exception as error:
         log.exception("stopped")
-        if session.add("failures", 1) > 1:
+        if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)
         message = explanation(error, session, folder)
         print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
@@ -52,7 +55,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | GroupOutOfMemory):
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
     if isinstance(error, torch.OutOfMemoryError):
         return (

@@ -17,6 +17,7 @@ FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
     *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
+    *("engine.tensor_parallel", "engine.expert_parallel"),
     *("data.path", "model.path", "model.revision"),
 }
 

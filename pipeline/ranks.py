@@ -1,7 +1,8 @@
 """Which worker is this, and where does it compute?
 
 Workers are data-parallel: each holds a whole model and shares nothing with the others but a counter
-(pipeline/session.py), so there is no process group.
+(pipeline/session.py). With engine.tensor_parallel=N, N ranks are one such worker, and only they
+have a process group (pipeline/groups.py).
 """
 
 import os

@@ -17,6 +17,7 @@ from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
 from engine.legal import check_model
 from engine.model.load import FAMILIES, check_weights, fetch_checkpoint, load_model, read_config
+from engine.parallel import TensorParallel
 from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
@@ -24,12 +25,12 @@ from pipeline.drive import Driver
 from pipeline.failures import log_to, stop_says_why
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
+from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch
-from pipeline.parts import Part
 from pipeline.plan import Plan, make_plan, parts_left, pin, planned_before
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
-from pipeline.ranks import cpu_threads, device_of, this_worker
+from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
 from pipeline.session import Session, connect
 from pipeline.stats import Meter, add_up, read_stats
 from pipeline.tokenizer import check_tokens
@@ -46,22 +47,25 @@ def run(config: JobConfig, job: int) -> None:
     session = Session(connect(worker), job, worker)
     with stop_says_why(session, folder):
         if worker.is_first:
+            check_world(worker, config.engine.tensor_parallel)
             session.set(PLAN, make_or_find_plan(config, folder).to_json())
         plan = Plan.from_json(session.wait(PLAN))
         log_to(folder, worker.rank)
-        if left := parts_left(plan, folder):
-            line = start_line(config, plan, folder, left, session)
-            driver = make_driver(config, plan, folder, left, session)
-            with shown(line, session, config.progress_every_s):
-                for parts in Claims(session, plan.parts, folder).rounds():
-                    driver.run(parts)
-                if worker.is_first:
-                    wait_for_parts(plan, folder)
-        if worker.is_first:
-            summary = finish(config, plan, folder)
-            session.set(FINISHED, "")
-            print_summary(config, folder, summary)
-            check_failures(config, summary)
+        with joined_group(config.engine, worker, session) as parallel:
+            num_to_do = sum(part.num_outcomes for part in parts_left(plan, folder))
+            if num_to_do := parallel.first(num_to_do):
+                line = start_line(config, plan, folder, num_to_do, session)
+                driver = make_driver(config, plan, folder, num_to_do, session, parallel)
+                with shown(line, session, config.progress_every_s):
+                    for parts in Claims(session, plan.parts, folder, parallel).rounds():
+                        driver.run(parts)
+                    if worker.is_first:
+                        wait_for_parts(plan, folder)
+            if worker.is_first:
+                summary = finish(config, plan, folder)
+                session.set(FINISHED, "")
+                print_summary(config, folder, summary)
+                check_failures(config, summary)
         session.leave()
 
 
@@ -97,38 +101,51 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
 
 
 def make_driver(
-    config: JobConfig, plan: Plan, folder: RunFolder, left: list[Part], session: Session
+    config: JobConfig,
+    plan: Plan,
+    folder: RunFolder,
+    num_to_do: int,
+    session: Session,
+    parallel: TensorParallel,
 ) -> Driver:
-    """Load the model on this worker's device, and put the engine between its rows and its files."""
+    """Load the model, or this rank's share of it, on this worker's device, and put the engine
+    between its rows and its files."""
     worker, device = session.worker, device_of(session.worker)
-    torch.set_num_threads(cpu_threads(worker, config.threads))
+    # Rounding may follow the number of threads, and the ranks of a group must round alike.
+    torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
-    model = load_model(checkpoint, getattr(torch, config.model.dtype), device)
-    num_to_do = sum(part.num_outcomes for part in left)
+    model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
     engine = DiffusionEngine(
         model,
-        config=shared_out(config.engine, num_to_do, worker.world),
+        config=shared_out(config.engine, num_to_do, worker.world // parallel.size),
         decoding=config.decoding,
         cache=config.cache,
     )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
-    about = {
-        "rank": worker.rank,
-        "host": worker.host,
-        "device": device_name(device),
-        "versions": library_versions(),
-        "git_revision": git_revision(),
-    }
+    page_bytes = engine.page_bytes * parallel.size  # each rank keeps as many heads
     return Driver(
         config,
         plan,
         folder,
         engine=engine,
         prompter=make_prompter(config, checkpoint),
-        meter=Meter(engine.stats, engine.page_bytes, about),
+        meter=Meter(engine.stats, page_bytes, about(worker, device, parallel)),
         tally=Tally(session, num_to_do, config.max_failed_fraction),
+        writes=parallel.rank == 0,
     )
+
+
+def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dict[str, Any]:
+    """Who writes a stats row; of a group it is the first rank."""
+    name = device_name(device)
+    return {
+        "rank": worker.rank,
+        "host": worker.host,
+        "device": name if parallel.size == 1 else f"{parallel.size} x {name}",
+        "versions": library_versions(),
+        "git_revision": git_revision(),
+    }
 
 
 def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
@@ -138,18 +155,19 @@ def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> Engine
 
 
 def start_line(
-    config: JobConfig, plan: Plan, folder: RunFolder, left: list[Part], session: Session
+    config: JobConfig, plan: Plan, folder: RunFolder, num_to_do: int, session: Session
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
-    num_done = plan.num_outcomes - sum(part.num_outcomes for part in left)
+    num_done = plan.num_outcomes - num_to_do
     num_failed = add_up(read_stats(folder, folder.parts_done())).num_failed
     name = config.name or folder.path.name
+    workers = workers_said(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:
         columns = (f"{setting} in {column!r}" for setting, column in plan.overrides.items())
         own = f"; rows with settings of their own: {', '.join(columns)}" if plan.overrides else ""
         print(
             f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts, {num_done} rows done "
-            f"before{own}; workers: {session.worker.world}; output: {folder.path}\n"
+            f"before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,
             flush=True,

@@ -119,6 +119,14 @@ class Session:
     def get(self, name: str) -> str | None:
         return self._store.get(self._key(name))
 
+    def set_for_all_starts(self, name: str, value: str) -> None:
+        """For what a worker says of itself: rank 0's next start does not put it out of sight."""
+        self._store.set(f"{self._job}/{name}", value)
+
+    def get_of_any_start(self, name: str) -> str | None:
+        """What was set for all starts last, perhaps by a worker that is dead."""
+        return self._store.get(f"{self._job}/{name}")
+
     def wait(self, name: str) -> str:
         """The value, once some worker has set it. torchrun ends this worker if that one dies."""
         while (value := self.get(name)) is None:
@@ -127,10 +135,14 @@ class Session:
 
     def leave(self) -> None:
         """A worker's last act. Rank 0 stays until the others left, since it may host the store."""
-        left, end = self.add("left", 1), time.monotonic() + LEAVE_S
-        while self.worker.is_first and left < self.worker.world and time.monotonic() < end:
+        self.leave_from("left", self.worker.world, self.worker.is_first)
+
+    def leave_from(self, name: str, num_workers: int, is_host: bool) -> None:
+        """Go from where `num_workers` met; the host stays until the others left, or LEAVE_S."""
+        left, end = self.add(name, 1), time.monotonic() + LEAVE_S
+        while is_host and left < num_workers and time.monotonic() < end:
             time.sleep(POLL_S)
-            left = self.add("left", 0)
+            left = self.add(name, 0)
 
     @property
     def start(self) -> int:

@@ -7,26 +7,42 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
-def start(args: Sequence[str], cwd: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    args: Sequence[str],
+    cwd: Path,
+    *,
+    launcher: Sequence[str] = (),
+    num_workers: int = 2,
+    module: str = "pipeline.run",
+) -> subprocess.Popen[str]:
     """`torchrun --nproc-per-node=2 -m pipeline.run ARGS` in `cwd`; all that it prints is stdout."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    command = [*TORCHRUN, "--nproc-per-node=2", *launcher, "-m", "pipeline.run", *args]
+    command = [*TORCHRUN, f"--nproc-per-node={num_workers}", *launcher, "-m", module, *args]
     return subprocess.Popen(
         command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
-def finished(args: Sequence[str], cwd: Path, code: int = 0) -> str:
-    """What a job prints that ends with this exit code."""
-    process = start(args, cwd)
+def finished(args: Sequence[str], cwd: Path, code: int = 0, **how: Any) -> str:
+    """What a job prints that ends with this exit code; `how` goes to `start`."""
+    process = start(args, cwd, **how)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
+
+
+def told_once(said: str) -> str:
+    """The one line in which the job says why it stopped; the rest is torchrun's report."""
+    lines = [line for line in said.splitlines() if line.startswith("pipeline.run stopped: ")]
+    assert len(lines) == 1, said
+    assert "/pipeline/" not in said, "a traceback through our code"
+    return lines[0].removeprefix("pipeline.run stopped: ")
 
 
 def kill_a_worker(launcher: subprocess.Popen[str], run: Path, after_parts: int) -> None:

@@ -17,7 +17,7 @@ from tests.checkpoints import (
     write_json_lines,
     write_parquet,
 )
-from tests.end_to_end.launcher import finished, kill_a_worker, start
+from tests.end_to_end.launcher import finished, kill_a_worker, start, told_once
 
 NUM_ROWS = 120
 
@@ -137,11 +137,3 @@ def test_a_mistake_is_told_once_by_all_workers_together(
     (broken / "model.safetensors").unlink()
     said = finished([*args, f"model.path={broken}"], tmp_path, code=1)
     assert "holds no *.safetensors file" in told_once(said)
-
-
-def told_once(said: str) -> str:
-    """The one line in which the job says why it stopped; the rest is torchrun's report."""
-    lines = [line for line in said.splitlines() if line.startswith("pipeline.run stopped: ")]
-    assert len(lines) == 1, said
-    assert "/pipeline/" not in said, "a traceback through our code"
-    return lines[0].removeprefix("pipeline.run stopped: ")

@@ -154,8 +154,9 @@ def test_the_engine_writes_the_same_tokens(decoding: str, soft: dict | None) -> 
     ]
     settings = {"block_length": 8, "logits_bytes": VOCAB_SIZE * 44 * 4}
     expected = combination.run(whole, requests, **settings)
+    settings["tensor_parallel"] = 4
     for results in on_ranks(
-        3, lambda rank: combination.run(LocalWords(whole, rank), requests, **settings)
+        4, lambda rank: combination.run(LocalWords(whole, rank), requests, **settings)
     ):
         assert_same(results, expected, decoding)
 

@@ -22,12 +22,22 @@ from tests.published import small_vocabulary, write_weights
 from tests.published_configs import CONFIGS
 from tests.tiny import EOS, MASK, mixed_requests, write_tiny_checkpoint
 
+SIX_HEADS: dict[str, dict[str, int]] = {
+    "llada": {"n_heads": 6, "n_kv_heads": 6},
+    "llada2": {"num_attention_heads": 6, "num_key_value_heads": 3},
+}
 
-def engine_of(model: Transformer, **settings: Any) -> DiffusionEngine:
+
+def engine_of(model: Transformer) -> DiffusionEngine:
     cache = "dual" if model.config.block_length is None else "block_causal"
+    config = EngineConfig(
+        max_sequences=4,
+        tensor_parallel=model.parallel.size,
+        expert_parallel=model.parallel.split_experts,
+    )
     return DiffusionEngine(
         model,
-        config=EngineConfig(**({"max_sequences": 4} | settings)),
+        config=config,
         decoding=DECODERS["threshold"](),
         cache=CACHE_POLICIES[cache](),
     )
@@ -57,12 +67,16 @@ def test_ranks_with_whole_experts_write_the_same_tokens_as_one(
 
 
 @pytest.mark.parametrize(("layout", "split"), [("llada", False), ("llada2", True)])
-def test_shares_need_not_be_equal(layout: str, split: bool, tmp_path: Path) -> None:
-    assert_same_on_ranks(tmp_path, layout, 3, split_experts=split)
+def test_shares_of_words_widths_and_experts_need_not_be_equal(
+    layout: str, split: bool, tmp_path: Path
+) -> None:
+    assert_same_on_ranks(tmp_path, layout, 3, split_experts=split, **SIX_HEADS[layout])
 
 
-def assert_same_on_ranks(folder: Path, layout: str, size: int, split_experts: bool = False) -> None:
-    write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS))
+def assert_same_on_ranks(
+    folder: Path, layout: str, size: int, split_experts: bool = False, **changes: int
+) -> None:
+    write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS), **changes)
 
     def work(rank: ThreadRank) -> dict[Any, Result]:
         rank.split_experts = split_experts

@@ -1,0 +1,43 @@
+"""`-m tests.end_to_end.broken FAULT ARGS`: pipeline.run on a machine with a fault."""
+
+import errno
+import sys
+from typing import Any
+from unittest import mock
+
+import torch
+
+from engine.runner import ModelRunner
+from pipeline.folder import RunFolder
+from pipeline.launch import launch
+from pipeline.ranks import this_worker
+from pipeline.run import run
+
+
+def full_disk(self: RunFolder, file: object, table: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+
+class NoMemory:
+    """On rank 1, in its third forward."""
+
+    def __init__(self) -> None:
+        self._num_left = 3 if this_worker().rank == 1 else -1
+        self._forward = ModelRunner.forward
+
+    def __call__(self, *args: Any) -> torch.Tensor:
+        self._num_left -= 1
+        if self._num_left == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self._forward(*args)
+
+
+if __name__ == "__main__":
+    fault = sys.argv.pop(1)
+    if fault == "full_disk":
+        patch: Any = mock.patch.object(RunFolder, "write_table", full_disk)
+    else:
+        breaks = NoMemory()
+        patch = mock.patch.object(ModelRunner, "forward", lambda *args: breaks(*args))
+    with patch:
+        launch(run)
