@@ -102,7 +102,7 @@ def grant(setup: Setup, taken: Footprint, gpu_bytes: int) -> Grant:
     fraction = min(engine.memory_fraction, math.floor(100 * (1 - rest / free)) / 100)
     if fraction <= 0:
         left = f"the weights leave {readable(free)}"
-        return Grant(0.0, 0, f"{left}, logits and activations need {readable(rest)}")
+        return Grant(0.0, 0, f"{left}, logits and activations need about {readable(rest)}")
     pages = fitting_pages(replace(engine, memory_fraction=fraction), taken.page, free)
     num_sequences = pages // setup.pages_of_sequence
     if num_sequences:

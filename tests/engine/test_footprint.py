@@ -157,7 +157,7 @@ def test_the_fraction_gives_way_to_logits_and_activations() -> None:
     assert grant(setup, taken, 3 * 10**9 // 2).memory_fraction == 0.6
     assert grant(setup, taken, 3 * 10**9 // 2).num_sequences == 300 // 4
     refusal = grant(setup, taken, 12 * 10**8).refusal
-    assert refusal == "the weights leave 0.20 GB, logits and activations need 0.20 GB"
+    assert refusal == "the weights leave 0.20 GB, logits and activations need about 0.20 GB"
     assert grant(setup, taken, 10**9).refusal == "the weights take 1.00 GB"
     refusal = grant(setup, replace(taken, page=10**9), 3 * 10**9).refusal
     assert refusal == "1.60 GB are left for K and V, a sequence needs 4.00 GB"
