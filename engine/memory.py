@@ -26,14 +26,18 @@ def num_pages(config: EngineConfig, model: Transformer) -> int:
         return config.cache_tokens // config.page_size
     device = model.embed.weight.device
     page_bytes = config.page_size * slot_bytes(model)
-    fitting = int(config.memory_fraction * free_bytes(device)) // page_bytes
-    fitting = model.parallel.least(fitting)
+    fitting = model.parallel.least(fitting_pages(config, page_bytes, free_bytes(device)))
     if fitting < 1:
         raise ValueError(
             f"engine.memory_fraction={config.memory_fraction}: leaves no room for a page of "
             f"{page_bytes} bytes on {device}; raise it, or use a smaller model or a larger device"
         )
     return min(fitting, config.max_sequences * config.pages_for(model.config.max_positions))
+
+
+def fitting_pages(config: EngineConfig, page_bytes: int, free: int) -> int:
+    """The pages that memory_fraction of `free` bytes holds; 0 if not even one."""
+    return int(config.memory_fraction * free) // page_bytes
 
 
 def slot_bytes(model: Transformer) -> int:

@@ -19,6 +19,11 @@ NOT_FINITE = (
 )
 
 
+def whole_blocks(num_tokens: int, attn_block_length: int | None) -> int:
+    """The canvas that holds so many tokens: whole blocks under block-causal attention."""
+    return num_tokens + -num_tokens % (attn_block_length or 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRules:
     block_length: int
@@ -32,8 +37,9 @@ class SequenceRules:
     decoding: DecodingStrategy
 
     def canvas_len(self, request: Request) -> int:
-        wanted = len(request.prompt_ids) + request.max_new_tokens
-        return wanted + -wanted % (self.attn_block_length or 1)
+        return whole_blocks(
+            len(request.prompt_ids) + request.max_new_tokens, self.attn_block_length
+        )
 
     def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
         num_prompt_tokens = len(request.prompt_ids)
