@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
-from engine.model.weight_map import Piece, WeightMap
+from engine.model.weight_map import Piece, WeightMap, tensor_shapes
 
-WINDOW_BYTES = 2**28
+WINDOW_BYTES = 2**26
 """A file is mapped anew after so much of it was read, or what was read would stay resident."""
 SHOWN_FAULTS = 20
 
@@ -47,7 +47,7 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
             "or download it again"
         )
     shapes = {file: _shapes_in(file) for file in files}
-    _check_names(folder, shapes, _wanted_shapes(pieces))
+    _check_names(folder, shapes, tensor_shapes(pieces))
     targets: dict[str, list[Target]] = defaultdict(list)
     for target in _targets(model, pieces):
         targets[target.piece.name].append(target)
@@ -114,14 +114,6 @@ def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
             f"{file}: cannot be read ({error}): it is cut short or no safetensors file; download "
             "the checkpoint again"
         ) from error
-
-
-def _wanted_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
-    wanted: dict[str, tuple[int, ...]] = {}
-    for piece in (piece for stacked in pieces.values() for piece in stacked):
-        rows = piece.first + piece.shape[0]
-        wanted[piece.name] = (max(rows, wanted.get(piece.name, (0,))[0]), *piece.shape[1:])
-    return wanted
 
 
 def _check_names(
