@@ -111,6 +111,15 @@ def weight_map(config: ModelConfig, names: Names) -> WeightMap:
     return pieces
 
 
+def tensor_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
+    """Of every tensor of a checkpoint that has these pieces."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for piece in (piece for stacked in pieces.values() for piece in stacked):
+        rows = piece.first + piece.shape[0]
+        shapes[piece.name] = (max(rows, shapes.get(piece.name, (0,))[0]), *piece.shape[1:])
+    return shapes
+
+
 def _attention(ours: str, theirs: str, config: ModelConfig, names: Names) -> WeightMap:
     hidden, head_dim = config.hidden_size, config.head_dim
     q_rows, kv_rows = config.num_heads * head_dim, config.num_kv_heads * head_dim

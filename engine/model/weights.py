@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
-from engine.model.weight_map import Piece, WeightMap
+from engine.model.weight_map import Piece, WeightMap, tensor_shapes
 
-WINDOW_BYTES = 2**28
+WINDOW_BYTES = 2**26
 """A file is mapped anew after so much of it was read, or what was read would stay resident."""
 SHOWN_FAULTS = 20
 
@@ -63,7 +63,7 @@ def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[i
             "or download it again"
         )
     shapes = {file: _shapes_in(file) for file in files}
-    _check_names(folder, shapes, _wanted_shapes(pieces))
+    _check_names(folder, shapes, tensor_shapes(pieces))
     return shapes
 
 
@@ -124,14 +124,6 @@ def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
             f"{file}: cannot be read ({error}): it is cut short or no safetensors file; download "
             "the checkpoint again"
         ) from error
-
-
-def _wanted_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
-    wanted: dict[str, tuple[int, ...]] = {}
-    for piece in (piece for stacked in pieces.values() for piece in stacked):
-        rows = piece.first + piece.shape[0]
-        wanted[piece.name] = (max(rows, wanted.get(piece.name, (0,))[0]), *piece.shape[1:])
-    return wanted
 
 
 def _check_names(

@@ -1,7 +1,6 @@
-"""`python -m jobs.bench engine` or `frontier`: what the engine gains, each figure behind a check of
-its output.
+"""`python -m jobs.bench engine` or `frontier`: what the engine gains; `load`: what loading costs.
 
-The last line of the output is one JSON document.
+Each figure stands behind a check of the output. The last line of the output is one JSON document.
 """
 
 import argparse
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
-from jobs.bench import engine, frontier
+from jobs.bench import engine, frontier, load
 from jobs.bench.lockstep import LOCKSTEP_CACHES
+from jobs.bench.synthetic import RAW_CONFIGS
 from jobs.bench.workload import DEMO, PROMPTS, RESULTS
 
 
@@ -33,6 +33,15 @@ def main() -> None:
     second.add_argument("--plot", type=Path, default=RESULTS / "frontier.png", help="PNG to write")
     second.add_argument("--processes", type=int, default=1, help="points measured at a time")
     second.set_defaults(run=frontier.run)
+
+    third = commands.add_parser("load", help="memory and speed of loading a checkpoint")
+    third.add_argument("--gigabytes", type=float, default=2.0, help="of the checkpoint, bfloat16")
+    third.add_argument("--families", nargs="+", choices=RAW_CONFIGS, default=list(RAW_CONFIGS))
+    dtypes = ["bfloat16", "float32"]
+    third.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes, help="in memory")
+    third.add_argument("--rounds", type=int, default=5, help="of cached loads")
+    third.add_argument("--folder", type=Path, default=None, help="with room for the checkpoint")
+    third.set_defaults(run=load.run)
 
     arguments = vars(parser.parse_args())
     report = arguments.pop("run")(**arguments)

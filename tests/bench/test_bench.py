@@ -1,8 +1,10 @@
 """The benchmarks compare what is comparable: the baseline gives the engine's own tokens."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +13,15 @@ import engine
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
 from engine.engine import EngineConfig
+from engine.model.load import load_model
 from engine.model.transformer import Transformer
 from engine.request import FinishReason, Request, Result
 from jobs.bench import __main__ as command
+from jobs.bench import load
 from jobs.bench.engine import Bench
 from jobs.bench.frontier import mark_frontier, points
 from jobs.bench.lockstep import LOCKSTEP_CACHES
+from jobs.bench.synthetic import RAW_CONFIGS, pieces_of, write_checkpoint, wrong_parameters
 from jobs.bench.table import markdown
 from jobs.bench.workload import Run, Workload, load_workload
 from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
@@ -137,6 +142,47 @@ def test_commands_end_with_their_report(
     assert side_by_side == one_by_one
     assert any(one["is_on_frontier"] for one in reports[0]["points"])
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_load_ends_with_its_report_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = ["--gigabytes", "0.001", "--families", "llada2_moe", "--dtypes", "float32"]
+    argv = ["bench", "load", *small, "--rounds", "1", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    command.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    whole, half = report["cases"]
+    assert (whole["num_ranks"], half["num_ranks"]) == (1, 2)
+    assert whole["model_bytes"] == 2 * whole["share_bytes"] > 2 * 10**6
+    assert half["model_bytes"] < 0.6 * whole["model_bytes"]
+    assert all(case["peak_bytes"] <= case["bound_bytes"] for case in report["cases"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("family", RAW_CONFIGS)
+def test_a_synthetic_checkpoint_is_as_large_as_asked_and_read_back(
+    tmp_path: Path, family: str
+) -> None:
+    write_checkpoint(tmp_path, family, 3_000_000, file_bytes=1_000_000)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) >= 3
+    assert 3_000_000 <= sum(file.stat().st_size for file in files) < 6_000_000
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == {file.name for file in files}
+    raw = json.loads((tmp_path / "config.json").read_text())
+    model = load_model(tmp_path)
+    assert wrong_parameters(model, pieces_of(raw)) == []
+    model.layers[1].attn.out.weight.data[3, 5] += 1
+    assert wrong_parameters(model, pieces_of(raw)) == ["layers.1.attn.out.weight"]
+
+
+def test_a_disk_without_room_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    with pytest.raises(
+        ValueError, match=r"0\.0 GB free, the checkpoint takes .* fewer --gigabytes"
+    ):
+        load.run(gigabytes=0.01, families=["llada"], dtypes=[], rounds=1, folder=tmp_path)
 
 
 def test_answers_are_judged_by_their_tests() -> None:
