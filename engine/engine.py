@@ -19,7 +19,7 @@ from engine.config import EngineConfig
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
 from engine.iterations import IterationManager
-from engine.legal import block_length_of, check_components, check_model
+from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
@@ -49,10 +49,7 @@ class DiffusionEngine:
     ) -> None:
         check_components(decoding, cache)
         check_model(model.config, config, cache)
-        shares = (model.parallel.size, model.parallel.split_experts)
-        assert shares == (config.tensor_parallel, config.expert_parallel), (
-            f"the model is shared out as {shares}, and not as the config says"
-        )
+        assert_shared(model.parallel, config)
         self.config = config
         self.model_config = model.config
         self.num_pages = num_pages(config, model)

@@ -6,6 +6,7 @@ from engine.config import BLOCK_LENGTH, EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.model.config import ModelConfig
+from engine.parallel import TensorParallel
 
 
 def check_components(decoding: DecodingStrategy, cache: CachePolicy) -> None:
@@ -79,6 +80,14 @@ def check_shares(model: ModelConfig, config: EngineConfig) -> None:
             f"num_experts={model.experts.num_experts}, and each rank needs one; set "
             "engine.expert_parallel=false, or engine.tensor_parallel to so many at most"
         )
+
+
+def assert_shared(parallel: TensorParallel, config: EngineConfig) -> None:
+    """Who makes an engine takes the model's shares from the engine's config."""
+    shares = (parallel.size, parallel.split_experts)
+    assert shares == (config.tensor_parallel, config.expert_parallel), (
+        f"the model is shared out as {shares}, and not as the config says"
+    )
 
 
 def block_length_of(model: ModelConfig, config: EngineConfig) -> int:

@@ -4,10 +4,10 @@
     group            0     1     2        one model each, and one claim on the parts
     rank in it       0 1   0 1   0 1      the first draws parts, counts and writes; all compute
 
-The first rank of a group opens a store and leaves its address in the session, which outlives the
-workers. So an address may be that of a dead rank, or of one that is about to be ended, whose group
-is full: then the new first rank has yet to leave its own, and the others look again. (torchrun's
-own store keeps what dead ranks left for each other, and a group that meets there may hang.)
+The first rank of a group opens a store and leaves its address in the session. That outlives the
+workers, so the address may be a dead rank's: to a rank it counts only if it comes with the token
+that this rank has left there. (torchrun's own store keeps what dead ranks left for each other, and
+a group that meets there may hang.)
 """
 
 import json
@@ -27,11 +27,12 @@ from engine.parallel import ALONE, TensorParallel
 from pipeline.ranks import Worker, device_of
 from pipeline.session import POLL_S, Session
 
-PROBE_S = 2.0
 CONNECT_S = 20.0
 WAIT_S = 3600.0
 """For the others of a group, in one exchange: they may be starting, loading, reading or writing
 meanwhile, and if one ends, torchrun ends all."""
+JOINED = "joined"
+NOBODY = "[null, null, []]"
 
 
 def check_world(worker: Worker, size: int) -> None:
@@ -64,9 +65,8 @@ def joined_group(
     device, size = device_of(worker), config.tensor_parallel
     index, rank = divmod(worker.rank, size)
     name = f"group/{index}"
-    store = join(session, name, rank) if rank else open_store(session, name, addresses())
+    store = join(session, name, rank) if rank else open_store(session, name, size, address())
     is_cuda = device.type == "cuda"
-    store.set_timeout(_seconds(WAIT_S))
     dist.init_process_group(
         "nccl" if is_cuda else "gloo",
         store=store,
@@ -80,51 +80,44 @@ def joined_group(
     session.leave_from(f"{name}/left", size, is_host=rank == 0)
 
 
-def addresses(env: Mapping[str, str] = os.environ) -> list[str]:
-    """Where other ranks may reach this one: the address from which it reaches torchrun's store
-    (which is 127.0.0.1 where all ranks are on one host), and its host's name."""
-    host = (env["MASTER_ADDR"], int(env["MASTER_PORT"]))
-    with socket.create_connection(host, CONNECT_S) as connection:
-        return [connection.getsockname()[0], socket.gethostname()]
+def address(env: Mapping[str, str] = os.environ) -> str:
+    """Where other ranks reach this one: at the address from which it reaches torchrun's store, or,
+    where that is on the same host, as all reach the store."""
+    host = env["MASTER_ADDR"]
+    with socket.create_connection((host, int(env["MASTER_PORT"])), CONNECT_S) as connection:
+        own, stores = connection.getsockname()[0], connection.getpeername()[0]
+    return host if own == stores else str(own)
 
 
-def open_store(session: Session, name: str, hosts: list[str]) -> TCPStore:
-    """A new store at this rank, whose address the others of the group find in the session."""
-    store = TCPStore("localhost", 0, None, True, _seconds(CONNECT_S), wait_for_workers=False)
-    token = uuid.uuid4().hex
-    store.set(token, "")
-    session.set_for_all_starts(name, json.dumps([hosts, store.port, token]))
-    return store
+def open_store(session: Session, name: str, size: int, host: str) -> TCPStore:
+    """A new store at this rank, once the others of the group are in it."""
+    store = TCPStore(host, 0, None, True, _seconds(CONNECT_S), wait_for_workers=False)
+    told: list[str | None] = []
+    while True:
+        tokens = [session.get_of_any_start(f"{name}/{rank}") for rank in range(1, size)]
+        if all(token is not None and store.check([token]) for token in tokens):
+            return store
+        if tokens != told:
+            session.set_for_all_starts(name, json.dumps([host, store.port, tokens]))
+            told = tokens
+        time.sleep(POLL_S)
 
 
 def join(session: Session, name: str, rank: int) -> TCPStore:
-    """The store that the first rank of this start opened, once it did. torchrun ends this rank if
-    that one died."""
-    while True:
-        address = session.get_of_any_start(name)
-        if address is not None:
-            hosts, port, token = json.loads(address)
-            for host in hosts:
-                store = _reached(host, port, token)
-                if store is not None and store.add(f"joined/{rank}", 1) == 1:
-                    return store
+    """The store that the group's first rank opened. torchrun ends this rank if that one dies."""
+    token = uuid.uuid4().hex
+    session.set_for_all_starts(f"{name}/{rank}", token)
+    while token not in (found := session.get_of_any_start(name) or ""):
         time.sleep(POLL_S)
+    host, port, _ = json.loads(found)
+    store = TCPStore(host, port, None, False, _seconds(CONNECT_S), wait_for_workers=False)
+    store.set(token, "")
+    return store
 
 
 def lost_a_rank(error: BaseException) -> bool:
     """Whether an exchange failed, as it does on a rank when another of its group ends."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-
-
-def _reached(host: str, port: int, token: str) -> TCPStore | None:
-    """The store that holds the token there; None where nobody, or somebody else, listens."""
-    try:
-        # A store's client tries again for its whole timeout where this fails at once.
-        socket.create_connection((host, port), PROBE_S).close()
-        store = TCPStore(host, port, None, False, _seconds(CONNECT_S), wait_for_workers=False)
-        return store if store.check([token]) else None
-    except (OSError, dist.DistError):
-        return None
 
 
 def _seconds(seconds: float) -> timedelta:

@@ -10,6 +10,9 @@ each use:
                        the plan is the same, a part done twice is the same part, and a worker
                        leaves only when rank 0 says that all is done, so it comes to the new
                        counter in the end
+
+How the ranks of a group meet (pipeline/groups.py) carries the job's number alone, since one may be
+early and another not.
 """
 
 import os
@@ -120,7 +123,7 @@ class Session:
         return self._store.get(self._key(name))
 
     def set_for_all_starts(self, name: str, value: str) -> None:
-        """For what a worker says of itself: rank 0's next start does not put it out of sight."""
+        """A value that rank 0's next start does not put out of sight."""
         self._store.set(f"{self._job}/{name}", value)
 
     def get_of_any_start(self, name: str) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from engine.runner import ModelRunner
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.run import run
+from pipeline.run import make_or_find_plan, run
 from tests.checkpoints import (
     EOS,
     MASK,
@@ -163,6 +163,7 @@ def test_a_run_folder_keeps_its_settings(
         ({"generation__max_new_tokens": 256}, "generation.max_new_tokens=256: leaves no room"),
         ({"data__path": "nowhere.parquet"}, "data.path=nowhere.parquet: no such file"),
         ({"model__path": "/no/such"}, "model.path=/no/such"),
+        ({"engine__tensor_parallel": 2}, "engine.tensor_parallel=2 with a world size of 1"),
     ],
 )
 def test_a_mistake_stops_the_job_before_anything_is_written(
@@ -209,6 +210,16 @@ def test_a_hub_id_that_is_not_there_offline_stops_the_job(
     said = stopped(config)
     assert "model.path=GSAI-ML/LLaDA-8B-Instruct (revision v1) is no folder" in said
     assert "offline, download it first" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_no_such_group_can_share_stops_the_job_before_anything_is_written(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    """As rank 0 of three finds it."""
+    config = job(checkpoint, data, tmp_path / "run", engine__tensor_parallel=3)
+    with pytest.raises(ValueError, match=r"engine\.tensor_parallel=3: does not divide"):
+        make_or_find_plan(config, RunFolder(config.output))
     assert not (tmp_path / "run").exists()
 
 

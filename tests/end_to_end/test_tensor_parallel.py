@@ -1,13 +1,14 @@
 """Groups of ranks that hold one model together write what one rank writes."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.folder import RunFolder
 from pipeline.run import run
+from pipeline.stats import Totals, add_up, read_stats
 from tests.checkpoints import (
     EOS,
     MASK,
@@ -56,13 +57,9 @@ def write_checkpoint(folder: Path, layout: str) -> Path:
 def arguments(place: Path, size: int) -> list[str]:
     """The fixture's job on a command line, but for the model."""
     return [
-        *(
-            f"data.path={place / 'in.parquet'}",
-            "data.part_rows=4",
-            f"engine.tensor_parallel={size}",
-        ),
+        *(f"data.path={place / 'in.parquet'}", "data.part_rows=4"),
         *("generation.max_new_tokens=8", "decoding=threshold", "decoding.threshold=0.3"),
-        "engine.max_sequences=6",
+        *(f"engine.tensor_parallel={size}", "engine.max_sequences=6"),
     ]
 
 
@@ -70,6 +67,11 @@ def assert_same_as_one(place: Path, output: Path, layout: str) -> None:
     rows = output_rows(output)
     assert len(rows) == NUM_ROWS
     assert_same_rows(rows, output_rows(place / "one" / layout))
+
+
+def stats_of(run: Path) -> Totals:
+    folder = RunFolder(run)
+    return add_up(read_stats(folder, folder.parts_done()))
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -85,9 +87,13 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
     assert said.count(f"workers: 1, each of {size} ranks") == len(BIDIRECTIONAL)
     for layout in BIDIRECTIONAL:
         assert_same_as_one(place, tmp_path / "run" / layout, layout)
-        stats = pq.read_table(tmp_path / "run" / layout / "stats").to_pylist()
-        assert {row["rank"] for row in stats} == {0}
-        assert {row["device"] for row in stats} == {f"{size} x cpu (1 threads)"}
+        mine, its = (stats_of(folder / layout) for folder in (tmp_path / "run", place / "one"))
+        assert mine.devices == [f"{size} x cpu (1 threads)"]
+        for count in ("num_parts", "num_forwards", "num_query_tokens", "num_iterations"):
+            assert getattr(mine, count) == getattr(its, count)
+        # Four ranks with two heads for keys and values keep each of them twice.
+        times = 2 if (layout, size) == ("dream", 4) else 1
+        assert mine.peak_cache_bytes == times * its.peak_cache_bytes
 
 
 def test_two_groups_with_whole_experts_write_every_row_once(place: Path, tmp_path: Path) -> None:

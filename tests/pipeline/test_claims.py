@@ -1,6 +1,8 @@
 """Claims: every open part goes to exactly one living worker, also over restarts and sweeps."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session, connect
+from tests.engine.thread_ranks import ThreadRank, on_ranks
 
 PARTS = [Part(index, 0, index * 4, 4, 4) for index in range(200)]
 
@@ -87,6 +90,34 @@ def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: R
     late.set(FINISHED, "")
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_group_draws_as_one_and_its_first_rank_decides(folder: RunFolder, tmp_path: Path) -> None:
+    """Two groups of two; the second ranks see other files, here that all parts are done."""
+    for part in (1, 7):
+        folder.data_file(part).touch()
+    elsewhere = RunFolder(tmp_path / "elsewhere")
+    elsewhere.make()
+    for part in PARTS:
+        elsewhere.data_file(part.index).touch()
+    store = LocalStore()
+    sessions = [session(store, rank) for rank in range(4)]
+
+    def work(rank: ThreadRank, group: int) -> list[int]:
+        own = sessions[2 * group + rank.rank]
+        claims = Claims(own, PARTS, elsewhere if rank.rank else folder, rank)
+        drawn = [part.index for parts in claims.rounds() for part in parts]
+        if own.worker.is_first:
+            own.set(FINISHED, "")
+        return drawn
+
+    with ThreadPoolExecutor(2) as pool:
+        groups = [pool.submit(on_ranks, 2, partial(work, group=group)) for group in range(2)]
+    drawn = [group.result() for group in groups]
+    for first, second in drawn:
+        assert first == second
+    together = sorted(index for first, _ in drawn for index in first)
+    assert together == [index for index in range(200) if index not in (1, 7)]
 
 
 def test_rank_0_does_not_wait_for_itself(folder: RunFolder) -> None:

@@ -61,6 +61,15 @@ def test_components_that_do_not_go_together_are_refused() -> None:
         job_config(raw(decoding={"name": "edit"}, cache={"name": "dkv"}))
 
 
+def test_experts_are_parted_among_ranks_only_where_there_are_some() -> None:
+    with pytest.raises(
+        ValueError, match=r"expert_parallel=true with engine\.tensor_parallel=1: .* set engine\.ten"
+    ):
+        job_config(raw(**{"engine.expert_parallel": True}))
+    engine = {"tensor_parallel": 2, "expert_parallel": True}
+    assert job_config(raw(engine=engine)).engine.expert_parallel
+
+
 def test_as_dict_goes_back_to_the_same_job() -> None:
     config = job_config(raw(seed=3, **{"data.path": ["a", "b"], "prompt.system": "be brief"}))
     assert job_config(as_dict(config)) == config
@@ -88,6 +97,8 @@ WRONG = {
     "model.dtype": ("int8", "float32, bfloat16, float16"),
     "engine.block_length": (0, "at least 1"),
     "engine.max_sequences": (1.5, "a whole number"),
+    "engine.tensor_parallel": (0, "at least 1"),
+    "engine.expert_parallel": ("yes", "true or false"),
     "decoding.threshold": (1.5, "at most 1"),
     "decoding.name": ("best", "fixed, hierarchical"),
     "cache.name": (None, "dual, none"),

@@ -65,7 +65,7 @@ class Job:
         self.folder.make()
         self.session = Session(LocalStore(), 0, Worker())
 
-    def run(self, engine: StandIn) -> list[dict[str, Any]]:
+    def run(self, engine: StandIn, writes: bool = True) -> list[dict[str, Any]]:
         driver = Driver(
             self.config,
             self.plan,
@@ -74,6 +74,7 @@ class Job:
             prompter=Prompter(Path(self.config.model.path), self.config.prompt, 100),
             meter=Meter(EngineStats(), page_bytes=1, about=ABOUT),
             tally=Tally(self.session, self.plan.num_outcomes, 1.0),
+            writes=writes,
         )
         driver.run(Claims(self.session, self.plan.parts, self.folder))
         return output_rows(self.folder.path)
@@ -160,6 +161,21 @@ def test_a_broken_engine_stops_the_worker_and_keeps_whole_parts(
     with pytest.raises(RuntimeError, match="device is gone"):
         a_job.run(StandIn(room=1, breaks_after=10))
     assert a_job.folder.parts_done() == {0, 1}
+
+
+def test_a_groups_other_ranks_take_the_same_rows_but_write_and_count_nothing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = prompts(10)
+    rows[2]["prompt"] = None
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    first, other = StandIn(room=3), StandIn(room=3)
+    Job(checkpoint, data, tmp_path / "run").run(first)
+    beside = Job(checkpoint, data, tmp_path / "beside")
+    assert beside.run(other, writes=False) == []
+    assert other.taken == first.taken
+    assert list(beside.folder.stats.iterdir()) == []
+    assert seen(beside.session).rows == 0
 
 
 def asking_rows() -> list[dict[str, Any]]:

@@ -109,6 +109,8 @@ def test_what_does_not_change_the_rows_is_free(
         "engine__max_sequences": 3,
         "engine__cache_tokens": 999,
         "engine__page_size": 8,
+        "engine__tensor_parallel": 2,
+        "engine__expert_parallel": True,
         "progress_every_s": 1.0,
         "max_failed_fraction": 0.1,
         "threads": 2,
