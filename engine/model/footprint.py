@@ -15,6 +15,7 @@ from itertools import count
 import torch
 
 from engine.config import BYTES_PER_LOGIT, EngineConfig
+from engine.legal import check_shares
 from engine.memory import fitting_pages, slot_bytes
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.moe import keep_routers_wide
@@ -79,9 +80,12 @@ class Grant:
 
 
 def can_split(config: ModelConfig, num_ranks: int) -> bool:
-    """Whether so many ranks get equally many whole heads."""
-    has_whole_kv = not config.num_kv_heads % num_ranks or not num_ranks % config.num_kv_heads
-    return has_whole_kv and not config.num_heads % num_ranks
+    """Whether the engine shares a model out to so many ranks."""
+    try:
+        check_shares(config, EngineConfig(tensor_parallel=num_ranks))
+    except ValueError:
+        return False
+    return True
 
 
 def footprints(setup: Setup, num_ranks: int) -> list[Footprint]:
