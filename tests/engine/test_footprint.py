@@ -222,6 +222,8 @@ def test_a_forward_holds_at_most_the_estimate_and_not_much_less(
 
 def engine_of(model: Transformer, **settings: Any) -> DiffusionEngine:
     cache = "dual" if model.config.block_length is None else "block_causal"
+    ranks = model.parallel
+    settings |= {"tensor_parallel": ranks.size, "expert_parallel": ranks.split_experts}
     return DiffusionEngine(
         model,
         config=EngineConfig(**settings),
