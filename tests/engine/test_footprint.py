@@ -192,8 +192,13 @@ SMALL = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("size", "split_experts"), [(1, False), (2, False), (2, True)])
-@pytest.mark.parametrize("shape", SMALL)
+@pytest.mark.parametrize(
+    ("shape", "size", "split_experts"),
+    [
+        *((shape, size, False) for shape in SMALL for size in (1, 2)),
+        *((shape, 2, True) for shape in ("experts", "shared expert")),
+    ],
+)
 def test_a_forward_holds_at_most_the_estimate_and_not_much_less(
     shape: str, size: int, split_experts: bool, dtype: torch.dtype
 ) -> None:
