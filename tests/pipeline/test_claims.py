@@ -14,7 +14,7 @@ from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session, connect
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 
-PARTS = [Part(index, 0, index * 4, 4, 4) for index in range(200)]
+PARTS = [Part(index, 0, index * 4, 4, 4, 4) for index in range(200)]
 
 
 @pytest.fixture
