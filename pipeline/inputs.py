@@ -83,7 +83,7 @@ def inspect(path: str, name: str) -> tuple[InputFile, pa.Schema]:
 
 
 def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
-    """The columns that all files agree on.
+    """The columns that all files agree on; one that holds nothing but nulls in a file agrees.
 
     JSON Lines state no types: theirs are widened to fit all lines of all files.
 
@@ -96,12 +96,14 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
         schemas = [widened if i in loose else s for i, s in enumerate(schemas)]
     # A null in a later file is a fault of its row, whatever the first file says of nulls.
     first = pa.schema([field.with_nullable(True).remove_metadata() for field in schemas[0]])
-    others = zip(files[1:], schemas[1:], strict=True)
-    for file, schema in others:
-        for column in [*first.names, *schema.names]:
+    for file, schema in zip(files[1:], schemas[1:], strict=True):
+        for column in dict.fromkeys([*first.names, *schema.names]):
             here = schema.field(column).type if column in schema.names else "no such column"
             there = first.field(column).type if column in first.names else "no such column"
-            if here != there:
+            if there == pa.null() and isinstance(here, pa.DataType):  # nothing but nulls so far
+                place = first.get_field_index(column)
+                first = first.set(place, pa.field(column, here))
+            elif here != there and here != pa.null():
                 raise InputError(
                     f"data.path: the files disagree on column {column!r}: {here} in {file.path}, "
                     f"{there} in {files[0].path}; make them alike, or name fewer files"
