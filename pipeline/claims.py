@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from engine.parallel import ALONE, TensorParallel
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
+from pipeline.retry import is_left
 from pipeline.session import POLL_S, Session
 
 NEXT, FINISHED = "next", "finished"
@@ -23,7 +24,9 @@ class Claims:
         parts: Sequence[Part],
         folder: RunFolder,
         parallel: TensorParallel = ALONE,
+        retry_failed: bool = False,
     ) -> None:
+        self._retry_failed = retry_failed
         self._session = session
         self._parts = parts
         self._folder = folder
@@ -54,7 +57,7 @@ class Claims:
         if self._parallel.rank > 0:
             return 0
         while (index := self._session.add(NEXT, 1) - 1) < len(self._parts):
-            if not self._folder.data_file(index).exists():
+            if is_left(self._parts[index], self._folder, self._retry_failed):
                 return index
         return len(self._parts)
 

@@ -201,6 +201,9 @@ class JobConfig:
     """Past this share of failed rows the job stops."""
     retry_failed: bool = False
     """Rows that failed in an earlier start are run again, and no others of the parts done."""
+    stand_in: bool = False
+    """No model: each row gets the first tokens of its own prompt back (pipeline/stand_in.py), to
+    try input, output and disk."""
     dry_run: bool = False
     """Plan, try the first rows, show a prompt and the lengths; write nothing."""
     progress_every_s: float = 30.0

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import pyarrow.parquet as pq
+
 from engine.request import FinishReason, Request, Result
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
@@ -20,6 +22,8 @@ from pipeline.plan import Plan
 from pipeline.prepare import AHEAD, Ahead, Prepared, Preparer
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
+from pipeline.retry import failed_places, stats_with_new, with_new
+from pipeline.session import AGAIN, Session
 from pipeline.stats import Meter, stats_table
 from pipeline.write import Outcome, output_table
 
@@ -38,6 +42,8 @@ class OpenPart:
     outcomes: list[Outcome | None]
     """In output order; None while the engine has it."""
     num_left: int
+    again: list[int] | None = None
+    """The places that failed before, of a part that has a file."""
 
 
 class Driver:
@@ -51,16 +57,19 @@ class Driver:
         prompter: Prompter,
         meter: Meter,
         tally: Tally,
+        session: Session,
         writes: bool = True,
     ) -> None:
         """`writes` is false on those ranks of a group that compute the same rows beside its first,
         which alone counts them and writes them down."""
+        self._retry_failed = config.retry_failed
         self._folder = folder
         self._engine = engine
         self._prompter = prompter
         self._preparer = Preparer(config, plan, prompter)
         self._meter = meter
         self._tally = tally
+        self._session = session
         self._writes = writes
         self._schema = plan.output_schema
         self._open: dict[int, OpenPart] = {}
@@ -81,18 +90,30 @@ class Driver:
 
     def _requests(self, ahead: Ahead) -> Iterator[Request]:
         while (prepared := self._next(ahead)) is not None:
-            part, requests = prepared.part, prepared.requests
-            log.info("part %d: %d rows", part.index, part.num_rows)
-            self._open[part.index] = OpenPart(
-                prepared, [None] * part.num_outcomes, part.num_outcomes
-            )
-            for result in prepared.failed:
+            failed, requests = self._opened(prepared)
+            for result in failed:
                 self._take(Outcome(result, None))
             for place, request in enumerate(requests):
-                if place >= AHEAD * len(requests):
+                if place == int(AHEAD * len(requests)):
                     with self._meter.clock("claim_s"):
                         ahead.draw()
                 yield request
+
+    def _opened(self, prepared: Prepared) -> tuple[list[Result], list[Request]]:
+        """What is to be done of a part: all, or what failed before."""
+        part, file = prepared.part, self._folder.data_file(prepared.part.index)
+        failed, requests, again = prepared.failed, prepared.requests, None
+        if self._retry_failed and file.exists():
+            again = failed_places(file)
+            places = set(again)
+            failed = [result for result in failed if place_of(result) in places]
+            requests = [request for request in requests if place_of(request) in places]
+        num_left = part.num_outcomes if again is None else len(again)
+        log.info("part %d: %d output rows", part.index, num_left)
+        if num_left:
+            outcomes: list[Outcome | None] = [None] * part.num_outcomes
+            self._open[part.index] = OpenPart(prepared, outcomes, num_left, again)
+        return failed, requests
 
     def _next(self, ahead: Ahead) -> Prepared | None:
         with self._meter.clock("claim_s"):
@@ -116,11 +137,25 @@ class Driver:
                 self._write(open_part)
 
     def _write(self, full: OpenPart) -> None:
-        """The stats row first: once its file stands in data/, a part is done for good."""
+        """The stats first: once its file stands in data/, a part is done for good."""
         its, index = full.prepared, full.prepared.part.index
-        outcomes = [outcome for outcome in full.outcomes if outcome is not None]
-        table = output_table(self._schema, its.carried, its.row_ids, its.num_samples, outcomes)
-        stats = self._meter.row(index, outcomes)
+        done = {
+            place: outcome for place, outcome in enumerate(full.outcomes) if outcome is not None
+        }
+        table = output_table(self._schema, its.carried, its.row_ids, its.num_samples, done)
+        stats = [self._meter.row(index, list(done.values()))]
+        if full.again is not None:
+            old = pq.ParquetFile(self._folder.data_file(index)).read()
+            table = with_new(old, table, full.again)
+            num_failed = table.num_rows - table["error"].null_count
+            stats = stats_with_new(self._folder, index, stats[0], num_failed, table.num_rows)
         self._folder.write_table(self._folder.stats_file(index), stats_table(stats))
         self._folder.write_table(self._folder.data_file(index), table)
-        log.info("part %d: written, %d of its rows failed", index, stats["num_failed"])
+        if full.again is not None:
+            self._session.add(AGAIN, 1)
+        log.info("part %d: written, %d of its rows failed", index, stats[-1]["num_failed"])
+
+
+def place_of(of: Request | Result) -> int:
+    """Among the output rows of its part."""
+    return cast(tuple[int, int], of.request_id)[1]

@@ -18,16 +18,19 @@ from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
 from pipeline.plan import Plan
 from pipeline.progress import too_many
-from pipeline.session import POLL_S
+from pipeline.session import AGAIN, POLL_S, Session
 from pipeline.stats import add_up, ratio, read_stats
 from pipeline.versions import git_revision, library_versions
 
 COUNTED = ("num_generated_tokens", "num_iterations", "num_query_tokens")
 
 
-def wait_for_parts(plan: Plan, folder: RunFolder) -> None:
+def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, num_again: int) -> None:
+    """Until all parts have a file, and `num_again` that had one were done again."""
     missing = [folder.data_file(part.index) for part in plan.parts]
     while missing := [file for file in missing if not file.exists()]:
+        time.sleep(POLL_S)
+    while session.add(AGAIN, 0) < num_again:
         time.sleep(POLL_S)
 
 

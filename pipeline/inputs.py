@@ -8,6 +8,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,6 +24,8 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 """In a folder, .json is passed over: there it is mostly some tool's own file."""
 READABLE = (*PARQUET, *JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES))
 BATCH_LINES = 1000
+THREADS = 16
+"""That look at files, which is mostly waiting."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
 
@@ -41,6 +44,9 @@ class InputFile:
     digest: str
     """Of the whole text of JSON Lines; of a Parquet file up to WHOLE_BYTES, else of its footer and
     size, so that a large file is not read to plan it."""
+    stamp: str | None = None
+    """What the file system says of it: size, and time or tag. While it is the same, the file is not
+    read again to know that it is."""
 
 
 def list_inputs(path: str | list[str]) -> list[str]:
@@ -71,7 +77,25 @@ def is_parquet(path: str) -> bool:
     return path.lower().endswith(PARQUET)
 
 
-def inspect(path: str, name: str) -> tuple[InputFile, pa.Schema]:
+def stamps_of(paths: list[str]) -> list[str | None]:
+    """Of each file; None where the file system tells neither time nor tag."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(_stamp, paths))
+
+
+def inspect_all(
+    paths: list[str], stamps: list[str | None]
+) -> tuple[list[InputFile], list[pa.Schema]]:
+    """
+    Raises:
+        InputError: as `inspect` says.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(inspect, paths, names_of(paths), stamps))
+    return [file for file, _ in found], [schema for _, schema in found]
+
+
+def inspect(path: str, name: str, stamp: str | None = None) -> tuple[InputFile, pa.Schema]:
     """A file's rows and columns.
 
     Raises:
@@ -79,7 +103,7 @@ def inspect(path: str, name: str) -> tuple[InputFile, pa.Schema]:
     """
     with unreadable_is_an_error(path):
         rows, digest, schema = _parquet(path) if is_parquet(path) else _json_lines(path)
-    return InputFile(path=path, name=name, num_rows=rows, digest=digest), schema
+    return InputFile(path=path, name=name, num_rows=rows, digest=digest, stamp=stamp), schema
 
 
 def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
@@ -151,6 +175,15 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _stamp(path: str) -> str | None:
+    with unreadable_is_an_error(path):
+        fs, its = url_to_fs(path)
+        info = fs.info(its)
+    tags = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "last_commit"))
+    tag = next((tag for tag in tags if tag is not None), None)
+    return None if tag is None else f"{info['size']} {tag}"
 
 
 def _list_entry(entry: str) -> list[str]:

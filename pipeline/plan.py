@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.asked import Asker, own_columns
 from pipeline.config import JobConfig, PromptConfig
 from pipeline.fingerprint import check_same, differing, fingerprint
 from pipeline.folder import RunFolder
-from pipeline.inputs import InputFile, common_schema, inspect, list_inputs, names_of
+from pipeline.inputs import InputFile, common_schema, inspect_all, list_inputs, names_of, stamps_of
 from pipeline.parts import Part, cut, cut_counted
 from pipeline.prompt import prompt_columns
 from pipeline.scan import counted
@@ -83,23 +83,24 @@ class Plan:
 
 def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -> Plan:
     """Look at the input and cut it. `before` is the plan in the run folder, if there is one: where
-    nothing has changed, its parts are not counted again.
+    nothing has changed, nothing is read or counted again.
 
     Raises:
         ValueError: the input cannot be read, or lacks what the job needs.
     """
     paths = list_inputs(config.data.path)
-    found = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
-    files = [file for file, _ in found]
-    schema = common_schema(files, [schema for _, schema in found])
+    stamps = stamps_of(paths)
+    if before is not None and (same := _as_before(before, config, checkpoint, paths, stamps)):
+        return same
+    files, schemas = inspect_all(paths, stamps)
+    schema = common_schema(files, schemas)
     prompts = _prompt_columns(schema, config.prompt)
     overrides = own_columns(schema, config.columns)
     where = None if config.data.where is None else Where(config.data.where, schema)
     ids = _id_columns(schema, config.data.id_column)
     carried = _carried(schema.names, config.data.carry, [*overrides.values(), *ids])
     check_writable(output_schema(pa.schema([schema.field(name) for name in carried])))
-    revision = checkpoint.name if checkpoint.parent.name == "snapshots" else None
-    fields = fingerprint(config, files, checkpoint, revision)
+    fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
     if before is not None and not differing(before.fingerprint, fields):
         parts = before.parts
     else:
@@ -114,9 +115,30 @@ def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -
         carried=carried,
         overrides=overrides,
         model_path=config.model.path,
-        model_revision=revision,
+        model_revision=_revision(checkpoint),
         fingerprint=fields,
     )
+
+
+def _as_before(
+    before: Plan, config: JobConfig, checkpoint: Path, paths: list[str], stamps: list[str | None]
+) -> Plan | None:
+    """The plan in the run folder, if the file system says that all files are as they were then and
+    nothing else has changed either: so a start reads no input to go on."""
+    if None in stamps or [file.stamp for file in before.files] != stamps:
+        return None
+    if [file.name for file in before.files] != names_of(paths):
+        return None
+    files = [replace(file, path=path) for file, path in zip(before.files, paths, strict=True)]
+    fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
+    if differing(before.fingerprint, fields):
+        return None
+    return replace(before, files=files, model_path=config.model.path, fingerprint=fields)
+
+
+def _revision(checkpoint: Path) -> str | None:
+    """The hub's commit, which is what it calls the folder of a snapshot."""
+    return checkpoint.name if checkpoint.parent.name == "snapshots" else None
 
 
 def planned_before(folder: RunFolder) -> Plan | None:

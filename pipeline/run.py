@@ -22,16 +22,19 @@ from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
 from pipeline.drive import Driver
+from pipeline.dry_run import report
 from pipeline.failures import log_to, stop_says_why
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch
-from pipeline.plan import Plan, make_plan, parts_left, pin, planned_before
+from pipeline.plan import Plan, make_plan, pin, planned_before
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
+from pipeline.retry import what_is_left
 from pipeline.session import Session, connect
+from pipeline.stand_in import StandIn
 from pipeline.stats import Meter, add_up, read_stats
 from pipeline.tokenizer import check_tokens
 from pipeline.versions import git_revision, library_versions
@@ -46,27 +49,40 @@ def run(config: JobConfig, job: int) -> None:
     worker, folder = this_worker(), RunFolder(config.output)
     session = Session(connect(worker), job, worker)
     with stop_says_why(session, folder):
+        if config.dry_run:
+            try_out(config, worker)
+            return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
             session.set(PLAN, make_or_find_plan(config, folder).to_json())
         plan = Plan.from_json(session.wait(PLAN))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
-            num_to_do = sum(part.num_outcomes for part in parts_left(plan, folder))
-            if num_to_do := parallel.first(num_to_do):
+            left = what_is_left(plan, folder, config.retry_failed)
+            if num_to_do := parallel.first(left.num_outcomes):
                 line = start_line(config, plan, folder, num_to_do, session)
                 driver = make_driver(config, plan, folder, num_to_do, session, parallel)
                 with shown(line, session, config.progress_every_s):
-                    for parts in Claims(session, plan.parts, folder, parallel).rounds():
+                    claims = Claims(session, plan.parts, folder, parallel, config.retry_failed)
+                    for parts in claims.rounds():
                         driver.run(parts)
                     if worker.is_first:
-                        wait_for_parts(plan, folder)
+                        wait_for_parts(plan, folder, session, left.num_again)
             if worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
                 print_summary(config, folder, summary)
                 check_failures(config, summary)
         session.leave()
+
+
+def try_out(config: JobConfig, worker: Worker) -> None:
+    if worker.is_first:
+        check_world(worker, config.engine.tensor_parallel)
+        checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+        prompter = make_prompter(config, checkpoint)
+        num_workers = worker.world // config.engine.tensor_parallel
+        print(report(config, make_plan(config, checkpoint), prompter, num_workers), flush=True)
 
 
 def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
@@ -77,7 +93,8 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
     make_prompter(config, checkpoint)
-    check_weights(checkpoint)
+    if not config.stand_in:
+        check_weights(checkpoint)
     plan = make_plan(config, checkpoint, planned_before(folder))
     folder.make()
     pin(plan, folder)
@@ -115,13 +132,15 @@ def make_driver(
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
-    model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
-    engine = DiffusionEngine(
-        model,
-        config=shared_out(config.engine, num_to_do, worker.world // parallel.size),
-        decoding=config.decoding,
-        cache=config.cache,
-    )
+    engine: DiffusionEngine | StandIn = StandIn()
+    if not config.stand_in:
+        model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
+        engine = DiffusionEngine(
+            model,
+            config=shared_out(config.engine, num_to_do, worker.world // parallel.size),
+            decoding=config.decoding,
+            cache=config.cache,
+        )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     page_bytes = engine.page_bytes * parallel.size  # each rank keeps as many heads
     return Driver(
@@ -132,6 +151,7 @@ def make_driver(
         prompter=make_prompter(config, checkpoint),
         meter=Meter(engine.stats, page_bytes, about(worker, device, parallel)),
         tally=Tally(session, num_to_do, config.max_failed_fraction),
+        session=session,
         writes=parallel.rank == 0,
     )
 
@@ -159,7 +179,8 @@ def start_line(
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
     num_done = plan.num_outcomes - num_to_do
-    num_failed = add_up(read_stats(folder, folder.parts_done())).num_failed
+    before = () if config.retry_failed else folder.parts_done()
+    num_failed = add_up(read_stats(folder, before)).num_failed
     name = config.name or folder.path.name
     workers = workers_said(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:

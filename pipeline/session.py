@@ -27,6 +27,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pipeline.ranks import Worker
 
+AGAIN = "again"
+"""Counts parts that had a file and were done again, for their failed rows."""
 POLL_S = 0.1
 LEAVE_S = 10.0
 

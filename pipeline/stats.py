@@ -176,8 +176,8 @@ def add_up(rows: Iterable[dict[str, Any]]) -> Totals:
     return totals
 
 
-def stats_table(row: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([row], schema=STATS_SCHEMA)
+def stats_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=STATS_SCHEMA)
 
 
 def read_stats(folder: RunFolder, parts: Iterable[int]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What does a part's output look like? One row per input row and sample, explicitly typed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -76,17 +76,20 @@ def output_table(
     carried: pa.Table,
     row_ids: Sequence[str],
     num_samples: Sequence[int],
-    outcomes: Sequence[Outcome],
+    outcomes: Mapping[int, Outcome],
 ) -> pa.Table:
-    """A part's rows. `num_samples` is of each input row; `outcomes` is in input order, and for each
-    row in the order of its samples."""
-    results = [outcome.result for outcome in outcomes]
-    row_of = [row for row, count in enumerate(num_samples) for _ in range(count)]
-    columns = {name: carried[name].take(row_of) for name in carried.column_names}
+    """Rows of a part. `num_samples` is of each input row; `outcomes` are by place among the output
+    rows, which are in input order, and for each row in the order of its samples."""
+    places = [(row, sample) for row, count in enumerate(num_samples) for sample in range(count)]
+    places = [places[place] for place in outcomes]
+    results = [outcome.result for outcome in outcomes.values()]
+    columns = {
+        name: carried[name].take([row for row, _ in places]) for name in carried.column_names
+    }
     own = {
-        "row_id": [row_ids[row] for row in row_of],
-        "sample_index": [sample for count in num_samples for sample in range(count)],
-        "text": [outcome.text for outcome in outcomes],
+        "row_id": [row_ids[row] for row, _ in places],
+        "sample_index": [sample for _, sample in places],
+        "text": [outcome.text for outcome in outcomes.values()],
         "finish_reason": [result.finish_reason.value for result in results],
         **{name: [getattr(r, name) for r in results] for name in AFTER.names[3:]},
         "token_ids": [result.token_ids for result in results],

@@ -75,6 +75,7 @@ class Job:
             meter=Meter(EngineStats(), page_bytes=1, about=ABOUT),
             tally=Tally(self.session, self.plan.num_outcomes, 1.0),
             writes=writes,
+            session=self.session,
         )
         driver.run(Claims(self.session, self.plan.parts, self.folder))
         return output_rows(self.folder.path)

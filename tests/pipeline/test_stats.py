@@ -38,7 +38,7 @@ def test_parts_add_up_to_what_the_engine_counted(tmp_path: Path) -> None:
         stats.peak_pages = 5 + part
         stats.iteration_s += 0.25
         row = meter.row(part, [outcome(8), outcome(0)])
-        folder.write_table(folder.stats_file(part), stats_table(row))
+        folder.write_table(folder.stats_file(part), stats_table([row]))
         assert row["mean_sequences"] == 2.0
     totals = add_up(read_stats(folder, [0, 1, 7]))
     assert (totals.num_parts, totals.num_ok, totals.num_failed) == (2, 2, 2)

@@ -45,7 +45,7 @@ FAILED = Outcome(
 
 def test_the_output_row_is_as_promised() -> None:
     schema = output_schema(CARRIED.schema)
-    table = output_table(schema, CARRIED, ["in:0", "in:1"], [1, 1], [done("a"), FAILED])
+    table = output_table(schema, CARRIED, ["in:0", "in:1"], [1, 1], {0: done("a"), 1: FAILED})
     table.validate(full=True)
     assert table.schema == schema
     first, second = table.to_pylist()
@@ -68,7 +68,8 @@ def test_the_output_row_is_as_promised() -> None:
 def test_samples_follow_their_row() -> None:
     outcomes = [done(name) for name in "abcdef"]
     schema = output_schema(CARRIED.schema)
-    rows = output_table(schema, CARRIED, ["in:0", "in:1"], [4, 2], outcomes).to_pylist()
+    table = output_table(schema, CARRIED, ["in:0", "in:1"], [4, 2], dict(enumerate(outcomes)))
+    rows = table.to_pylist()
     assert [(row["row_id"], row["sample_index"], row["id"], row["text"]) for row in rows] == [
         *(("in:0", 0, 7, "a"), ("in:0", 1, 7, "b"), ("in:0", 2, 7, "c"), ("in:0", 3, 7, "d")),
         *(("in:1", 0, None, "e"), ("in:1", 1, None, "f")),

@@ -1,0 +1,82 @@
+"""What is left to do: parts without a file, and with `retry_failed=true` the rows that failed in
+parts that have one.
+
+Such a part is drawn like any other; only its failed rows go into the engine again, and its file is
+replaced, in one move, by one in which these rows are new and all others as they were.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.folder import RunFolder
+from pipeline.parts import Part
+from pipeline.plan import Plan
+from pipeline.stats import read_stats
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    num_outcomes: int = 0
+    """Output rows to come."""
+    num_again: int = 0
+    """Parts that have a file, and rows in it that failed."""
+
+
+def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
+    done = folder.parts_done()
+    num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in done)
+    if not retry_failed:
+        return Left(num_outcomes)
+    failed = [num_failed_in(folder.data_file(index)) for index in sorted(done)]
+    return Left(num_outcomes + sum(failed), sum(num > 0 for num in failed))
+
+
+def is_left(part: Part, folder: RunFolder, retry_failed: bool) -> bool:
+    file = folder.data_file(part.index)
+    return not file.exists() or (retry_failed and num_failed_in(file) > 0)
+
+
+def num_failed_in(file: Path) -> int:
+    """Rows of an output file with an error, from its footer alone where that says it."""
+    metadata = pq.read_metadata(file)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    stats = [group.column(_place_of(group, "error")).statistics for group in groups]
+    if all(its is not None and its.has_null_count for its in stats):
+        return int(metadata.num_rows - sum(its.null_count for its in stats))
+    return len(failed_places(file))
+
+
+def failed_places(file: Path) -> list[int]:
+    """Which rows of an output file have an error."""
+    errors = pq.ParquetFile(file).read(columns=["error"])["error"]
+    places: list[int] = pc.indices_nonzero(pc.is_valid(errors)).to_pylist()
+    return places
+
+
+def with_new(old: pa.Table, new: pa.Table, places: Sequence[int]) -> pa.Table:
+    """`old` with the rows at `places` replaced by those of `new`."""
+    order = list(range(old.num_rows))
+    for at, place in enumerate(places):
+        order[place] = old.num_rows + at
+    return pa.concat_tables([old, new]).take(order)
+
+
+def stats_with_new(
+    folder: RunFolder, part: int, new: dict[str, Any], num_failed: int, num_rows: int
+) -> list[dict[str, Any]]:
+    """A part's stats rows: those that it has, and the one of this retry. What that counts of rows
+    is what changed, so that all add up to how the part stands now."""
+    before = list(read_stats(folder, [part]))
+    now = {"num_ok": num_rows - num_failed, "num_failed": num_failed}
+    changed = {name: count - sum(row[name] for row in before) for name, count in now.items()}
+    return [*before, {**new, **changed}]
+
+
+def _place_of(group: pq.RowGroupMetaData, name: str) -> int:
+    return next(i for i in range(group.num_columns) if group.column(i).path_in_schema == name)
