@@ -65,7 +65,7 @@ def test_failed_rows_are_run_again_and_no_others(
         "engine__page_size": 8,
         "prompt__chat": False,
     }
-    many = few | {"engine__cache_tokens": 512, "max_failed_fraction": 0.1}
+    many = few | {"engine__cache_tokens": 512}
     run(job(checkpoint, data, tmp_path / "whole", **many), 0)
     config, folder = job(checkpoint, data, tmp_path / "run", **few), RunFolder(tmp_path / "run")
     run(config, 0)
