@@ -206,6 +206,8 @@ class JobConfig:
     try input, output and disk."""
     dry_run: bool = False
     """Plan, try the first rows, show a prompt and the lengths; write nothing."""
+    shutdown_grace_s: float = 20.0
+    """After SIGTERM, seconds in which a worker may finish the rows that it has begun."""
     progress_every_s: float = 30.0
     """Seconds between progress lines in a log; a terminal's line is renewed all the time."""
 
@@ -219,6 +221,8 @@ class JobConfig:
             raise ValueError(f"task={self.task!r}: give one of {', '.join(TASKS)}, or null")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(f"max_failed_fraction={self.max_failed_fraction}: give 0 to 1")
+        if not 0 <= self.shutdown_grace_s < float("inf"):
+            raise ValueError(f"shutdown_grace_s={self.shutdown_grace_s}: give 0 or more seconds")
         if not self.progress_every_s > 0:
             raise ValueError(f"progress_every_s={self.progress_every_s}: give a number above 0")
 

@@ -24,6 +24,7 @@ from pipeline.progress import Tally
 from pipeline.prompt import Prompter
 from pipeline.retry import failed_places, stats_with_new, with_new
 from pipeline.session import AGAIN, Session
+from pipeline.shutdown import Shutdown
 from pipeline.stats import Meter, stats_table
 from pipeline.write import Outcome, output_table
 
@@ -58,6 +59,7 @@ class Driver:
         meter: Meter,
         tally: Tally,
         session: Session,
+        shutdown: Shutdown,
         writes: bool = True,
     ) -> None:
         """`writes` is false on those ranks of a group that compute the same rows beside its first,
@@ -70,12 +72,14 @@ class Driver:
         self._meter = meter
         self._tally = tally
         self._session = session
+        self._shutdown = shutdown
         self._writes = writes
         self._schema = plan.output_schema
         self._open: dict[int, OpenPart] = {}
 
     def run(self, parts: Iterable[Part]) -> None:
-        """Bring every row of `parts` to its outcome, and the parts into data/."""
+        """Bring every row of `parts` to its outcome, and the parts into data/; if a shutdown is
+        requested meanwhile, as many of them as are in the engine then."""
         ahead = Ahead(iter(parts), self._preparer.prepare)
         try:
             for result in self._engine.results(self._requests(ahead)):
@@ -84,16 +88,19 @@ class Driver:
                 self._take(Outcome(result, text))
         finally:
             ahead.close()
-        assert not self._open, f"the engine gave no result for rows of parts {list(self._open)}"
+        is_whole = not self._open or self._shutdown.is_requested()
+        assert is_whole, f"the engine gave no result for rows of parts {list(self._open)}"
         if self._writes:
             self._tally.publish()
 
     def _requests(self, ahead: Ahead) -> Iterator[Request]:
-        while (prepared := self._next(ahead)) is not None:
+        while not self._shutdown.is_requested() and (prepared := self._next(ahead)) is not None:
             failed, requests = self._opened(prepared)
             for result in failed:
                 self._take(Outcome(result, None))
             for place, request in enumerate(requests):
+                if self._shutdown.is_requested():
+                    return
                 if place == int(AHEAD * len(requests)):
                     with self._meter.clock("claim_s"):
                         ahead.draw()

@@ -6,6 +6,7 @@ exception is our own fault or the machine's, and the message says where its trac
 
 import errno
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,7 @@ from engine.memory import GroupOutOfMemory
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
 from pipeline.session import Session
+from pipeline.shutdown import Terminated
 
 log = logging.getLogger("pipeline")
 log.addHandler(
@@ -25,6 +27,7 @@ log.addHandler(
 )  # until log_to: no traceback of a user's error on the terminal
 log.propagate = False
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SILENCE_S = 15.0
 """How long a worker whose failure is not the first, or only follows from the end of another, waits
 for its launcher to end it."""
@@ -40,6 +43,11 @@ def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
         if session.worker.is_first:
             print(f"pipeline.run interrupted. {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+    except Terminated:
+        log.info("terminated")
+        if session.worker.is_first:
+            print(f"pipeline.run terminated (SIGTERM). {RESUME}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         log.exception("stopped")
         if lost_a_rank(error) or session.add("failures", 1) > 1:
@@ -53,7 +61,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
     rank = session.worker.rank
     if isinstance(error, ValueError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"
     if isinstance(error, OSError | GroupOutOfMemory):
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"

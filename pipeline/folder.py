@@ -20,6 +20,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.plan_file = self.path / "run.json"
+        self.lock_file = self.path / "run.lock"
         self.config_file = self.path / "config.yaml"
         self.summary_file = self.path / "summary.json"
         self.card_file = self.path / "README.md"

@@ -6,6 +6,7 @@ on where the last one stopped.
 
 import logging
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch
+from pipeline.lock import locked
 from pipeline.plan import Plan, make_plan, pin, planned_before
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
 from pipeline.retry import what_is_left
 from pipeline.session import Session, connect
+from pipeline.shutdown import Shutdown
 from pipeline.stand_in import StandIn
 from pipeline.stats import Meter, add_up, read_stats
 from pipeline.tokenizer import check_tokens
@@ -47,25 +50,30 @@ PLAN = "plan"
 def run(config: JobConfig, job: int) -> None:
     """One job, from its config to its summary, as one of its workers; `job` counts in a sweep."""
     worker, folder = this_worker(), RunFolder(config.output)
-    session = Session(connect(worker), job, worker)
-    with stop_says_why(session, folder):
+    session, shutdown = Session(connect(worker), job, worker), Shutdown(config.shutdown_grace_s)
+    with stop_says_why(session, folder), shutdown.heard(), ExitStack() as held:
         if config.dry_run:
             try_out(config, worker)
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
-            session.set(PLAN, make_or_find_plan(config, folder).to_json())
+            plan = make_plan_of(config, folder)
+            folder.make()
+            held.enter_context(locked(folder))
+            pin_plan(config, plan, folder)
+            session.set(PLAN, plan.to_json())
         plan = Plan.from_json(session.wait(PLAN))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
             left = what_is_left(plan, folder, config.retry_failed)
             if num_to_do := parallel.first(left.num_outcomes):
                 line = start_line(config, plan, folder, num_to_do, session)
-                driver = make_driver(config, plan, folder, num_to_do, session, parallel)
+                driver = make_driver(config, plan, folder, num_to_do, session, parallel, shutdown)
                 with shown(line, session, config.progress_every_s):
                     claims = Claims(session, plan.parts, folder, parallel, config.retry_failed)
                     for parts in claims.rounds():
-                        driver.run(parts)
+                        with shutdown.finishing(parallel.size == 1):
+                            driver.run(parts)
                     if worker.is_first:
                         wait_for_parts(plan, folder, session, left.num_again)
             if worker.is_first:
@@ -85,8 +93,9 @@ def try_out(config: JobConfig, worker: Worker) -> None:
         print(report(config, make_plan(config, checkpoint), prompter, num_workers), flush=True)
 
 
-def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
-    """Rank 0 looks at model and input; what is wrong with a job is found before run.json is there.
+def make_plan_of(config: JobConfig, folder: RunFolder) -> Plan:
+    """Rank 0 looks at model and input; what is wrong with a job is found before anything is
+    written.
 
     Raises:
         ValueError: config, checkpoint, input or run folder are not fit for the job.
@@ -95,11 +104,16 @@ def make_or_find_plan(config: JobConfig, folder: RunFolder) -> Plan:
     make_prompter(config, checkpoint)
     if not config.stand_in:
         check_weights(checkpoint)
-    plan = make_plan(config, checkpoint, planned_before(folder))
-    folder.make()
+    return make_plan(config, checkpoint, planned_before(folder))
+
+
+def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> None:
+    """
+    Raises:
+        ValueError: the run folder is another run's.
+    """
     pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
-    return plan
 
 
 def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
@@ -124,6 +138,7 @@ def make_driver(
     num_to_do: int,
     session: Session,
     parallel: TensorParallel,
+    shutdown: Shutdown,
 ) -> Driver:
     """Load the model, or this rank's share of it, on this worker's device, and put the engine
     between its rows and its files."""
@@ -152,6 +167,7 @@ def make_driver(
         meter=Meter(engine.stats, page_bytes, about(worker, device, parallel)),
         tally=Tally(session, num_to_do, config.max_failed_fraction),
         session=session,
+        shutdown=shutdown,
         writes=parallel.rank == 0,
     )
 

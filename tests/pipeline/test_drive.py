@@ -18,6 +18,7 @@ from pipeline.prompt import Prompter
 from pipeline.ranks import Worker
 from pipeline.read import seed_of, seed_of_sample
 from pipeline.session import LocalStore, Session
+from pipeline.shutdown import Shutdown
 from pipeline.stats import Meter
 from tests.checkpoints import job, output_rows, prompts, write_parquet
 
@@ -76,6 +77,7 @@ class Job:
             tally=Tally(self.session, self.plan.num_outcomes, 1.0),
             writes=writes,
             session=self.session,
+            shutdown=Shutdown(0.0),
         )
         driver.run(Claims(self.session, self.plan.parts, self.folder))
         return output_rows(self.folder.path)

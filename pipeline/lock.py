@@ -1,0 +1,59 @@
+"""One launch at a time in a run folder.
+
+Rank 0 holds a lock on run.lock for as long as it lives: the kernel gives it back however it ends,
+so nothing is left behind by a kill. Where a file system knows no locks (some network ones), the
+log says so and nothing is held.
+"""
+
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pipeline.folder import RunFolder
+
+log = logging.getLogger("pipeline")
+
+WAIT_S = 20.0
+"""For workers of a launch that is ending: a killed launcher's workers live on for a moment."""
+POLL_S = 0.5
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """
+    Raises:
+        ValueError: another launch works in this folder.
+    """
+    with folder.lock_file.open("a+") as file:
+        if not _try(file.fileno(), time.monotonic() + WAIT_S):
+            file.seek(0)
+            raise ValueError(
+                f"output={folder.path}: another launch works in this run folder "
+                f"({file.read().strip() or 'it did not say who'}); wait for it or stop it, or give "
+                "another output"
+            )
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        file.flush()
+        yield
+
+
+def _try(descriptor: int, end: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_S)
+        except OSError as error:
+            log.warning("run.lock: this file system has no locks (%s)", error)
+            return True
+        else:
+            return True
