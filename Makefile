@@ -2,6 +2,7 @@
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole suite
 #   make exact   every combination on the demo models against the plain loops (an hour)
+#   make stress  thirty jobs broken at random moments, each brought to its end (half an hour)
 #   make lint    ruff, ruff format, mypy
 #   make bench   the benchmarks, both demo models (hours on two cores)
 
@@ -15,7 +16,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: demo test exact lint bench clean
+.PHONY: demo test exact stress lint bench clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -27,6 +28,9 @@ test: $(VENV)/.installed-dev
 
 exact: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m exact -n auto
+
+stress: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.end_to_end.stress
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -13,6 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
+def environment() -> dict[str, str]:
+    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own}
+
+
 def start(
     args: Sequence[str],
     cwd: Path,
@@ -22,10 +27,14 @@ def start(
     module: str = "pipeline.run",
 ) -> subprocess.Popen[str]:
     """`torchrun --nproc-per-node=2 -m pipeline.run ARGS` in `cwd`; all that it prints is stdout."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [*TORCHRUN, f"--nproc-per-node={num_workers}", *launcher, "-m", module, *args]
     return subprocess.Popen(
-        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -47,10 +56,15 @@ def told_once(said: str) -> str:
 
 def kill_a_worker(launcher: subprocess.Popen[str], run: Path, after_parts: int) -> None:
     """kill -9 of the last worker started, once this many parts are done."""
-    end = time.monotonic() + 120
-    while len(list((run / "data").glob("*.parquet"))) < after_parts:
-        assert time.monotonic() < end, "no part is done"
-        assert launcher.poll() is None, launcher.communicate()[0]
-        time.sleep(0.01)
+    wait_for_parts(launcher, run, after_parts)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def wait_for_parts(process: subprocess.Popen[str], run: Path, num_parts: int) -> None:
+    """Until so many parts are done."""
+    end = time.monotonic() + 120
+    while len(list((run / "data").glob("*.parquet"))) < num_parts:
+        assert time.monotonic() < end, "no part is done"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)

@@ -1,0 +1,143 @@
+"""Whatever ends a job, the same command brings it to the end, and nothing is lost or doubled."""
+
+import fcntl
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.folder import RunFolder
+from pipeline.lock import locked
+from pipeline.run import run
+from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
+from tests.end_to_end import stress
+from tests.end_to_end.launcher import environment, wait_for_parts
+
+ARGS = ["output=run", "data.part_rows=4", "decoding=fixed", "cache=none", "engine.block_length=4"]
+SLOW = ["generation.max_new_tokens=40", "engine.max_sequences=2"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    noise = random.Random(0)
+    rows = [{**row, "noise": noise.randbytes(40_000).hex()} for row in prompts(60)]
+    return write_parquet(tmp_path / "in.parquet", rows)
+
+
+def start(
+    checkpoint: Path,
+    data: Path,
+    *args: str,
+    before: Callable[[], None] | None = None,
+) -> subprocess.Popen[str]:
+    """One worker without torchrun."""
+    command = [sys.executable, "-m", "pipeline.run", *ARGS, *args]
+    return subprocess.Popen(
+        [*command, f"model.path={checkpoint}", f"data.path={data}"],
+        cwd=data.parent,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=before,
+    )
+
+
+def test_broken_at_random_moments(tmp_path: Path) -> None:
+    draw = random.Random(20)
+    reference = tmp_path / "unbroken"
+    reference.mkdir()
+    duration_s = stress.unbroken(reference)
+    for number in range(3):
+        place = tmp_path / str(number)
+        place.mkdir()
+        stress.one_round(place, reference, stress.plan(draw, duration_s))
+
+
+def test_sigterm_finishes_what_is_begun_and_the_rest_is_done_later(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    process = start(checkpoint, data, *SLOW)
+    wait_for_parts(process, folder.path, 2)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.count("pipeline.run terminated (SIGTERM). Finished parts are kept") == 1
+    assert "Traceback" not in said
+    assert 2 <= len(folder.parts_done()) < 15
+    assert list((folder.path / "tmp").iterdir()) == []
+    said, _ = start(checkpoint, data, *SLOW).communicate(timeout=120)
+    rows = output_rows(folder.path)
+    assert [row["row_id"] for row in rows] == [f"in:{i}" for i in range(60)], said
+
+
+def test_sigterm_without_grace_ends_at_once(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    process = start(checkpoint, data, *SLOW, "shutdown_grace_s=0")
+    wait_for_parts(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM, said
+
+
+def test_a_second_launch_in_the_same_run_folder_is_refused(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.lock.WAIT_S", 0.1)
+    config, folder = job(checkpoint, data, tmp_path / "run", data__limit=8), tmp_path / "run"
+    RunFolder(folder).make()
+    with locked(RunFolder(folder)), pytest.raises(SystemExit):
+        run(config, 0)
+    said = capfd.readouterr().err
+    assert f"output={folder}: another launch works in this run folder (process" in said
+    assert not RunFolder(folder).plan_file.exists()
+    run(config, 0)
+    assert len(output_rows(folder)) == 8
+
+
+def test_a_file_system_without_locks_is_worked_on_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int, operation: int) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    RunFolder(tmp_path).make()
+    with locked(RunFolder(tmp_path)):
+        pass
+
+
+def test_a_disk_without_room_stops_the_job_with_one_message_and_it_resumes(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    """No file may be larger than 100 kB; a part's is 160 kB, and its stats row is not."""
+    folder = RunFolder(tmp_path / "run")
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = start(checkpoint, data, "generation.max_new_tokens=8", before=little_room)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    (line,) = [line for line in said.splitlines() if "pipeline.run stopped" in line]
+    assert "output=run: the disk is full" in line
+    assert "make room. Finished parts are kept: the same command goes on" in line
+    assert "Traceback" not in said
+    assert folder.parts_done() == set()
+    assert list((folder.path / "tmp").iterdir()) == []
+    process = start(checkpoint, data, "generation.max_new_tokens=8")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    whole = tmp_path / "whole"
+    changes = {"decoding": {"name": "fixed"}, "cache": {"name": "none"}}
+    run(job(checkpoint, data, whole, **changes), 0)
+    assert_same_rows(output_rows(folder.path), output_rows(whole))
