@@ -19,7 +19,7 @@ from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
-from pipeline.prepare import AHEAD, Ahead, Prepared, Preparer
+from pipeline.prepare import Ahead, Prepared, Preparer
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
 from pipeline.retry import failed_places, stats_with_new, with_new
@@ -101,7 +101,7 @@ class Driver:
             for place, request in enumerate(requests):
                 if self._shutdown.is_requested():
                     return
-                if place == int(AHEAD * len(requests)):
+                if place == len(requests) - 1:
                     with self._meter.clock("claim_s"):
                         ahead.draw()
                 yield request

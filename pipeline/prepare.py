@@ -1,10 +1,10 @@
 """A part's rows, read, and their prompts as token ids: done ahead of the engine, in a thread.
 
     engine at work on     part 3 ........................ | part 4 ...
-    this thread                            draws, reads 4 |
+    this thread                                   reads 4 |
 
-The next part is drawn when AHEAD of the one before has gone into the engine, not sooner: what one
-worker has drawn no other can take when rows run out.
+The next part is drawn when the last row of the one before goes into the engine, not sooner: what
+one worker has drawn no other can take when rows run out.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,8 +23,6 @@ from pipeline.plan import Plan
 from pipeline.prompt import Prompter, RowError
 from pipeline.read import PartReader, seed_of, seed_of_sample
 from pipeline.where import Where
-
-AHEAD = 0.75
 
 
 @dataclass(frozen=True, slots=True)
