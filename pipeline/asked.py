@@ -67,6 +67,15 @@ class Asker:
         self._columns = columns
 
     @property
+    def columns(self) -> list[str]:
+        return list(self._columns.values())
+
+    @property
+    def num_samples(self) -> int:
+        """Of a row that says nothing else."""
+        return int(self._job["num_samples"])
+
+    @property
     def needs_count(self) -> bool:
         """Whether only the rows tell how many output rows there are."""
         return "num_samples" in self._columns or (

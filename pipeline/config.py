@@ -16,6 +16,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.legal import check_components
 from pipeline.from_dict import from_dict
 from pipeline.tasks import TASKS
+from pipeline.template import fields_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -31,8 +32,14 @@ class DataConfig:
     path: str | list[str]
     """Files, folders or globs, one or a list: Parquet or JSON Lines (.jsonl, .json, also .gz), on
     disk or at any URL that fsspec opens, as hf://datasets/ORG/NAME/FILE.parquet."""
+    where: str | None = None
+    """Only the rows for which this holds: a polars SQL expression over the columns, as
+    `length(prompt) < 2000 AND lang = 'py'`."""
     limit: int | None = None
-    """The first rows only, over the files in their order; null takes all."""
+    """The first rows only (of those that `where` takes), over the files in their order; null takes
+    all."""
+    id_column: str | None = None
+    """The column that holds each row's id, text or whole numbers, none twice; null: FILE:ROW."""
     carry: list[str] | None = None
     """Input columns that go into the output unchanged; null carries all, but for a column that
     overrides and has the name of an output column, as `seed`."""
@@ -46,6 +53,9 @@ class DataConfig:
             )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"data.limit={self.limit}: give at least 1, or null for all rows")
+        for name in ("where", "id_column"):
+            if getattr(self, name) == "":
+                raise ValueError(f"data.{name}='': leave it null, or say what it is")
         if self.part_rows < 1:
             raise ValueError(f"data.part_rows={self.part_rows}: give at least 1")
 
@@ -67,16 +77,17 @@ class PromptConfig:
     system: str | None = None
     """A system turn before every prompt."""
     template: str | None = None
-    """Text around the prompt, which takes the place of {prompt}."""
+    """Text around the row's columns: {COLUMN} is the text of a column, {prompt} that of `column`.
+    {{COLUMN}} stays as {COLUMN}, and other braces are text."""
 
     def __post_init__(self) -> None:
         for name in ("column", "messages_column"):
             if not getattr(self, name):
                 raise ValueError(f"prompt.{name}='': give the name of a column")
-        if self.template is not None and "{prompt}" not in self.template:
+        if self.template is not None and not fields_of(self.template):
             raise ValueError(
-                f"prompt.template={self.template!r}: holds no {{prompt}}, so every row would be "
-                "the same; write {prompt} where the row's text goes, or null"
+                f"prompt.template={self.template!r}: names no column, so every row would be the "
+                "same; write {prompt} or {COLUMN} where the row's text goes, or null"
             )
         if self.system is not None and not self.chat:
             raise ValueError(
@@ -188,6 +199,10 @@ class JobConfig:
     """CPU threads of one worker; null shares the cores among the workers of this machine."""
     max_failed_fraction: float = 0.5
     """Past this share of failed rows the job stops."""
+    retry_failed: bool = False
+    """Rows that failed in an earlier start are run again, and no others of the parts done."""
+    dry_run: bool = False
+    """Plan, try the first rows, show a prompt and the lengths; write nothing."""
     progress_every_s: float = 30.0
     """Seconds between progress lines in a log; a terminal's line is renewed all the time."""
 

@@ -15,6 +15,7 @@ from pipeline.inputs import WHOLE_BYTES, InputFile
 
 FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
+    *("retry_failed", "dry_run"),
     *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("engine.tensor_parallel", "engine.expert_parallel"),

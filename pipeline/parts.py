@@ -4,10 +4,14 @@
     | part_rows rows  | part_rows rows  | the rest  | part_rows rows  | ...
     | first file                                    | second file
 
-Parts depend on the input and on data.part_rows, never on the number of workers.
+Parts depend on the input, data.where and data.part_rows, never on the number of workers. Rows that
+data.where leaves out lie between a part's rows and are not counted among them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pipeline.inputs import InputFile
 
@@ -19,7 +23,10 @@ class Part:
     index: int
     file: int
     first_row: int
+    num_read: int
+    """Rows of the file from first_row on."""
     num_rows: int
+    """Those of them that data.where takes; all without it."""
     num_outcomes: int
     """Output rows: one for each sample of each row."""
 
@@ -27,7 +34,7 @@ class Part:
 def cut(
     files: list[InputFile], part_rows: int, limit: int | None, num_samples: int = 1
 ) -> list[Part]:
-    """The parts of all files, if each row asks for `num_samples`."""
+    """The parts of all files, if every row is taken and asks for `num_samples`."""
     parts: list[Part] = []
     left = sum(file.num_rows for file in files) if limit is None else limit
     for index, file in enumerate(files):
@@ -35,5 +42,28 @@ def cut(
         left -= num_rows
         for first in range(0, num_rows, part_rows):
             size = min(part_rows, num_rows - first)
-            parts.append(Part(len(parts), index, first, size, size * num_samples))
+            parts.append(Part(len(parts), index, first, size, size, size * num_samples))
     return parts
+
+
+def cut_counted(batches: Iterable[tuple[int, int, np.ndarray]], part_rows: int) -> list[Part]:
+    """The parts of rows that were looked at: each batch is (file, its first row, output rows of
+    each row, 0 for one that is left out), in the order of the input."""
+    parts: list[Part] = []
+    for file, first, counts in batches:
+        for place in np.flatnonzero(counts).tolist():
+            last = parts[-1] if parts and parts[-1].file == file else None
+            if last is None or last.num_rows == part_rows:
+                start = 0 if last is None else last.first_row + last.num_read
+                parts.append(Part(len(parts), file, start, 0, 0, 0))
+            parts[-1] = _with(parts[-1], first + place, int(counts[place]))
+    return parts
+
+
+def _with(part: Part, row: int, num_samples: int) -> Part:
+    return replace(
+        part,
+        num_read=row + 1 - part.first_row,
+        num_rows=part.num_rows + 1,
+        num_outcomes=part.num_outcomes + num_samples,
+    )

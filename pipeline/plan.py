@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from pipeline.config import JobConfig, PromptConfig
 from pipeline.fingerprint import check_same, differing, fingerprint
 from pipeline.folder import RunFolder
 from pipeline.inputs import InputFile, common_schema, inspect, list_inputs, names_of
-from pipeline.parts import Part, cut
-from pipeline.prompt import choose_column
-from pipeline.read import PartReader
+from pipeline.parts import Part, cut, cut_counted
+from pipeline.prompt import prompt_columns
+from pipeline.scan import counted
 from pipeline.versions import git_revision, library_versions
+from pipeline.where import Where
 from pipeline.write import OWN_COLUMNS, check_writable, output_schema
 
 
@@ -25,9 +26,10 @@ from pipeline.write import OWN_COLUMNS, check_writable, output_schema
 class Plan:
     files: list[InputFile]
     parts: list[Part]
-    prompt_column: str
+    prompt_columns: list[str]
+    """Those that a prompt is made of."""
     read_schema: pa.Schema
-    """Columns to read: those carried, and of the prompt's and the overriding ones the others."""
+    """Columns to read: those carried, and of all that the job looks at the others."""
     carried: list[str]
     overrides: dict[str, str]
     """Setting -> the column by which rows override it."""
@@ -55,7 +57,8 @@ class Plan:
         raw |= {
             "files": [asdict(file) for file in self.files],
             "parts": [
-                [part.file, part.first_row, part.num_rows, part.num_outcomes] for part in self.parts
+                [part.file, part.first_row, part.num_read, part.num_rows, part.num_outcomes]
+                for part in self.parts
             ],
             "read_schema": base64.b64encode(self.read_schema.serialize()).decode(),
             "output_columns": {field.name: str(field.type) for field in self.output_schema},
@@ -86,24 +89,27 @@ def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -
         ValueError: the input cannot be read, or lacks what the job needs.
     """
     paths = list_inputs(config.data.path)
-    looked_at = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
-    files = [file for file, _ in looked_at]
-    schema = common_schema(files, [schema for _, schema in looked_at])
-    prompt_column = _prompt_column(schema, config.prompt)
+    found = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    files = [file for file, _ in found]
+    schema = common_schema(files, [schema for _, schema in found])
+    prompts = _prompt_columns(schema, config.prompt)
     overrides = own_columns(schema, config.columns)
-    carried = _carried(schema.names, config.data.carry, list(overrides.values()))
+    where = None if config.data.where is None else Where(config.data.where, schema)
+    ids = _id_columns(schema, config.data.id_column)
+    carried = _carried(schema.names, config.data.carry, [*overrides.values(), *ids])
     check_writable(output_schema(pa.schema([schema.field(name) for name in carried])))
     revision = checkpoint.name if checkpoint.parent.name == "snapshots" else None
     fields = fingerprint(config, files, checkpoint, revision)
     if before is not None and not differing(before.fingerprint, fields):
         parts = before.parts
     else:
-        parts = _parts(config, files, schema, overrides)
-    read = dict.fromkeys([*carried, prompt_column, *overrides.values()])
+        parts = _parts(config, files, schema, overrides, where)
+    looked_at_too = [*overrides.values(), *(where.columns if where else []), *ids]
+    read = dict.fromkeys([*carried, *prompts, *looked_at_too])
     return Plan(
         files=files,
         parts=parts,
-        prompt_column=prompt_column,
+        prompt_columns=prompts,
         read_schema=pa.schema([schema.field(name) for name in read]),
         carried=carried,
         overrides=overrides,
@@ -165,35 +171,68 @@ def load(folder: RunFolder) -> Plan:
 
 
 def _parts(
-    config: JobConfig, files: list[InputFile], schema: pa.Schema, overrides: dict[str, str]
+    config: JobConfig,
+    files: list[InputFile],
+    schema: pa.Schema,
+    overrides: dict[str, str],
+    where: Where | None,
 ) -> list[Part]:
     """Cut, and each with its output rows; only the columns that these depend on are read."""
-    data, num_samples = config.data, config.generation.num_samples
-    parts = cut(files, data.part_rows, data.limit, num_samples)
+    data, asker = config.data, Asker(config.generation, overrides)
+    names = _id_columns(schema, data.id_column) + (where.columns if where else [])
+    names += asker.columns if asker.needs_count else []
+    if names:
+        asked_of = pa.schema([schema.field(name) for name in dict.fromkeys(names)])
+        batches = counted(
+            files,
+            asked_of,
+            asker=asker,
+            where=where,
+            id_column=data.id_column,
+            limit=data.limit,
+        )
+        parts = cut_counted(batches, data.part_rows)
+    else:
+        parts = cut(files, data.part_rows, data.limit, asker.num_samples)
     if not parts:
-        raise ValueError(f"data.path={data.path}: no rows in {len(files)} files; name others")
-    asker = Asker(config.generation, overrides)
-    if not asker.needs_count:
-        return parts
-    names = dict.fromkeys(overrides.values())
-    reader = PartReader(files, pa.schema([schema.field(name) for name in names]))
-    counts = (sum(a.num_samples for a in asker.asked(reader.read(part))) for part in parts)
-    return [replace(part, num_outcomes=num) for part, num in zip(parts, counts, strict=True)]
+        taken = "" if where is None else f" that data.where={data.where!r} takes"
+        raise ValueError(f"data.path={data.path}: no rows{taken} in {len(files)} files")
+    return parts
 
 
-def _prompt_column(schema: pa.Schema, config: PromptConfig) -> str:
+def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
+    if name is None:
+        return []
+    if name not in schema.names:
+        raise ValueError(
+            f"data.id_column={name!r}: not in the data, which has {', '.join(schema.names)}; name "
+            "one of these, or null"
+        )
+    kind = schema.field(name).type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    ):
+        raise ValueError(
+            f"data.id_column={name!r}: of type {kind}; ids are text or whole numbers: name another "
+            "column, or null"
+        )
+    return [name]
+
+
+def _prompt_columns(schema: pa.Schema, config: PromptConfig) -> list[str]:
     asked, usual, available = config.column, PromptConfig().column, schema.names
     if asked not in available and asked != usual:
         raise ValueError(
             f"prompt.column={asked!r}: not in the data, which has {', '.join(available)}; "
             "set prompt.column to one of these"
         )
-    chosen = choose_column(available, config)
-    if config.template is not None and pa.types.is_list(schema.field(chosen).type):
-        raise ValueError(
-            f"prompt.template: the column {chosen!r} holds messages, which no template goes "
-            "around; set prompt.template=null, or prompt.column to a column of text"
-        )
+    chosen = prompt_columns(available, config)
+    for name in chosen if config.template is not None else []:
+        if pa.types.is_nested(schema.field(name).type):
+            raise ValueError(
+                f"prompt.template: the column {name!r} is of type {schema.field(name).type}, and a "
+                "template's places take text; name a column of text or numbers"
+            )
     return chosen
 
 

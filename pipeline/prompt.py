@@ -1,8 +1,9 @@
 """How does a row become token ids, or a reason why not; and generated ids text again?
 
 A row holds either a text (through the chat template as one user turn, or raw) or a list of messages
-(always through the chat template). What a row says is text: where it spells a special token it
-never becomes that token (pipeline/special_text.py). The job's own `template` may spell them.
+(always through the chat template); a template may name several columns. What a row says is text:
+where it spells a special token it never becomes that token (pipeline/special_text.py). The job's
+own `template` may spell them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from jinja2 import TemplateError
 
 from pipeline.config import PromptConfig
 from pipeline.special_text import SpecialText
+from pipeline.template import PROMPT, fields_of, fill
 from pipeline.tokenizer import load_tokenizer
 
 Message = dict[str, str]
@@ -22,15 +24,31 @@ class RowError(Exception):
     """A fault of one row: its message goes into the row's `error` column and the job goes on."""
 
 
-def choose_column(available: Sequence[str], config: PromptConfig) -> str:
-    """The column that prompts are read from: `column` where it exists, else `messages_column`."""
-    for name in (config.column, config.messages_column):
-        if name in available:
-            return name
-    raise ValueError(
-        f"prompt.column={config.column!r} and prompt.messages_column={config.messages_column!r}: "
-        f"neither is in the data; set prompt.column to one of {', '.join(available)}"
-    )
+def prompt_columns(available: Sequence[str], config: PromptConfig) -> list[str]:
+    """The columns that a prompt is made of: the template's; without one, `column` where it exists,
+    else `messages_column`.
+
+    Raises:
+        ValueError: the data has none, or not all, of them.
+    """
+    has = f"which has {', '.join(available)}"
+    if config.template is None:
+        for name in (config.column, config.messages_column):
+            if name in available:
+                return [name]
+        raise ValueError(
+            f"prompt.column={config.column!r} and prompt.messages_column="
+            f"{config.messages_column!r}: neither is in the data, {has}; set prompt.column to one "
+            "of these"
+        )
+    names = [config.column if field == PROMPT else field for field in fields_of(config.template)]
+    missing = [name for name in names if name not in available]
+    if missing:
+        raise ValueError(
+            f"prompt.template: {{{'}, {'.join(missing)}}} not in the data, {has}; name some of "
+            "these, set prompt.column for {prompt}, or write {{...}} for braces that are text"
+        )
+    return names
 
 
 class Prompter:
@@ -59,13 +77,9 @@ class Prompter:
         self._backend.no_padding()
         self._special = SpecialText(self._backend)
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns a prompt may come from, the first that a row has counts."""
-        return [self.config.column, self.config.messages_column]
-
     def token_ids(self, row: Mapping[str, Any], max_new_tokens: int = 0) -> list[int]:
-        """The row's prompt, if the model's context holds it and `max_new_tokens` behind it.
+        """The row's prompt, if the model's context holds it and `max_new_tokens` behind it; the row
+        has at least the columns that it is made of (prompt_columns).
 
         Raises:
             RowError: what is wrong with the row.
@@ -76,23 +90,19 @@ class Prompter:
                 f"max_new_tokens={max_new_tokens}: leaves no room for a prompt in the model's "
                 f"context of {self.max_positions}; lower it"
             )
-        name = next((name for name in self.columns if name in row), None)
-        if name is None:
-            raise RowError(f"{' and '.join(self.columns)}: not in the row; set prompt.column")
-        value = row[name]
-        if isinstance(value, str):
-            ids = self._ids_of_text(name, value)
-        elif isinstance(value, list | tuple):
-            ids = self._ids_of_messages(name, check_messages(name, value))
-        elif value is None:
-            raise RowError(f"{name}: null; give the row a prompt or leave it out")
+        try:
+            names = prompt_columns(list(row), self.config)
+        except ValueError as error:
+            raise RowError(str(error)) from None
+        is_filled, first = self.config.template is not None, row[names[0]]
+        if not is_filled and isinstance(first, list | tuple):
+            ids = self._ids_of_messages(names[0], check_messages(names[0], first))
         else:
-            kind = type(value).__name__
-            raise RowError(f"{name}: {kind}; must be text or a list of {{role, content}} messages")
+            ids = self._ids_of_texts({name: _text(name, row[name], is_filled) for name in names})
         if len(ids) > room:
             raise RowError(
-                f"{name}: {len(ids)} tokens, {len(ids) - room} more than the {room} that fit with "
-                f"max_new_tokens={max_new_tokens} into the model's context of "
+                f"{', '.join(names)}: {len(ids)} tokens, {len(ids) - room} more than the {room} "
+                f"that fit with max_new_tokens={max_new_tokens} into the model's context of "
                 f"{self.max_positions}; shorten the prompt or generate fewer tokens"
             )
         return ids
@@ -102,20 +112,33 @@ class Prompter:
         text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
         return text
 
-    def _ids_of_text(self, name: str, prompt: str) -> list[int]:
-        if not prompt.strip():
-            what = "only white space" if prompt else "empty"
+    def _ids_of_texts(self, texts: Mapping[str, str]) -> list[int]:
+        """Of text columns: the only one, or those that the template names."""
+        name = ", ".join(texts)
+        if not any(text.strip() for text in texts.values()):
+            what = "only white space" if any(texts.values()) else "empty"
             raise RowError(f"{name}: {what}; give the row a prompt or leave it out")
-        if self.config.chat:
-            turn = [{"role": "user", "content": prompt}]
-            return self._ids_of_messages(name, turn, self.config.template)
-        return self._encode(
-            name, [prompt], lambda contents: _fill(self.config.template, contents[0]), raw=True
-        )
 
-    def _ids_of_messages(
-        self, name: str, messages: list[Message], template: str | None = None
-    ) -> list[int]:
+        def filled(contents: list[str]) -> str:
+            template = self.config.template
+            if template is None:
+                return contents[0]
+            of = dict(zip(texts, contents, strict=True))
+            return fill(template, {**of, PROMPT: of.get(self.config.column, "")})
+
+        if not self.config.chat:
+            return self._encode(name, list(texts.values()), filled, raw=True)
+        system = [] if self.config.system is None else [self.config.system]
+
+        def rendered(contents: list[str]) -> str:
+            turns = [{"role": "system", "content": text} for text in contents[: len(system)]]
+            return self._rendered(
+                [*turns, {"role": "user", "content": filled(contents[len(system) :])}]
+            )
+
+        return self._encode(name, [*system, *texts.values()], rendered, raw=False)
+
+    def _ids_of_messages(self, name: str, messages: list[Message]) -> list[int]:
         if not self.tokenizer.chat_template:
             raise RowError(
                 f"{name}: a list of messages, and the model has no chat template; use a text column"
@@ -129,15 +152,15 @@ class Prompter:
         if self.config.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.config.system}, *messages]
 
-        def render(contents: list[str]) -> str:
-            filled = [*contents[:-1], _fill(template, contents[-1])]
-            turns = [
-                {**turn, "content": content} for turn, content in zip(messages, filled, strict=True)
-            ]
-            chat = self.tokenizer.apply_chat_template
-            return str(chat(turns, tokenize=False, add_generation_prompt=True))
+        def rendered(contents: list[str]) -> str:
+            turns = zip(messages, contents, strict=True)
+            return self._rendered([{**turn, "content": content} for turn, content in turns])
 
-        return self._encode(name, [m["content"] for m in messages], render, raw=False)
+        return self._encode(name, [m["content"] for m in messages], rendered, raw=False)
+
+    def _rendered(self, turns: list[Message]) -> str:
+        chat = self.tokenizer.apply_chat_template
+        return str(chat(turns, tokenize=False, add_generation_prompt=True))
 
     def _encode(
         self, name: str, contents: list[str], render: Callable[[list[str]], str], raw: bool
@@ -159,9 +182,16 @@ class Prompter:
         return ids
 
 
-def _fill(template: str | None, prompt: str) -> str:
-    # Not str.format: prompts and templates hold braces of their own.
-    return prompt if template is None else template.replace("{prompt}", prompt)
+def _text(name: str, value: Any, is_filled: bool) -> str:
+    """A cell as it goes into a prompt; into a template's place also a number."""
+    if value is None:
+        raise RowError(f"{name}: null; give the row a prompt or leave it out")
+    if isinstance(value, str):
+        return value
+    if is_filled and isinstance(value, bool | int | float):
+        return str(value)
+    kind = type(value).__name__
+    raise RowError(f"{name}: {kind}; must be text or a list of {{role, content}} messages")
 
 
 def _is_unicode(texts: list[str]) -> bool:

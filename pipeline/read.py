@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +22,11 @@ from pipeline.inputs import (
     unreadable_is_an_error,
 )
 from pipeline.parts import Part
+from pipeline.where import Where
+
+BATCH_ROWS = 1024
+BUFFER_BYTES = 1 << 20
+"""Of each column that is read from a file at a time."""
 
 
 class Rows(Protocol):
@@ -34,34 +40,65 @@ class Rows(Protocol):
 class PartReader:
     """Reads these columns of the parts of these files; keeps the file of the last one open."""
 
-    def __init__(self, files: list[InputFile], schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        files: list[InputFile],
+        schema: pa.Schema,
+        where: Where | None = None,
+        id_column: str | None = None,
+    ) -> None:
         self._files = files
         self._schema = schema
+        self._where = where
+        self._id_column = id_column
         self._open: tuple[InputFile, Rows] | None = None
 
-    def read(self, part: Part) -> pa.Table:
-        """The part's rows.
+    def read(self, part: Part) -> tuple[pa.Table, list[str]]:
+        """The part's rows, those that data.where takes, and their ids.
 
         Raises:
             InputError: the file is no longer what the plan saw.
         """
-        file = self._files[part.file]
-        with unreadable_is_an_error(file.path):
-            if self._open is None or self._open[0] != file:
-                rows = ParquetRows if is_parquet(file.path) else JsonRows
-                self._open = (file, rows(file.path, self._schema))
-            table = self._open[1].read(part.first_row, part.num_rows)
-        if table.num_rows != part.num_rows:
+        rows, file = self.rows(part.file, part.first_row, part.num_read), self._files[part.file]
+        numbers = np.arange(part.first_row, part.first_row + part.num_read)
+        if self._where is not None:
+            taken = self._where.takes(rows)
+            rows, numbers = rows.filter(taken), numbers[taken]
+        if self._id_column is None:
+            ids = [f"{file.name}:{number}" for number in numbers]
+        else:
+            ids = ids_of(rows[self._id_column])
+        if rows.num_rows != part.num_rows or None in ids:
             raise InputError(
-                f"data.path={file.path}: ends before row {part.first_row + part.num_rows}; it was "
-                f"changed after the plan was made, with {file.num_rows} rows: restore it"
+                f"data.path={file.path}: of the {part.num_read} rows from row {part.first_row} on "
+                f"{part.num_rows} were to be taken, and now it is {rows.num_rows}; it was changed "
+                "after the plan was made: restore it"
+            )
+        return rows, ids
+
+    def rows(self, file: int, first: int, num_rows: int) -> pa.Table:
+        """
+        Raises:
+            InputError: the file ends before, or cannot be read.
+        """
+        of = self._files[file]
+        with unreadable_is_an_error(of.path):
+            if self._open is None or self._open[0] != of:
+                kind = ParquetRows if is_parquet(of.path) else JsonRows
+                self._open = (of, kind(of.path, self._schema))
+            table = self._open[1].read(first, num_rows)
+        if table.num_rows != num_rows:
+            raise InputError(
+                f"data.path={of.path}: ends before row {first + num_rows}; it was changed after "
+                f"the plan was made, with {of.num_rows} rows: restore it"
             )
         return table
 
-    def row_ids(self, part: Part) -> list[str]:
-        """FILE:ROW, the same for ever."""
-        name = self._files[part.file].name
-        return [f"{name}:{part.first_row + i}" for i in range(part.num_rows)]
+
+def ids_of(column: pa.ChunkedArray) -> list[str]:
+    """A column of ids as text; null stays null."""
+    ids: list[str] = column.cast(pa.string()).to_pylist()
+    return ids
 
 
 def seed_of(run_seed: int, row_id: str, sample_index: int) -> int:
@@ -79,29 +116,59 @@ def _hash(text: str) -> int:
 
 
 class ParquetRows:
-    """Keeps the row group of the last read, since a part is mostly smaller than a row group."""
+    """Streams through the row groups from the one that holds the first row wanted, so that no more
+    than BATCH_ROWS rows are in memory; starts again where it has to go back, or may pass over whole
+    groups."""
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._file = pq.ParquetFile(fsspec.open(path, "rb").open())
+        raw = fsspec.open(path, "rb").open()
+        self._file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
         self._schema = schema
-        self._group: tuple[int, pa.Table] | None = None
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._next_row = 0
+        """Of the file, behind what was read."""
+        self._left: pa.RecordBatch | None = None
+        """What was read and not asked for yet."""
 
     def read(self, first: int, num_rows: int) -> pa.Table:
-        pieces, start, metadata = [], 0, self._file.metadata
-        for group in range(metadata.num_row_groups):
-            end = start + metadata.row_group(group).num_rows
-            if start < first + num_rows and first < end:
-                skip = max(first - start, 0)
-                wanted = min(first + num_rows, end) - start - skip
-                pieces.append(self._read_group(group).slice(skip, wanted))
-            start = end
-        return pa.concat_tables(pieces) if pieces else self._schema.empty_table()
+        group = int(np.searchsorted(self._starts, first, "right")) - 1
+        if first < self._first_left or self._starts[group] > self._next_row:
+            self._start(group)
+        pieces, wanted = [], num_rows
+        while wanted and (batch := self._batch()) is not None:
+            at = self._next_row - batch.num_rows
+            skip = min(max(first - at, 0), batch.num_rows)
+            piece = batch.slice(skip, wanted)
+            if piece.num_rows:
+                pieces.append(piece)
+            first, wanted = first + piece.num_rows, wanted - piece.num_rows
+            self._left = batch.slice(skip + piece.num_rows)
+        if not pieces:
+            return self._schema.empty_table()
+        table = pa.Table.from_batches(pieces).select(self._schema.names)
+        return table.cast(self._schema)
 
-    def _read_group(self, group: int) -> pa.Table:
-        if self._group is None or self._group[0] != group:
-            table = self._file.read_row_group(group, columns=self._schema.names)
-            self._group = (group, table.select(self._schema.names).cast(self._schema))
-        return self._group[1]
+    @property
+    def _first_left(self) -> int:
+        return self._next_row - (self._left.num_rows if self._left is not None else 0)
+
+    def _start(self, group: int) -> None:
+        groups = range(group, len(self._starts) - 1)
+        self._batches = self._file.iter_batches(
+            BATCH_ROWS, row_groups=list(groups), columns=self._schema.names, use_threads=False
+        )
+        self._next_row, self._left = int(self._starts[group]), None
+
+    def _batch(self) -> pa.RecordBatch | None:
+        if self._left is not None and self._left.num_rows:
+            return self._left
+        batch = next(self._batches, None)
+        if batch is not None:
+            self._next_row += batch.num_rows
+        return batch
 
 
 class JsonRows:
