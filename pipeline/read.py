@@ -127,7 +127,7 @@ class ParquetRows:
         metadata = self._file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
-        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batches: Iterator[pa.RecordBatch] | None = None
         self._next_row = 0
         """Of the file, behind what was read."""
         self._left: pa.RecordBatch | None = None
@@ -135,8 +135,9 @@ class ParquetRows:
 
     def read(self, first: int, num_rows: int) -> pa.Table:
         group = int(np.searchsorted(self._starts, first, "right")) - 1
-        if first < self._first_left or self._starts[group] > self._next_row:
-            self._start(group)
+        goes_on = self._first_left <= first and self._starts[group] <= self._next_row
+        if self._batches is None or not goes_on:
+            self._batches = self._from(group)
         pieces, wanted = [], num_rows
         while wanted and (batch := self._batch()) is not None:
             at = self._next_row - batch.num_rows
@@ -155,16 +156,19 @@ class ParquetRows:
     def _first_left(self) -> int:
         return self._next_row - (self._left.num_rows if self._left is not None else 0)
 
-    def _start(self, group: int) -> None:
-        groups = range(group, len(self._starts) - 1)
-        self._batches = self._file.iter_batches(
-            BATCH_ROWS, row_groups=list(groups), columns=self._schema.names, use_threads=False
-        )
+    def _from(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Batches from the beginning of a row group on."""
         self._next_row, self._left = int(self._starts[group]), None
+        groups = list(range(group, len(self._starts) - 1))
+        names = self._schema.names
+        return iter(
+            self._file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False)
+        )
 
     def _batch(self) -> pa.RecordBatch | None:
         if self._left is not None and self._left.num_rows:
             return self._left
+        assert self._batches is not None, "nothing is read before a row group is chosen"
         batch = next(self._batches, None)
         if batch is not None:
             self._next_row += batch.num_rows

@@ -34,10 +34,13 @@ STATS_SCHEMA = pa.schema(
         ("mean_sequences", pa.float64()),
         *((name, pa.int64()) for name in ("peak_pages", "peak_cache_bytes")),
         *((f"{name}_s", pa.float64()) for name in ("total", "engine", "forward")),
-        *((f"{name}_s", pa.float64()) for name in ("read", "write", "idle")),
+        *((f"{name}_s", pa.float64()) for name in ("claim", "read", "write", "idle")),
         ("finished_at", pa.timestamp("us", "UTC")),
     ]
 )
+
+
+TIMES = ("engine_s", "forward_s", "claim_s", "read_s", "write_s", "idle_s")
 
 
 class Meter:
@@ -49,11 +52,12 @@ class Meter:
         self._about = about
         self._before = deepcopy(engine_stats)
         self._start = time.perf_counter()
-        self._spent = {"read_s": 0.0, "write_s": 0.0}
+        self._spent = {"claim_s": 0.0, "read_s": 0.0, "write_s": 0.0}
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """Count the time inside as read_s (rows, prompts) or write_s."""
+        """Count the time inside as claim_s (drawing parts), read_s (waiting for rows and their
+        prompts, which are made beside the engine) or write_s."""
         start = time.perf_counter()
         try:
             yield
@@ -109,6 +113,7 @@ class Totals:
     engine_s: float = 0.0
     """Over all workers."""
     forward_s: float = 0.0
+    claim_s: float = 0.0
     read_s: float = 0.0
     write_s: float = 0.0
     idle_s: float = 0.0
@@ -155,7 +160,7 @@ def add_up(rows: Iterable[dict[str, Any]]) -> Totals:
         totals.num_parts += 1
         for name in ("num_ok", "num_failed", "num_prompt_tokens", "num_generated_tokens"):
             setattr(totals, name, getattr(totals, name) + row[name])
-        for name in ("num_iterations", "engine_s", "forward_s", "read_s", "write_s", "idle_s"):
+        for name in (*TIMES, "num_iterations"):
             setattr(totals, name, getattr(totals, name) + row[name])
         for name in ("num_forwards", "num_query_tokens"):
             for kind, count in row[name]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 PROMPT = "prompt"
 """{prompt} is the text of prompt.column, whatever that is called."""
-_FIELD = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
+_FIELD = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 
 
 def fields_of(template: str) -> list[str]:

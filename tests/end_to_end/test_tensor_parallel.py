@@ -1,6 +1,5 @@
 """Groups of ranks that hold one model together write what one rank writes."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 

@@ -11,7 +11,7 @@ from pipeline.parts import Part
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session, connect
 
-PARTS = [Part(index, 0, index * 4, 4, 4) for index in range(200)]
+PARTS = [Part(index, 0, index * 4, 4, 4, 4) for index in range(200)]
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_a_field_out_of_range_is_refused_with_field_value_and_remedy(name: str) 
 @pytest.mark.parametrize(
     ("name", "listed"),
     [
-        ("data.limt", "path, limit, carry, part_rows"),
+        ("data.limt", "path, where, limit, id_column, carry, part_rows"),
         ("decoding.treshold", "threshold"),
         ("cache.size", "no fields"),
         ("engine.blocks", "block_length"),

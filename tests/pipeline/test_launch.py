@@ -131,7 +131,10 @@ def test_a_sweep_runs_all_jobs_in_turn(launched: Launched, tmp_path: Path) -> No
         (["conf=demo", "model=lada"], options("model")),
         (["conf=demo", "decoding=thresh"], ["fixed", "threshold"]),
         (["conf=demo", "modle=demo"], ["modle", "conf", "model", "data", "progress_every_s"]),
-        (["conf=demo", "data.limt=3"], ["data.limt", "path, limit, carry, part_rows"]),
+        (
+            ["conf=demo", "data.limt=3"],
+            ["data.limt", "path, where, limit, id_column, carry, part_rows"],
+        ),
         (["conf=demo", "decoding.treshold=1"], ["decoding.treshold", "iterations_per_block"]),
         (["conf=demo", "+decoding.foo=1"], ["decoding.foo=1", "threshold"]),
         (["conf=demo", "+foo=1"], ["foo=1", "progress_every_s"]),

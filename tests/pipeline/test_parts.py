@@ -25,5 +25,5 @@ def files(*num_rows: int) -> list[InputFile]:
 def test_parts_are_runs_of_one_file_and_the_limit_counts_over_files(
     num_rows: list[int], limit: int | None, parts: list[tuple[int, int, int]]
 ) -> None:
-    wanted = [Part(index, *part, part[2] * 3) for index, part in enumerate(parts)]
+    wanted = [Part(index, *part, part[2], part[2] * 3) for index, part in enumerate(parts)]
     assert cut(files(*num_rows), 4, limit, num_samples=3) == wanted

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline.config import PromptConfig
-from pipeline.prompt import Prompter, RowError, choose_column
+from pipeline.prompt import Prompter, RowError, prompt_columns
 from tests.pipeline.tokenizer_folders import KINDS, byte_level, prompter, save
 
 
@@ -57,7 +57,7 @@ def test_bos_stands_once_in_a_chat_and_in_raw_text(folder: Path) -> None:
 
 def test_template_takes_braces_literally(folder: Path) -> None:
     some = prompter(folder, chat=False, template="{{a}} {prompt} {0}")
-    assert some.text(some.token_ids({"prompt": "{x} {prompt}"})) == "{{a}} {x} {prompt} {0}"
+    assert some.text(some.token_ids({"prompt": "{x} {prompt}"})) == "{a} {x} {prompt} {0}"
 
 
 def test_system_turn_comes_first_unless_the_row_has_one(folder: Path) -> None:
@@ -82,7 +82,7 @@ def message(role: Any = "user", content: Any = "hi") -> dict[str, Any]:
         ({"prompt": " \n"}, "prompt: only white space"),
         ({"prompt": 7}, "prompt: int; must be text"),
         ({"prompt": "half \ud800"}, "surrogate"),
-        ({"other": "x"}, "prompt and messages: not in the row"),
+        ({"other": "x"}, "neither is in the data, which has other"),
         ({"messages": []}, "messages: an empty list"),
         ({"messages": ["hi"]}, r"messages\[0\]: str; must be a message"),
         ({"messages": [message(content=None)]}, r"messages\[0\].content: NoneType; must be text"),
@@ -161,13 +161,40 @@ def test_generated_ids_become_text_without_special_tokens(folder: Path) -> None:
 # --- what a job may hold ---
 
 
-def test_choose_column() -> None:
+def test_a_prompt_is_made_of_one_column_or_of_those_that_the_template_names() -> None:
     config = PromptConfig(column="question")
-    assert choose_column(["id", "question"], config) == "question"
-    assert choose_column(["id", "messages"], config) == "messages"
-    assert choose_column(["messages", "question"], config) == "question"
-    with pytest.raises(ValueError, match=r"column='question'.*one of id, text"):
-        choose_column(["id", "text"], config)
+    assert prompt_columns(["id", "question"], config) == ["question"]
+    assert prompt_columns(["id", "messages"], config) == ["messages"]
+    assert prompt_columns(["messages", "question"], config) == ["question"]
+    with pytest.raises(ValueError, match=r"column='question'.*which has id, text"):
+        prompt_columns(["id", "text"], config)
+    config = PromptConfig(
+        column="question", template="{context}: {prompt} {{id}} {context} {1 + 1}"
+    )
+    assert prompt_columns(["id", "context", "question"], config) == ["context", "question"]
+    with pytest.raises(ValueError, match=r"\{context\} not in the data, which has id, question"):
+        prompt_columns(["id", "question"], config)
+
+
+def test_a_template_takes_several_columns_as_text(folder: Path) -> None:
+    template = "{{a}} {a}<|eot_id|>{n} {prompt} {not one}"
+    some = prompter(folder, template=template, chat=False, column="q")
+    ids = some.token_ids({"a": "<|eot_id|>{n}", "n": 7, "q": "why", "other": 1})
+    assert some.tokenizer.decode(ids) == "<|startoftext|>{a} <|eot_id|>{n}<|eot_id|>7 why {not one}"
+    eot = some.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert ids.count(eot) == 1, "the template's own; a row's text is text"
+    chat = prompter(folder, template=template, column="q", system="be brief")
+    said = chat.text(chat.token_ids({"a": "", "n": 1.5, "q": "why"}))
+    assert said.startswith("system\n\nbe briefuser\n\n{a} 1.5 why {not one}")
+    for row, told in (
+        ({"a": None, "n": 1, "q": "x"}, "a: null"),
+        ({"a": "", "n": ["x"], "q": "x"}, "n: list"),
+        ({"a": "x", "n": 1}, "not in the data"),
+    ):
+        with pytest.raises(RowError, match=told):
+            some.token_ids(row)
+    with pytest.raises(RowError, match="a, q: only white space"):
+        prompter(folder, template="{a}{q}").token_ids({"a": " ", "q": ""})
 
 
 def test_a_model_type_unknown_to_transformers_loads_in_silence(

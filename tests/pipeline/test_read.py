@@ -30,8 +30,9 @@ def test_parts_hold_their_rows_from_any_file_in_any_order(
     reader = PartReader(plan.files, plan.read_schema)
     for part in plan.parts[order]:
         wanted = rows[part.first_row : part.first_row + part.num_rows]
-        assert reader.read(part).to_pylist() == wanted
-        assert reader.row_ids(part)[0] == f"in:{part.first_row}"
+        read, ids = reader.read(part)
+        assert read.to_pylist() == wanted
+        assert ids == [f"in:{part.first_row + i}" for i in range(part.num_rows)]
 
 
 def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> None:
@@ -41,19 +42,17 @@ def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> Non
     ]
     plan = plan_of(checkpoint, data)
     reader = PartReader(plan.files, plan.read_schema)
-    rows = [row for part in plan.parts for row in reader.read(part).to_pylist()]
-    assert rows == prompts(11)
-    ids = [row_id for part in plan.parts for row_id in reader.row_ids(part)]
+    read = [reader.read(part) for part in plan.parts]
+    assert [row for rows, _ in read for row in rows.to_pylist()] == prompts(11)
+    ids = [row_id for _, its in read for row_id in its]
     assert ids == [f"a:{i}" for i in range(5)] + [f"b:{i}" for i in range(6)]
 
 
 def test_only_the_columns_needed_are_read(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(3))
     plan = plan_of(checkpoint, data, data__carry=["task_id"])
-    assert PartReader(plan.files, plan.read_schema).read(plan.parts[0]).column_names == [
-        "task_id",
-        "prompt",
-    ]
+    read, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+    assert read.column_names == ["task_id", "prompt"]
 
 
 def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "in.parquet")
     plan = plan_of(checkpoint, tmp_path / "in.parquet")
-    read = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+    read, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
     assert read.schema.types == table.schema.types
     assert read.to_pylist() == table.to_pylist()
 

@@ -74,7 +74,8 @@ def test_wall_time_counts_workers_side_by_side_once_and_pauses_not_at_all() -> N
         counts = dict.fromkeys(
             (
                 *("num_ok", "num_failed", "num_prompt_tokens", "num_iterations", "engine_s"),
-                *("forward_s", "read_s", "write_s", "idle_s", "peak_pages", "peak_cache_bytes"),
+                *("forward_s", "claim_s", "read_s", "write_s", "idle_s"),
+                *("peak_pages", "peak_cache_bytes"),
             ),
             0,
         )
