@@ -21,6 +21,7 @@ from pipeline.prepare import AHEAD, Ahead, Prepared, Preparer
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
 from pipeline.stats import Meter, stats_table
+from pipeline.timeline import Timeline
 from pipeline.write import Outcome, output_table
 
 log = logging.getLogger("pipeline")
@@ -61,6 +62,7 @@ class Driver:
         self._preparer = Preparer(config, plan, prompter)
         self._meter = meter
         self._tally = tally
+        self._timeline = Timeline(meter, folder)
         self._writes = writes
         self._schema = plan.output_schema
         self._open: dict[int, OpenPart] = {}
@@ -68,6 +70,8 @@ class Driver:
     def run(self, parts: Iterable[Part]) -> None:
         """Bring every row of `parts` to its outcome, and the parts into data/."""
         ahead = Ahead(iter(parts), self._preparer.prepare)
+        if self._writes:
+            self._timeline.point()
         try:
             for result in self._engine.results(self._requests(ahead)):
                 is_error = result.finish_reason is FinishReason.ERROR
@@ -75,6 +79,8 @@ class Driver:
                 self._take(Outcome(result, text))
         finally:
             ahead.close()
+            if self._writes:
+                self._timeline.end()
         assert not self._open, f"the engine gave no result for rows of parts {list(self._open)}"
         if self._writes:
             self._tally.publish()
@@ -110,7 +116,9 @@ class Driver:
             del self._open[part]
         if not self._writes:
             return
+        self._meter.count(outcome)
         self._tally.count(outcome)
+        self._timeline.look()
         if not open_part.num_left:
             with self._meter.clock("write_s"):
                 self._write(open_part)

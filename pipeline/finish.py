@@ -5,24 +5,29 @@ what their footers say. If a worker dies meanwhile, torchrun ends this one too.
 """
 
 import json
+import logging
+import sys
 import time
-from collections import Counter
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.card import card
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
+from pipeline.outcomes import Outcomes, outcomes_of
 from pipeline.plan import Plan
 from pipeline.progress import too_many
+from pipeline.report import report
 from pipeline.session import POLL_S
-from pipeline.stats import add_up, ratio, read_stats
+from pipeline.stats import ratio
+from pipeline.totals import Totals, add_up, read_work
 from pipeline.versions import git_revision, library_versions
 
-COUNTED = ("num_generated_tokens", "num_iterations", "num_query_tokens")
+log = logging.getLogger("pipeline")
+
+NUM_ERRORS = 10
 
 
 def wait_for_parts(plan: Plan, folder: RunFolder) -> None:
@@ -32,15 +37,18 @@ def wait_for_parts(plan: Plan, folder: RunFolder) -> None:
 
 
 def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
-    """Check the parts; write summary.json and README.md; the summary.
+    """Check the parts; write summary.json, README.md and report.html; the summary.
 
     Raises:
         ValueError: a part is not what was planned.
     """
     check_parts(plan, folder)
-    summary = summarize(config, plan, folder)
+    parts = range(len(plan.parts))
+    outcomes = outcomes_of(folder, parts)
+    summary = summarize(config, plan, add_up(read_work(folder, parts)), outcomes)
     folder.write_text(folder.summary_file, json.dumps(summary, indent=1) + "\n")
     folder.write_text(folder.card_file, card(config, plan, summary))
+    draw(config, plan, folder, summary, outcomes)
     folder.clear_tmp()
     return summary
 
@@ -85,41 +93,50 @@ def check_parts(plan: Plan, folder: RunFolder) -> None:
         )
 
 
-def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
-    parts = range(len(plan.parts))
-    reasons, errors, counts = _outcomes(folder, parts)
-    totals = add_up(read_stats(folder, parts)).as_dict()
-    # From the rows: exact, also where work was lost to a kill and done again.
-    num_tokens, num_iterations = counts["num_generated_tokens"], counts["num_iterations"]
-    totals["tokens_per_forward"] = ratio(num_tokens, num_iterations)
-    totals["query_tokens_per_token"] = ratio(counts["num_query_tokens"], num_tokens)
-    num_failed = totals.pop("num_failed")
+def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes) -> dict[str, Any]:
+    """Rows and tokens are those in data/; forwards and seconds are all that there were, those on
+    parts that were lost to a kill too."""
+    sums = outcomes.sums
+    num_failed = outcomes.reasons["error"]
+    exact = replace(
+        totals,
+        num_ok=plan.num_outcomes - num_failed,
+        num_failed=num_failed,
+        num_prompt_tokens=sums["num_prompt_tokens"],
+        num_generated_tokens=sums["num_generated_tokens"],
+    )
+    num_lost = sum(totals.num_query_tokens.values()) - sums["num_query_tokens"]
     return {
         "name": config.name,
         "model": plan.model_path,
         "model_revision": plan.model_revision,
+        "model_files": plan.fingerprint["model files"],
         "num_rows_in": plan.num_rows,
         "num_rows_out": plan.num_outcomes,
-        "num_failed": reasons.get("error", num_failed),
-        "finish_reasons": dict(reasons),
-        "errors": dict(errors.most_common(10)),
-        **totals,
+        "num_parts": len(plan.parts),
+        "finish_reasons": dict(outcomes.reasons),
+        "errors": {kind.message: kind.count for kind in outcomes.errors(NUM_ERRORS)},
+        **exact.as_dict(),
+        "tokens_per_forward": ratio(sums["num_generated_tokens"], sums["num_iterations"]),
+        "query_tokens_per_token": ratio(sums["num_query_tokens"], sums["num_generated_tokens"]),
+        "num_lost_query_tokens": max(0, num_lost),
         "versions": library_versions(),
         "git_revision": git_revision(),
     }
 
 
-def _outcomes(
-    folder: RunFolder, parts: Iterable[int]
-) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """How often each finish reason and each error message stands in data/, and its counts' sums."""
-    reasons: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for part in parts:
-        columns = ["finish_reason", "error", *COUNTED]
-        table = pq.ParquetFile(folder.data_file(part)).read(columns=columns)
-        counts.update({name: pc.sum(table[name]).as_py() for name in COUNTED})
-        reasons.update(table["finish_reason"].to_pylist())
-        errors.update(error for error in table["error"].to_pylist() if error is not None)
-    return reasons, errors, counts
+def draw(
+    config: JobConfig, plan: Plan, folder: RunFolder, summary: dict[str, Any], outcomes: Outcomes
+) -> None:
+    """Write report.html. A run is done without it; why it is missing is said."""
+    try:
+        page = report(config, plan, summary, outcomes, read_work(folder, range(len(plan.parts))))
+        folder.write_text(folder.report_file, page)
+    except Exception as error:
+        log.exception("report.html")
+        print(
+            f"{folder.report_file}: could not be drawn ({type(error).__name__}: {error}); the run "
+            "is done all the same, and the traceback is in its log",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -18,7 +18,8 @@ def line() -> Line:
 
 def test_rows_done_before_count_as_done_and_in_no_rate() -> None:
     assert line().text(Seen(1010.0, rows=50, failed=1, tokens=2000)) == (
-        "demo: 150/400 rows (38%), 3 failed, 0:00:50 left | 200 tokens/s now, 200 overall"
+        "demo: 150/400 rows (38%), 3 failed, 0:00:50 left | 200 tokens/s (200 overall) | "
+        "5.0 rows/s (5.0 overall)"
     )
 
 
@@ -26,10 +27,10 @@ def test_the_rate_now_is_of_the_last_half_minute() -> None:
     a_line = line()
     for second in range(1, 101):
         text = a_line.text(Seen(1000.0 + second, rows=second, tokens=10 * second))
-    assert "10 tokens/s now, 10 overall" in text
+    assert "10 tokens/s (10 overall)" in text
     for second in range(101, 141):
         text = a_line.text(Seen(1000.0 + second, rows=100, tokens=1000))
-    assert "0 tokens/s now, 7 overall" in text
+    assert "0 tokens/s (7 overall)" in text
     assert "0:04:40 left" in text, "where nothing came lately, the whole run's rate counts"
 
 
