@@ -28,22 +28,28 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Round numbers from 0 or below the least value to above the greatest."""
+    """From `low` to `high`, with ticks at round numbers."""
 
+    low: float
+    high: float
     ticks: list[float]
 
     @classmethod
-    def over(cls, least: float, greatest: float, num_steps: int) -> "Axis":
-        step = nice_step((greatest - least) / num_steps)
-        first, last = math.floor(least / step + 1e-9), math.ceil(greatest / step - 1e-9)
-        return cls([i * step for i in range(first, max(last, first + 1) + 1)])
+    def exact(cls, low: float, high: float, num_steps: int) -> "Axis":
+        """Ends where the data end."""
+        step = nice_step((high - low) / num_steps)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return cls(low, high, [i * step for i in range(first, last + 1)])
 
-    @property
-    def low(self) -> float:
-        return self.ticks[0]
+    @classmethod
+    def round(cls, high: float, num_steps: int, least_step: float = 0.0) -> "Axis":
+        """From 0 to a tick."""
+        step = max(least_step, nice_step(high / num_steps))
+        last = max(1, math.ceil(high / step - 1e-9))
+        return cls(0.0, last * step, [i * step for i in range(last + 1)])
 
     def share(self, value: float) -> float:
-        return (value - self.low) / (self.ticks[-1] - self.low)
+        return (value - self.low) / (self.high - self.low)
 
 
 def line_chart(
@@ -59,7 +65,7 @@ def line_chart(
     shown = [value for line in series for value in line.values if value is not None]
     if not shown:
         return nothing("nothing was measured")
-    x_axis, y_axis = Axis.over(0.0, x_end or 1.0, 5), Axis.over(0.0, max(shown) or 1.0, 4)
+    x_axis, y_axis = Axis.exact(0.0, x_end or 1.0, 6), Axis.round(max(shown) or 1.0, 4)
     drawn = [_axes(x_axis, y_axis, x_label)]
     for mark in marks:
         x = _x(x_axis.share(mark))
@@ -77,9 +83,9 @@ def histogram(counts: Mapping[int, int], *, label: str, x_label: str) -> str:
     bins: dict[int, int] = {}
     for length, count in counts.items():
         bins[length // width] = bins.get(length // width, 0) + count
-    x_axis = Axis.over(min(bins) * width, (max(bins) + 1) * width, 5)
-    y_axis = Axis.over(0, max(bins.values()), 4)
-    drawn = [_axes(x_axis, y_axis, x_label, y_whole=True)]
+    x_axis = Axis.exact(min(bins) * width, (max(bins) + 1) * width, 6)
+    y_axis = Axis.round(max(bins.values()), 4, least_step=1.0)
+    drawn = [_axes(x_axis, y_axis, x_label)]
     for place, count in sorted(bins.items()):
         x, end = (_x(x_axis.share(edge * width)) for edge in (place, place + 1))
         height = INNER_H * y_axis.share(count)
@@ -103,25 +109,28 @@ def nice_step(least: float) -> float:
 
 
 def _line(xs: Sequence[float], line: Series, x_axis: Axis, y_axis: Axis) -> str:
-    runs: list[list[str]] = [[]]
+    half = INNER_W / len(xs) / 2
+    runs: list[list[tuple[float, float]]] = [[]]
     for x, value in zip(xs, line.values, strict=True):
         if value is None:
             runs.append([])
-            continue
-        y = TOP + INNER_H * (1 - y_axis.share(value))
-        runs[-1].append(f"{_x(x_axis.share(x)):.1f} {y:.1f}")
-    # A line of no length has round ends: a single point shows as a dot.
-    path = "".join(f"M{'L'.join(run if len(run) > 1 else run * 2)}" for run in runs if run)
+        else:
+            y = TOP + INNER_H * (1 - y_axis.share(value))
+            runs[-1].append((_x(x_axis.share(x)), y))
+    path = ""
+    for run in filter(None, runs):
+        if len(run) == 1:  # it is shown over the step that it is of
+            ((x, y),) = run
+            run = [(x - half, y), (x + half, y)]
+        path += f"M{'L'.join(f'{x:.1f} {y:.1f}' for x, y in run)}"
     title = f"<title>{escape(line.name)}</title>"
     return f'<path class="line {line.colour}" d="{path}">{title}</path>' if path else ""
 
 
-def _axes(x_axis: Axis, y_axis: Axis, x_label: str, y_whole: bool = False) -> str:
+def _axes(x_axis: Axis, y_axis: Axis, x_label: str) -> str:
     bottom = TOP + INNER_H
     drawn = []
     for tick in y_axis.ticks:
-        if y_whole and tick != int(tick):
-            continue
         y = TOP + INNER_H * (1 - y_axis.share(tick))
         drawn.append(f'<path class="grid" d="M{LEFT} {y:.1f}h{INNER_W}"/>')
         drawn.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="end">{short(tick)}</text>')

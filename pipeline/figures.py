@@ -53,7 +53,7 @@ def by_kind(counts: dict[str, int]) -> str:
 def number(value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.2f}"
 
 
 def short(value: float) -> str:
@@ -97,5 +97,5 @@ def _warm_up(summary: dict[str, Any]) -> str:
 def _shares(summary: dict[str, Any]) -> str:
     spent = worker_seconds(summary)
     total = sum(spent.values())
-    shares = [f"{seconds / total:.1%} {name}" for name, seconds in spent.items() if seconds > 0]
+    shares = [f"{s / total:.0%} {name}" for name, s in spent.items() if s >= 0.01 * total > 0]
     return ", ".join(shares) or "none"

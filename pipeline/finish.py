@@ -11,12 +11,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.card import card
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.outcomes import Outcomes, outcomes_of
+from pipeline.outcomes import COLUMNS, Outcomes
 from pipeline.plan import Plan
 from pipeline.progress import too_many
 from pipeline.report import report
@@ -42,13 +43,12 @@ def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
     Raises:
         ValueError: a part is not what was planned.
     """
-    check_parts(plan, folder)
-    parts = range(len(plan.parts))
-    outcomes = outcomes_of(folder, parts)
-    summary = summarize(config, plan, add_up(read_work(folder, parts)), outcomes)
+    outcomes = checked(plan, folder)
+    work = read_work(folder, range(len(plan.parts)))
+    summary = summarize(config, plan, add_up(work), outcomes)
     folder.write_text(folder.summary_file, json.dumps(summary, indent=1) + "\n")
     folder.write_text(folder.card_file, card(config, plan, summary))
-    draw(config, plan, folder, summary, outcomes)
+    draw(config, plan, folder, summary, outcomes, work)
     folder.clear_tmp()
     return summary
 
@@ -67,30 +67,32 @@ def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
         )
 
 
-def check_parts(plan: Plan, folder: RunFolder) -> None:
-    """Rows out = rows planned, part by part, from the footers.
+def checked(plan: Plan, folder: RunFolder) -> Outcomes:
+    """What became of all rows, if rows out = rows planned, part by part.
 
     Raises:
         ValueError: a part has other rows or columns than planned, or cannot be read.
     """
-    faults = []
+    outcomes, faults = Outcomes(), []
     for part in plan.parts:
         file = folder.data_file(part.index)
         try:
-            footer = pq.ParquetFile(file)
+            opened = pq.ParquetFile(file)
+            num_rows = opened.metadata.num_rows
+            if num_rows != part.num_outcomes:
+                faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
+            elif not opened.schema_arrow.equals(plan.output_schema):
+                faults.append(f"{file.name} has other columns than planned")
+            else:
+                outcomes.add(opened.read(columns=COLUMNS))
         except (OSError, ValueError) as error:
             faults.append(f"{file.name} cannot be read ({error})")
-            continue
-        num_rows = footer.metadata.num_rows
-        if num_rows != part.num_outcomes:
-            faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
-        elif not footer.schema_arrow.equals(plan.output_schema):
-            faults.append(f"{file.name} has other columns than planned")
     if faults:
         raise ValueError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
             f"{'; '.join(faults[:10])}\nRemove these files and run the same command again."
         )
+    return outcomes
 
 
 def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes) -> dict[str, Any]:
@@ -126,17 +128,22 @@ def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes)
 
 
 def draw(
-    config: JobConfig, plan: Plan, folder: RunFolder, summary: dict[str, Any], outcomes: Outcomes
+    config: JobConfig,
+    plan: Plan,
+    folder: RunFolder,
+    summary: dict[str, Any],
+    outcomes: Outcomes,
+    work: pa.Table,
 ) -> None:
     """Write report.html. A run is done without it; why it is missing is said."""
+    file = folder.report_file
     try:
-        page = report(config, plan, summary, outcomes, read_work(folder, range(len(plan.parts))))
-        folder.write_text(folder.report_file, page)
+        folder.write_text(file, report(config, plan, summary, outcomes, work))
     except Exception as error:
-        log.exception("report.html")
+        log.exception("%s", file)
         print(
-            f"{folder.report_file}: could not be drawn ({type(error).__name__}: {error}); the run "
-            "is done all the same, and the traceback is in its log",
+            f"{file}: could not be drawn ({type(error).__name__}: {error}). The run is done all "
+            f"the same; the traceback is in {folder.logs}",
             file=sys.stderr,
             flush=True,
         )

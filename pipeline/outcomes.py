@@ -6,16 +6,13 @@ message with its numbers left out.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.figures import one_line
-from pipeline.folder import RunFolder
 
 SUMS = ("num_prompt_tokens", "num_generated_tokens", "num_iterations", "num_query_tokens")
 COLUMNS = ["row_id", "sample_index", "finish_reason", "error", *SUMS]
@@ -74,13 +71,6 @@ class Outcomes:
             if len(kind.row_ids) < NUM_EXAMPLES:
                 kind.row_ids.append(row_id)
         return failed
-
-
-def outcomes_of(folder: RunFolder, parts: Iterable[int]) -> Outcomes:
-    outcomes = Outcomes()
-    for part in parts:
-        outcomes.add(pq.ParquetFile(folder.data_file(part)).read(columns=COLUMNS))
-    return outcomes
 
 
 def _count(counts: Counter[int], lengths: pa.ChunkedArray) -> None:

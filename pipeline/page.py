@@ -3,8 +3,8 @@
 Whatever comes from outside goes through `escape` here, or in pipeline/charts.py.
 """
 
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from pipeline.charts import NUM_COLOURS, Series
 
@@ -24,6 +24,7 @@ p { margin: 4px 0; } .soft, .none, figcaption span { color: var(--soft); }
 .tiles, .charts { display: grid; gap: 12px; }
 .tiles { grid-template-columns: repeat(2, 1fr); margin-top: 18px; }
 @media (min-width: 720px) { .tiles { grid-template-columns: repeat(4, 1fr); } }
+.charts.even { grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 .charts { grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); }
 .tiles div, figure { background: var(--card); border-radius: 8px; padding: 10px 12px; margin: 0; }
 .tiles b { display: block; font-size: 22px; line-height: 1.2; } .tiles .bad b { color: var(--bad); }
@@ -37,29 +38,36 @@ svg text { font-size: 12px; fill: var(--soft); } .end { text-anchor: end; }
 .mark { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; } .bar { fill: var(--c0); }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .thin { stroke: var(--c0); stroke-width: 1; opacity: .3; } .total { stroke: var(--text); }
+.k-thin { background: var(--c0); } .k-total { background: var(--text); }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 13px; color: var(--soft);
   margin-top: 4px; } .legend i { display: inline-block; width: 14px; height: 3px; margin-right: 5px;
   vertical-align: middle; }
 .bars div { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px;
   margin-top: 7px; font-size: 14px; }
 .bars span { font-variant-numeric: tabular-nums; }
-.bars i { height: 8px; min-width: 1px; border-radius: 2px; background: var(--c0); }
+.bars i { display: block; height: 8px; border-radius: 2px; background: var(--c0); }
 .bars div div { width: 100%; margin: 2px 0 0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--rule); } th { font-weight: 600; color: var(--soft); }
-td { overflow-wrap: anywhere; } td:first-child:not(:last-child) { overflow-wrap: normal; }
+td { overflow-wrap: anywhere; }
+.keys td:first-child { overflow-wrap: normal; } .errors td:last-child { min-width: 110px; }
 .lines td, .lines th { white-space: nowrap; }
 .right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 pre { background: var(--card); border-radius: 8px; padding: 12px; overflow-x: auto;
   font-size: 13px; }
-summary { cursor: pointer; }
+summary { cursor: pointer; padding: 6px 0; }
 """
 COLOURS = "\n".join(
-    f".c{i} {{ stroke: var(--c{i}); }} .k{i} {{ background: var(--c{i}); }}"
+    f".c{i} {{ stroke: var(--c{i}); }} .k-c{i} {{ background: var(--c{i}); }}"
     for i in range(NUM_COLOURS)
 )
 BAD, RIGHT = ' class="bad"', ' class="right"'
+
+
+def escape(text: str) -> str:
+    """Any text as text: neither markup nor a letter that turns others around."""
+    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in text))
 
 
 def page(name: str, sections: Iterable[str]) -> str:
@@ -76,8 +84,10 @@ def section(name: str, *content: str) -> str:
     return f"<section><h2>{escape(name)}</h2>{''.join(content)}</section>"
 
 
-def side_by_side(figures: Iterable[str]) -> str:
-    return f'<div class="charts">{"".join(figures)}</div>'
+def side_by_side(figures: Sequence[str]) -> str:
+    """Three in a row, or two where four are to be shown."""
+    kind = " even" if len(figures) == 4 else ""
+    return f'<div class="charts{kind}">{"".join(figures)}</div>'
 
 
 def title(text: str) -> str:
@@ -99,9 +109,12 @@ def tiles(figures: Iterable[tuple[str, str, bool]]) -> str:
 
 def figure(title: str, about: str, chart: str, lines: Sequence[Series] = ()) -> str:
     """A chart with its title and, of up to as many lines as there are colours, a legend."""
-    named = [line for line in lines if line.colour != "thin"] if len(lines) > 1 else []
-    keys = (f"<span><i{_key(line.colour)}></i>{escape(line.name)}</span>" for line in named)
-    legend = f'<div class="legend">{"".join(keys)}</div>' if named else ""
+    names = {
+        "one worker each" if line.colour == "thin" else line.name: line.colour
+        for line in (lines if len(lines) > 1 else [])
+    }
+    keys = (f'<span><i class="k-{key}"></i>{escape(name)}</span>' for name, key in names.items())
+    legend = f'<div class="legend">{"".join(keys)}</div>' if names else ""
     caption = f"<figcaption>{escape(title)}<span>{escape(about)}</span></figcaption>"
     return f"<figure>{caption}{chart}{legend}</figure>"
 
@@ -111,7 +124,7 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
     greatest = max((amount for _, amount, _ in rows), default=0.0) or 1.0
     drawn = (
         f"<div><span>{escape(name)}</span><span>{escape(said)}</span>"
-        f'<div><i style="width:{100 * amount / greatest:.1f}%"></i></div></div>'
+        f'<div><i style="width:{_percent(amount / greatest)}%"></i></div></div>'
         for name, amount, said in rows
     )
     return f'<div class="bars">{"".join(drawn)}</div>'
@@ -120,7 +133,8 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
 def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0, kind: str = ""
 ) -> str:
-    """The last `right` columns hold numbers; of the kind `lines`, no cell is broken into lines."""
+    """The last `right` columns hold numbers; `kind` is `lines`, in which no cell is broken
+    into lines, `keys`, in which the first cell names the others, or `errors`."""
 
     def cells(tag: str, values: Sequence[str]) -> str:
         num_left = len(values) - right
@@ -134,9 +148,14 @@ def table(
     return f'<div class="wide {kind}"><table>{head}{body}</table></div>'
 
 
-def folded(title: str, text: str) -> str:
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+def folded(name: str, content: str) -> str:
+    return f"<details><summary>{escape(name)}</summary>{content}</details>"
 
 
-def _key(colour: str) -> str:
-    return ' style="background:var(--text)"' if colour == "total" else f' class="k{colour[1:]}"'
+def verbatim(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
+
+
+def _percent(share: float) -> str:
+    """What is more than nothing can be seen."""
+    return f"{max(0.3, 100 * share) if share else 0:.1f}"

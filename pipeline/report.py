@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.charts import histogram, line_chart, nothing
+from pipeline.charts import Series, histogram, line_chart, nothing
 from pipeline.config import JobConfig, as_dict
 from pipeline.figures import duration, figures, number, one_line, worker_seconds
 from pipeline.outcomes import Outcomes
@@ -27,9 +27,10 @@ from pipeline.page import (
     table,
     tiles,
     title,
+    verbatim,
 )
 from pipeline.plan import Plan
-from pipeline.totals import add_up, times
+from pipeline.totals import Totals, add_up, times
 
 NUM_ERRORS = 20
 NUM_WORKERS = 64
@@ -51,7 +52,6 @@ def report(
             section("Outcomes", _outcomes(outcomes)),
             section("Errors", _errors(outcomes)),
             section("Workers", _workers(work)),
-            section("All figures", table([], figures(summary))),
             section("Configuration and provenance", _provenance(config, plan, summary, work)),
         ],
     )
@@ -84,11 +84,7 @@ def _over_time(course: Course | None, config: JobConfig) -> str:
     if course is None:
         return nothing("no stats/timeline-*.parquet is there")
     charts = [
-        (
-            "Throughput",
-            "tokens per second, before EOS, of rows as they finish",
-            course.tokens_per_s,
-        ),
+        *_throughput(course),
         (
             "Batch occupancy",
             f"sequences per forward; {config.engine.max_sequences} have room",
@@ -116,6 +112,15 @@ def _over_time(course: Course | None, config: JobConfig) -> str:
     if course.restarts:
         notes.append("A dashed line is a restart; the time between two starts is cut out.")
     return side_by_side(drawn) + paragraph(" ".join(notes))
+
+
+def _throughput(course: Course) -> list[tuple[str, str, list[Series]]]:
+    """All workers together would leave no room to tell one from another."""
+    about = "tokens per second, before EOS, of rows as they finish"
+    *workers, last = course.tokens_per_s
+    if not workers:
+        return [("Throughput", about, [last])]
+    return [("Throughput", about, [last]), ("Throughput of each worker", about, workers)]
 
 
 def _spent(summary: dict[str, Any]) -> str:
@@ -181,40 +186,41 @@ def _errors(outcomes: Outcomes) -> str:
     if not kinds:
         return nothing("no row failed")
     rows = [
-        (one_line(kind.message, 500), one_line(", ".join(kind.row_ids)), f"{kind.count:,}")
+        (f"{kind.count:,}", one_line(kind.message, 500), one_line(", ".join(kind.row_ids)))
         for kind in kinds
     ]
     more = len(outcomes.kinds) - len(kinds)
     note = paragraph("Messages that differ in numbers only are counted together.")
     rest = paragraph(f"{more:,} kinds more in the column `error` of data/.") if more else ""
-    return table(["message", "rows, as", "rows"], rows, right=1) + note + rest
+    return table(["rows", "message", "as in"], rows, kind="errors") + note + rest
 
 
 def _workers(work: pa.Table) -> str:
     heads = ["worker", "host", "device", "starts", "rows", "failed", "tokens", "tokens/s"]
     heads += ["tokens/s in engine", "sequences per batch", "in engine"]
     ranks = sorted(set(work["rank"].to_pylist()))
-    rows = []
-    for rank in ranks[:NUM_WORKERS]:
-        its = add_up(work.filter(pc.equal(work["rank"], rank)))
-        amounts = [its.num_starts, its.num_ok + its.num_failed, its.num_failed]
-        rows.append(
-            [
-                *(str(rank), ", ".join(its.hosts), ", ".join(its.devices)),
-                *(f"{amount:,}" for amount in (*amounts, its.num_generated_tokens)),
-                *(number(its.tokens_per_s), number(its.tokens_per_engine_s)),
-                *(number(its.mean_sequences), f"{its.engine_s / (its.total_s or 1.0):.0%}"),
-            ]
-        )
-    more = len(ranks) - len(rows)
-    note = "With work that was done twice after a kill. " + (
-        f"{more} workers more." if more else ""
-    )
-    return (
-        table(heads, rows, right=8, kind="lines") + paragraph(note)
-        if rows
-        else nothing("no worker")
-    )
+    totals = {
+        rank: add_up(work.filter(pc.equal(work["rank"], rank))) for rank in ranks[:NUM_WORKERS]
+    }
+    notes = []
+    if len(ranks) > NUM_WORKERS:
+        notes.append(f"{len(ranks) - NUM_WORKERS:,} workers more.")
+    if any(its.num_starts > 1 for its in totals.values()):
+        notes.append("What was done twice after a kill counts twice here.")
+    if not totals:
+        return nothing("no worker has done anything")
+    rows = [_worker(rank, its) for rank, its in totals.items()]
+    return table(heads, rows, right=8, kind="lines") + paragraph(" ".join(notes))
+
+
+def _worker(rank: int, its: Totals) -> list[str]:
+    amounts = [its.num_starts, its.num_ok + its.num_failed, its.num_failed]
+    return [
+        *(str(rank), ", ".join(its.hosts), ", ".join(its.devices)),
+        *(f"{amount:,}" for amount in (*amounts, its.num_generated_tokens)),
+        *(number(its.tokens_per_s), number(its.tokens_per_engine_s)),
+        *(number(its.mean_sequences), f"{its.engine_s / (its.total_s or 1.0):.0%}"),
+    ]
 
 
 def _provenance(config: JobConfig, plan: Plan, summary: dict[str, Any], work: pa.Table) -> str:
@@ -235,7 +241,11 @@ def _provenance(config: JobConfig, plan: Plan, summary: dict[str, Any], work: pa
         ("rows' own settings", ", ".join(plan.overrides) or "none"),
     ]
     settings = yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
-    return table([], rows) + folded("The whole configuration", settings)
+    return (
+        table([], rows, kind="keys")
+        + folded("All figures", table([], figures(summary), kind="keys"))
+        + folded("The whole configuration", verbatim(settings))
+    )
 
 
 def _hardware(summary: dict[str, Any]) -> str:
