@@ -42,6 +42,8 @@ from pipeline.versions import git_revision, library_versions
 log = logging.getLogger("pipeline")
 
 PLAN = "plan"
+COUNTED = "counted"
+"""Who has passed on all counts and written its timeline; the summary reads them."""
 
 
 def run(config: JobConfig, job: int) -> None:
@@ -62,8 +64,11 @@ def run(config: JobConfig, job: int) -> None:
                 with shown(line, session, config.progress_every_s):
                     for parts in Claims(session, plan.parts, folder, parallel).rounds():
                         driver.run(parts)
+                        if not worker.is_first:
+                            session.add(COUNTED, 1)
                     if worker.is_first:
                         wait_for_parts(plan, folder)
+                        session.leave_from(COUNTED, worker.world, is_host=True)
             if worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
