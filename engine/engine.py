@@ -115,7 +115,10 @@ class DiffusionEngine:
             self._count_plan(plan)
             finished = self.iterations.advance(plan, committed)
             self._count_finished(finished)
-        self.stats.iteration_s += time.perf_counter() - start
+        end = time.perf_counter()
+        self.stats.iteration_s += end - start
+        if self.stats.first_iteration_at is None:
+            self.stats.first_iteration_at = end
         self.stats.forward_s += self.runner.forward_s()
         return refused + finished
 

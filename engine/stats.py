@@ -25,3 +25,5 @@ class EngineStats:
     """Wall seconds inside run_iteration."""
     forward_s: float = 0.0
     """Of these, wall seconds in the model's forward."""
+    first_iteration_at: float | None = None
+    """time.perf_counter() at the end of the first; until then the engine warms up."""

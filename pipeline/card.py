@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import yaml
+
 from pipeline.config import JobConfig, as_dict
+from pipeline.figures import figures, one_line
 from pipeline.plan import Plan
 from pipeline.write import OWN_COLUMNS
 
@@ -22,6 +25,20 @@ MEANINGS = {
     "seed": "of this row and sample",
 }
 
+SIZES = [
+    ("n<1K", 1_000),
+    ("1K<n<10K", 10_000),
+    ("10K<n<100K", 100_000),
+    ("100K<n<1M", 1_000_000),
+    ("1M<n<10M", 10_000_000),
+    ("10M<n<100M", 100_000_000),
+    ("100M<n<1B", 1_000_000_000),
+    ("1B<n<10B", 10_000_000_000),
+    ("10B<n<100B", 100_000_000_000),
+    ("100B<n<1T", 1_000_000_000_000),
+]
+"""The hub's size categories, and what each is below."""
+
 
 def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
     revision = f" at revision `{plan.model_revision}`" if plan.model_revision else ""
@@ -29,15 +46,7 @@ def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
     samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
     own = f"; the row's own where it has one: {', '.join(plan.overrides)}" if plan.overrides else ""
     return f"""---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.parquet
-tags:
-- synthetic
-- diffusion-language-model
----
+{yaml.safe_dump(_front(plan), sort_keys=False, allow_unicode=True)}---
 
 # Generations of `{plan.model_path}`
 
@@ -65,19 +74,17 @@ tags:
 """
 
 
-def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """The run's figures with their names, as card and terminal show them."""
-    return [
-        ("rows", f"{summary['num_rows_out']:,}"),
-        ("failed", f"{summary['num_failed']:,}"),
-        ("tokens", f"{summary['num_generated_tokens']:,}"),
-        ("tokens/s", _number(summary["tokens_per_s"])),
-        ("tokens/s of one worker's engine", _number(summary["tokens_per_engine_s"])),
-        ("tokens per forward", _number(summary["tokens_per_forward"])),
-        ("query tokens per token", _number(summary["query_tokens_per_token"])),
-        ("sequences per batch", _number(summary["mean_sequences"])),
-        ("wall time", f"{_number(summary['wall_s'])} s"),
-    ]
+def _front(plan: Plan) -> dict[str, Any]:
+    """What the hub and `datasets` read."""
+    sizes = (size for size, limit in SIZES if plan.num_outcomes < limit)
+    files = [{"split": "train", "path": "data/*.parquet"}]
+    return {
+        "pretty_name": f"Generations of {plan.model_path}",
+        "task_categories": ["text-generation"],
+        "size_categories": [next(sizes, "n>1T")],
+        "tags": ["synthetic", "diffusion-language-model"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
 
 
 def _outcome(summary: dict[str, Any]) -> str:
@@ -85,8 +92,15 @@ def _outcome(summary: dict[str, Any]) -> str:
     lines.append(f"- on {', '.join(summary['devices'])}")
     reasons = summary["finish_reasons"].items()
     lines.append(f"- finish reasons: {', '.join(f'{name} {count}' for name, count in reasons)}")
-    lines += [f"- error, {count} times: {error}" for error, count in summary["errors"].items()]
+    lines += [
+        f"- error, {count} times: {_verbatim(error)}" for error, count in summary["errors"].items()
+    ]
     return "\n".join(lines)
+
+
+def _verbatim(text: str) -> str:
+    """A row's text, in which nothing is markup."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
 
 
 def _columns(plan: Plan) -> str:
@@ -100,9 +114,3 @@ def _columns(plan: Plan) -> str:
 def _settings(section: dict[str, Any]) -> str:
     shown = (f"{name} `{value!r}`" for name, value in section.items() if value is not None)
     return ", ".join(shown).replace("|", "\\|").replace("\n", " ")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

@@ -10,8 +10,10 @@ kill loses those.
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.request import FinishReason, Request, Result
@@ -22,10 +24,11 @@ from pipeline.plan import Plan
 from pipeline.prepare import Ahead, Prepared, Preparer
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
-from pipeline.retry import failed_places, stats_with_new, with_new
+from pipeline.retry import failed_places, with_new
 from pipeline.session import AGAIN, Session
 from pipeline.shutdown import Shutdown
 from pipeline.stats import Meter, stats_table
+from pipeline.timeline import Timeline
 from pipeline.write import Outcome, output_table
 
 log = logging.getLogger("pipeline")
@@ -71,6 +74,7 @@ class Driver:
         self._preparer = Preparer(config, plan, prompter)
         self._meter = meter
         self._tally = tally
+        self._timeline = Timeline(meter, folder)
         self._session = session
         self._shutdown = shutdown
         self._writes = writes
@@ -81,6 +85,8 @@ class Driver:
         """Bring every row of `parts` to its outcome, and the parts into data/; if a shutdown is
         requested meanwhile, as many of them as are in the engine then."""
         ahead = Ahead(iter(parts), self._preparer.prepare)
+        if self._writes:
+            self._timeline.point()
         try:
             for result in self._engine.results(self._requests(ahead)):
                 is_error = result.finish_reason is FinishReason.ERROR
@@ -88,6 +94,8 @@ class Driver:
                 self._take(Outcome(result, text))
         finally:
             ahead.close()
+            if self._writes:
+                self._timeline.end()
         is_whole = not self._open or self._shutdown.is_requested()
         assert is_whole, f"the engine gave no result for rows of parts {list(self._open)}"
         if self._writes:
@@ -138,7 +146,9 @@ class Driver:
             del self._open[part]
         if not self._writes:
             return
+        self._meter.count(outcome)
         self._tally.count(outcome)
+        self._timeline.look()
         if not open_part.num_left:
             with self._meter.clock("write_s"):
                 self._write(open_part)
@@ -150,17 +160,20 @@ class Driver:
             place: outcome for place, outcome in enumerate(full.outcomes) if outcome is not None
         }
         table = output_table(self._schema, its.carried, its.row_ids, its.num_samples, done)
-        stats = [self._meter.row(index, list(done.values()))]
+        row = self._meter.row(index, list(done.values()))
+        stats = stats_table(row)
         if full.again is not None:
-            old = pq.ParquetFile(self._folder.data_file(index)).read()
-            table = with_new(old, table, full.again)
-            num_failed = table.num_rows - table["error"].null_count
-            stats = stats_with_new(self._folder, index, stats[0], num_failed, table.num_rows)
-        self._folder.write_table(self._folder.stats_file(index), stats_table(stats))
+            table = with_new(_read(self._folder.data_file(index)), table, full.again)
+            stats = pa.concat_tables([_read(self._folder.stats_file(index)), stats])
+        self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)
         if full.again is not None:
             self._session.add(AGAIN, 1)
-        log.info("part %d: written, %d of its rows failed", index, stats[-1]["num_failed"])
+        log.info("part %d: written, %d of its rows failed", index, row["num_failed"])
+
+
+def _read(file: Path) -> pa.Table:
+    return pq.ParquetFile(file).read()
 
 
 def place_of(of: Request | Result) -> int:

@@ -5,24 +5,30 @@ what their footers say. If a worker dies meanwhile, torchrun ends this one too.
 """
 
 import json
+import logging
+import sys
 import time
-from collections import Counter
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.card import card
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
+from pipeline.outcomes import COLUMNS, Outcomes
 from pipeline.plan import Plan
 from pipeline.progress import too_many
+from pipeline.report import report
 from pipeline.session import AGAIN, POLL_S, Session
-from pipeline.stats import add_up, ratio, read_stats
+from pipeline.stats import ratio
+from pipeline.totals import Totals, add_up, read_work
 from pipeline.versions import git_revision, library_versions
 
-COUNTED = ("num_generated_tokens", "num_iterations", "num_query_tokens")
+log = logging.getLogger("pipeline")
+
+NUM_ERRORS = 10
 
 
 def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, num_again: int) -> None:
@@ -35,15 +41,17 @@ def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, num_again: i
 
 
 def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
-    """Check the parts; write summary.json and README.md; the summary.
+    """Check the parts; write summary.json, README.md and report.html; the summary.
 
     Raises:
         ValueError: a part is not what was planned.
     """
-    check_parts(plan, folder)
-    summary = summarize(config, plan, folder)
+    outcomes = checked(plan, folder)
+    work = read_work(folder, range(len(plan.parts)))
+    summary = summarize(config, plan, add_up(work), outcomes)
     folder.write_text(folder.summary_file, json.dumps(summary, indent=1) + "\n")
     folder.write_text(folder.card_file, card(config, plan, summary))
+    draw(config, plan, folder, summary, outcomes, work)
     folder.clear_tmp()
     return summary
 
@@ -62,67 +70,83 @@ def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
         )
 
 
-def check_parts(plan: Plan, folder: RunFolder) -> None:
-    """Rows out = rows planned, part by part, from the footers.
+def checked(plan: Plan, folder: RunFolder) -> Outcomes:
+    """What became of all rows, if rows out = rows planned, part by part.
 
     Raises:
         ValueError: a part has other rows or columns than planned, or cannot be read.
     """
-    faults = []
+    outcomes, faults = Outcomes(), []
     for part in plan.parts:
         file = folder.data_file(part.index)
         try:
-            footer = pq.ParquetFile(file)
+            opened = pq.ParquetFile(file)
+            num_rows = opened.metadata.num_rows
+            if num_rows != part.num_outcomes:
+                faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
+            elif not opened.schema_arrow.equals(plan.output_schema):
+                faults.append(f"{file.name} has other columns than planned")
+            else:
+                outcomes.add(opened.read(columns=COLUMNS))
         except (OSError, ValueError) as error:
             faults.append(f"{file.name} cannot be read ({error})")
-            continue
-        num_rows = footer.metadata.num_rows
-        if num_rows != part.num_outcomes:
-            faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
-        elif not footer.schema_arrow.equals(plan.output_schema):
-            faults.append(f"{file.name} has other columns than planned")
     if faults:
         raise ValueError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
             f"{'; '.join(faults[:10])}\nRemove these files and run the same command again."
         )
+    return outcomes
 
 
-def summarize(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
-    parts = range(len(plan.parts))
-    reasons, errors, counts = _outcomes(folder, parts)
-    totals = add_up(read_stats(folder, parts)).as_dict()
-    # From the rows: exact, also where work was lost to a kill and done again.
-    num_tokens, num_iterations = counts["num_generated_tokens"], counts["num_iterations"]
-    totals["tokens_per_forward"] = ratio(num_tokens, num_iterations)
-    totals["query_tokens_per_token"] = ratio(counts["num_query_tokens"], num_tokens)
-    num_failed = totals.pop("num_failed")
+def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes) -> dict[str, Any]:
+    """Rows and tokens are those in data/; forwards and seconds are all that there were, those on
+    parts that were lost to a kill too."""
+    sums = outcomes.sums
+    num_failed = outcomes.reasons["error"]
+    exact = replace(
+        totals,
+        num_ok=plan.num_outcomes - num_failed,
+        num_failed=num_failed,
+        num_prompt_tokens=sums["num_prompt_tokens"],
+        num_generated_tokens=sums["num_generated_tokens"],
+    )
+    num_lost = sum(totals.num_query_tokens.values()) - sums["num_query_tokens"]
     return {
         "name": config.name,
         "model": plan.model_path,
         "model_revision": plan.model_revision,
+        "model_files": plan.fingerprint["model files"],
         "num_rows_in": plan.num_rows,
         "num_rows_out": plan.num_outcomes,
-        "num_failed": reasons.get("error", num_failed),
-        "finish_reasons": dict(reasons),
-        "errors": dict(errors.most_common(10)),
-        **totals,
+        "num_parts": len(plan.parts),
+        "finish_reasons": dict(outcomes.reasons),
+        "errors": {kind.message: kind.count for kind in outcomes.errors(NUM_ERRORS)},
+        **exact.as_dict(),
+        "tokens_per_forward": ratio(sums["num_generated_tokens"], sums["num_iterations"]),
+        "query_tokens_per_token": ratio(sums["num_query_tokens"], sums["num_generated_tokens"]),
+        "num_lost_query_tokens": max(0, num_lost),
         "versions": library_versions(),
         "git_revision": git_revision(),
     }
 
 
-def _outcomes(
-    folder: RunFolder, parts: Iterable[int]
-) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """How often each finish reason and each error message stands in data/, and its counts' sums."""
-    reasons: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for part in parts:
-        columns = ["finish_reason", "error", *COUNTED]
-        table = pq.ParquetFile(folder.data_file(part)).read(columns=columns)
-        counts.update({name: pc.sum(table[name]).as_py() for name in COUNTED})
-        reasons.update(table["finish_reason"].to_pylist())
-        errors.update(error for error in table["error"].to_pylist() if error is not None)
-    return reasons, errors, counts
+def draw(
+    config: JobConfig,
+    plan: Plan,
+    folder: RunFolder,
+    summary: dict[str, Any],
+    outcomes: Outcomes,
+    work: pa.Table,
+) -> None:
+    """Write report.html. A run is done without it; why it is missing is said."""
+    file = folder.report_file
+    try:
+        folder.write_text(file, report(config, plan, summary, outcomes, work))
+    except Exception as error:
+        log.exception("%s", file)
+        print(
+            f"{file}: could not be drawn ({type(error).__name__}: {error}). The run is done all "
+            f"the same; the traceback is in {folder.logs}",
+            file=sys.stderr,
+            flush=True,
+        )

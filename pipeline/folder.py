@@ -24,6 +24,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.summary_file = self.path / "summary.json"
         self.card_file = self.path / "README.md"
+        self.report_file = self.path / "report.html"
         self.data = self.path / "data"
         self.stats = self.path / "stats"
         self.logs = self.path / "logs"

@@ -8,7 +8,6 @@ replaced, in one move, by one in which these rows are new and all others as they
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
-from pipeline.stats import read_stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +63,6 @@ def with_new(old: pa.Table, new: pa.Table, places: Sequence[int]) -> pa.Table:
     for at, place in enumerate(places):
         order[place] = old.num_rows + at
     return pa.concat_tables([old, new]).take(order)
-
-
-def stats_with_new(
-    folder: RunFolder, part: int, new: dict[str, Any], num_failed: int, num_rows: int
-) -> list[dict[str, Any]]:
-    """A part's stats rows: those that it has, and the one of this retry. What that counts of rows
-    is what changed, so that all add up to how the part stands now."""
-    before = list(read_stats(folder, [part]))
-    now = {"num_ok": num_rows - num_failed, "num_failed": num_failed}
-    changed = {name: count - sum(row[name] for row in before) for name, count in now.items()}
-    return [*before, {**new, **changed}]
 
 
 def _place_of(group: pq.RowGroupMetaData, name: str) -> int:

@@ -6,6 +6,7 @@ on where the last one stopped.
 
 import logging
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,12 @@ from engine.engine import DiffusionEngine
 from engine.legal import check_model
 from engine.model.load import FAMILIES, check_weights, fetch_checkpoint, load_model, read_config
 from engine.parallel import TensorParallel
-from pipeline.card import figures
 from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
 from pipeline.drive import Driver
 from pipeline.dry_run import report
 from pipeline.failures import log_to, stop_says_why
+from pipeline.figures import figures
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
@@ -38,13 +39,17 @@ from pipeline.retry import what_is_left
 from pipeline.session import Session, connect
 from pipeline.shutdown import Shutdown
 from pipeline.stand_in import StandIn
-from pipeline.stats import Meter, add_up, read_stats
+from pipeline.stats import Meter
+from pipeline.timeline import read_timeline
 from pipeline.tokenizer import check_tokens
+from pipeline.totals import failures
 from pipeline.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
 
 PLAN = "plan"
+COUNTED = "counted"
+"""Who has passed on all counts and written its timeline; the summary reads them."""
 
 
 def run(config: JobConfig, job: int) -> None:
@@ -74,8 +79,11 @@ def run(config: JobConfig, job: int) -> None:
                     for parts in claims.rounds():
                         with shutdown.finishing(parallel.size == 1):
                             driver.run(parts)
+                        if not worker.is_first:
+                            session.add(COUNTED, 1)
                     if worker.is_first:
                         wait_for_parts(plan, folder, session, left.num_again)
+                        session.leave_from(COUNTED, worker.world, is_host=True)
             if worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
@@ -147,6 +155,7 @@ def make_driver(
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
+    loading = time.perf_counter()
     engine: DiffusionEngine | StandIn = StandIn()
     if not config.stand_in:
         model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
@@ -157,15 +166,21 @@ def make_driver(
             cache=config.cache,
         )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
-    page_bytes = engine.page_bytes * parallel.size  # each rank keeps as many heads
+    meter = Meter(
+        engine.stats,
+        engine.page_bytes * parallel.size,  # each rank keeps as many heads
+        about(worker, device, parallel),
+        plan_s=loading - session.began,
+        load_s=time.perf_counter() - loading,
+    )
     return Driver(
         config,
         plan,
         folder,
         engine=engine,
         prompter=make_prompter(config, checkpoint),
-        meter=Meter(engine.stats, page_bytes, about(worker, device, parallel)),
-        tally=Tally(session, num_to_do, config.max_failed_fraction),
+        meter=meter,
+        tally=Tally(session, num_to_do, config.max_failed_fraction, engine.stats),
         session=session,
         shutdown=shutdown,
         writes=parallel.rank == 0,
@@ -195,8 +210,8 @@ def start_line(
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
     num_done = plan.num_outcomes - num_to_do
-    before = () if config.retry_failed else folder.parts_done()
-    num_failed = add_up(read_stats(folder, before)).num_failed
+    before = set() if config.retry_failed else folder.parts_done()
+    failed = failures(folder, read_timeline(folder), before)
     name = config.name or folder.path.name
     workers = workers_said(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:
@@ -209,7 +224,9 @@ def start_line(
             file=sys.stderr,
             flush=True,
         )
-    return Line(name, plan.num_outcomes, num_done, num_failed)
+    num_workers = session.worker.world // config.engine.tensor_parallel
+    room = shared_out(config.engine, num_to_do, num_workers).max_sequences
+    return Line(name, plan.num_outcomes, num_done, sum(failed.values()), room)
 
 
 def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -110,6 +110,8 @@ class Session:
 
     def __init__(self, store: Store, job: int, worker: Worker) -> None:
         self.worker = worker
+        self.began = time.perf_counter()
+        """This worker's part of the job; its seconds count from here."""
         self._store = store
         self._job = job
         if worker.is_first:

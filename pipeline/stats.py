@@ -1,203 +1,216 @@
-"""What is counted, one row per part, and how it adds up.
+"""What does a worker count, and what stands in a part's stats row?
 
-Parts overlap in the engine, so a part's row holds what its worker counted and spent since it wrote
-the part before. Of an unbroken run the sum over all parts is right, and a single row is roughly its
-part's; after a kill the sums hold the time and forwards of lost work too, as far as a part was
-written behind it. Exact counts of the output are in data/.
+Parts overlap in the engine, so a part's row holds what its worker did and spent since it wrote the
+part before; only its rows and tokens are the part's own. The sum over all parts is right, but for
+what a kill took away; stats/timeline-*.parquet hold that too (pipeline/timeline.py).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.stats import EngineStats
-from pipeline.folder import RunFolder
 from pipeline.write import Outcome
 
-COUNTS = pa.map_(pa.string(), pa.int64())
-STATS_SCHEMA = pa.schema(
-    [
-        *((name, pa.int32()) for name in ("part", "rank")),
-        *((name, pa.string()) for name in ("host", "device", "git_revision")),
-        ("versions", pa.map_(pa.string(), pa.string())),
-        *((name, pa.int64()) for name in ("num_ok", "num_failed")),
-        *((name, pa.int64()) for name in ("num_prompt_tokens", "num_generated_tokens")),
-        *((name, COUNTS) for name in ("num_forwards", "num_query_tokens")),
-        ("num_iterations", pa.int64()),
-        ("mean_sequences", pa.float64()),
-        *((name, pa.int64()) for name in ("peak_pages", "peak_cache_bytes")),
-        *((f"{name}_s", pa.float64()) for name in ("total", "engine", "forward")),
-        *((f"{name}_s", pa.float64()) for name in ("claim", "read", "write", "idle")),
-        ("finished_at", pa.timestamp("us", "UTC")),
-    ]
-)
+CAUSES = ("plan_s", "load_s", "engine_s", "claim_s", "read_s", "write_s", "idle_s")
+"""What a worker spends its time on; they add up to total_s."""
 
 
-TIMES = ("engine_s", "forward_s", "claim_s", "read_s", "write_s", "idle_s")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What was done and spent in some time: amounts that add up, over time and over workers."""
 
-
-class Meter:
-    """One worker's counters and clocks since the part that it wrote last."""
-
-    def __init__(self, engine_stats: EngineStats, page_bytes: int, about: dict[str, Any]) -> None:
-        self._engine_stats = engine_stats
-        self._page_bytes = page_bytes
-        self._about = about
-        self._before = deepcopy(engine_stats)
-        self._start = time.perf_counter()
-        self._spent = {"claim_s": 0.0, "read_s": 0.0, "write_s": 0.0}
-
-    @contextmanager
-    def clock(self, name: str) -> Iterator[None]:
-        """Count the time inside as claim_s (drawing parts), read_s (waiting for rows and their
-        prompts, which are made beside the engine) or write_s."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._spent[name] += time.perf_counter() - start
-
-    def row(self, part: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """The stats row of a part that is complete; the next begins."""
-        now, before, stats = time.perf_counter(), self._before, deepcopy(self._engine_stats)
-        total_s, engine_s = now - self._start, stats.iteration_s - before.iteration_s
-        num_iterations = stats.num_iterations - before.num_iterations
-        num_forwards = _difference(stats.num_forwards, before.num_forwards)
-        num_failed = sum(outcome.failed for outcome in outcomes)
-        row = {
-            **self._about,
-            **self._spent,
-            "part": part,
-            "num_ok": len(outcomes) - num_failed,
-            "num_failed": num_failed,
-            "num_prompt_tokens": sum(o.result.num_prompt_tokens for o in outcomes),
-            "num_generated_tokens": sum(o.result.num_generated_tokens for o in outcomes),
-            "num_forwards": num_forwards,
-            "num_query_tokens": _difference(stats.num_query_tokens, before.num_query_tokens),
-            "num_iterations": num_iterations,
-            "mean_sequences": ratio(sum(num_forwards.values()), num_iterations),
-            "peak_pages": stats.peak_pages,
-            "peak_cache_bytes": stats.peak_pages * self._page_bytes,
-            "total_s": total_s,
-            "engine_s": engine_s,
-            "forward_s": stats.forward_s - before.forward_s,
-            "idle_s": max(0.0, total_s - engine_s - sum(self._spent.values())),
-            "finished_at": datetime.now(UTC),
-        }
-        self._before, self._start, self._spent = stats, now, dict.fromkeys(self._spent, 0.0)
-        return row
-
-
-@dataclass(slots=True, kw_only=True)
-class Totals:
-    """Stats rows added up."""
-
-    num_parts: int = 0
+    num_starts: int = 0
     num_ok: int = 0
     num_failed: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    """Before EOS."""
     num_forwards: dict[str, int] = field(default_factory=dict)
     """Forwards of single sequences, by kind."""
     num_query_tokens: dict[str, int] = field(default_factory=dict)
+    num_failed_query_tokens: int = 0
+    """Of forwards that found no memory: in no sequence's account, and all the padding there is."""
     num_iterations: int = 0
-    peak_pages: int = 0
-    peak_cache_bytes: int = 0
+    total_s: float = 0.0
+    plan_s: float = 0.0
+    """Until the model is loaded: the plan is made or waited for."""
+    load_s: float = 0.0
+    """The model is loaded."""
     engine_s: float = 0.0
-    """Over all workers."""
     forward_s: float = 0.0
+    """Of engine_s, in the model."""
     claim_s: float = 0.0
+    """Parts are drawn."""
     read_s: float = 0.0
+    """The engine has room, and the rows for it are not ready."""
     write_s: float = 0.0
     idle_s: float = 0.0
-    wall_s: float = 0.0
-    """While at least one worker was at work; time between two starts is not in it."""
-    hosts: list[str] = field(default_factory=list)
-    devices: list[str] = field(default_factory=list)
+    """All other: text is made of token ids, counts are passed on."""
+    warm_up_s: float = 0.0
+    """From a worker's start to the end of its first forward; also in the seconds above."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return self._with(other, 1)
+
+    def __sub__(self, before: "Work") -> "Work":
+        return self._with(before, -1)
+
+    def _with(self, other: "Work", sign: int) -> "Work":
+        amounts: dict[str, Any] = {}
+        for name in WORK:
+            mine, its = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                amounts[name] = {
+                    kind: mine.get(kind, 0) + sign * its.get(kind, 0) for kind in mine | its
+                }
+            else:
+                amounts[name] = mine + sign * its
+        return Work(**amounts)
 
     @property
-    def tokens_per_s(self) -> float | None:
-        return ratio(self.num_generated_tokens, self.wall_s)
-
-    @property
-    def tokens_per_engine_s(self) -> float | None:
-        """What one worker makes while its engine is at work."""
-        return ratio(self.num_generated_tokens, self.engine_s)
+    def mean_sequences(self) -> float | None:
+        """Sequences in one batched forward: the batch's occupancy."""
+        return ratio(sum(self.num_forwards.values()), self.num_iterations)
 
     @property
     def tokens_per_forward(self) -> float | None:
         """TPF: over forwards of single sequences, of every kind."""
         return ratio(self.num_generated_tokens, sum(self.num_forwards.values()))
 
-    @property
-    def query_tokens_per_token(self) -> float | None:
-        return ratio(sum(self.num_query_tokens.values()), self.num_generated_tokens)
 
-    @property
-    def mean_sequences(self) -> float | None:
-        """Sequences in one batched forward."""
-        return ratio(sum(self.num_forwards.values()), self.num_iterations)
+WORK = tuple(f.name for f in fields(Work))
+COUNTS = pa.map_(pa.string(), pa.int64())
 
-    def as_dict(self) -> dict[str, Any]:
-        rates = (
-            *("tokens_per_s", "tokens_per_engine_s", "tokens_per_forward"),
-            *("query_tokens_per_token", "mean_sequences"),
+
+def _type(kind: Any) -> pa.DataType:
+    return {int: pa.int64(), float: pa.float64()}.get(kind, COUNTS)
+
+
+WORK_SCHEMA = pa.schema(
+    [
+        ("rank", pa.int32()),
+        *((name, pa.string()) for name in ("host", "device", "git_revision")),
+        ("versions", pa.map_(pa.string(), pa.string())),
+        *((f.name, _type(f.type)) for f in fields(Work)),
+        ("mean_sequences", pa.float64()),
+        ("tokens_per_forward", pa.float64()),
+        *((name, pa.int64()) for name in ("peak_pages", "peak_cache_bytes")),
+        ("finished_at", pa.timestamp("us", "UTC")),
+    ]
+)
+"""Of stats rows: whose work, the work, and when it was done, which took total_s."""
+STATS_SCHEMA = pa.schema([("part", pa.int32()), *WORK_SCHEMA])
+
+
+class Meter:
+    """One worker's counters and clocks, and what they came to since the part that it wrote last."""
+
+    def __init__(
+        self,
+        engine_stats: EngineStats,
+        page_bytes: int,
+        about: dict[str, Any],
+        *,
+        plan_s: float = 0.0,
+        load_s: float = 0.0,
+    ) -> None:
+        """It is made when the model is loaded; `plan_s` and `load_s` lie behind the worker."""
+        self._engine_stats = engine_stats
+        self._page_bytes = page_bytes
+        self._about = about
+        self._began = time.perf_counter() - plan_s - load_s
+        self._spent: dict[str, Any] = {
+            **{"plan_s": plan_s, "load_s": load_s},
+            **dict.fromkeys(("claim_s", "read_s", "write_s"), 0.0),
+        }
+        self._running: tuple[str, float] | None = None
+        self._counts = dict.fromkeys(
+            ("num_ok", "num_failed", "num_prompt_tokens", "num_generated_tokens"), 0
         )
-        return {**asdict(self), **{name: getattr(self, name) for name in rates}}
+        self._before = Work()
+        self._written: dict[int, int] = {}
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Count the time inside as claim_s, read_s or write_s."""
+        assert self._running is None, f"{name} inside {self._running}"
+        self._running = name, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[name] += time.perf_counter() - self._running[1]
+            self._running = None
+
+    def count(self, outcome: Outcome) -> None:
+        for name, amount in _counts([outcome]).items():
+            self._counts[name] += amount
+
+    def work(self) -> Work:
+        """All that the worker has done and spent since it started."""
+        now, stats, spent = time.perf_counter(), self._engine_stats, dict(self._spent)
+        if self._running is not None:
+            spent[self._running[0]] += now - self._running[1]
+        total_s, warm_at = now - self._began, stats.first_iteration_at
+        return Work(
+            num_starts=1,
+            **self._counts,
+            num_forwards=dict(stats.num_forwards),
+            num_query_tokens=dict(stats.num_query_tokens),
+            num_failed_query_tokens=stats.num_failed_query_tokens,
+            num_iterations=stats.num_iterations,
+            total_s=total_s,
+            **spent,
+            engine_s=stats.iteration_s,
+            forward_s=stats.forward_s,
+            idle_s=max(0.0, total_s - stats.iteration_s - sum(spent.values())),
+            warm_up_s=0.0 if warm_at is None else warm_at - self._began,
+        )
+
+    def described(self, work: Work) -> dict[str, Any]:
+        """Some of this worker's work, done just now, as a stats row without a part."""
+        peak = self._engine_stats.peak_pages
+        return {
+            **self._about,
+            **asdict(work),
+            "mean_sequences": work.mean_sequences,
+            "tokens_per_forward": work.tokens_per_forward,
+            "peak_pages": peak,
+            "peak_cache_bytes": peak * self._page_bytes,
+            "finished_at": datetime.now(UTC),
+        }
+
+    def row(self, part: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The stats row of a part that is complete; the next begins."""
+        work = self.work()
+        its, self._before = work - self._before, work
+        counts = _counts(outcomes)
+        self._written[part] = counts["num_failed"]
+        return {**self.described(its), "part": part, **counts}
+
+    def written(self) -> dict[int, int]:
+        """The parts since this was last asked, with their failed rows."""
+        written, self._written = self._written, {}
+        return written
 
 
-def add_up(rows: Iterable[dict[str, Any]]) -> Totals:
-    """The totals of stats rows, as read from stats/."""
-    totals, intervals = Totals(), []
-    for row in rows:
-        totals.num_parts += 1
-        for name in ("num_ok", "num_failed", "num_prompt_tokens", "num_generated_tokens"):
-            setattr(totals, name, getattr(totals, name) + row[name])
-        for name in (*TIMES, "num_iterations"):
-            setattr(totals, name, getattr(totals, name) + row[name])
-        for name in ("num_forwards", "num_query_tokens"):
-            for kind, count in row[name]:
-                of_kind = getattr(totals, name)
-                of_kind[kind] = of_kind.get(kind, 0) + count
-        for name in ("peak_pages", "peak_cache_bytes"):
-            setattr(totals, name, max(getattr(totals, name), row[name]))
-        totals.hosts = sorted({*totals.hosts, row["host"]})
-        totals.devices = sorted({*totals.devices, row["device"]})
-        end = row["finished_at"].timestamp()
-        intervals.append((end - row["total_s"], end))
-    totals.wall_s = _covered(intervals)
-    return totals
+def stats_table(row: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([row], schema=STATS_SCHEMA)
 
 
-def stats_table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=STATS_SCHEMA)
-
-
-def read_stats(folder: RunFolder, parts: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """The stats rows of these parts, but for those that have none."""
-    for part in sorted(parts):
-        if folder.stats_file(part).is_file():
-            yield from pq.ParquetFile(folder.stats_file(part)).read().to_pylist()
-
-
-def _covered(intervals: list[tuple[float, float]]) -> float:
-    """The length of the union."""
-    covered, end = 0.0, float("-inf")
-    for start, stop in sorted(intervals):
-        covered += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return covered
-
-
-def _difference(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    return {kind: count - before.get(kind, 0) for kind, count in now.items()}
+def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    num_failed = sum(outcome.failed for outcome in outcomes)
+    return {
+        "num_ok": len(outcomes) - num_failed,
+        "num_failed": num_failed,
+        "num_prompt_tokens": sum(o.result.num_prompt_tokens for o in outcomes),
+        "num_generated_tokens": sum(o.result.num_generated_tokens for o in outcomes),
+    }
 
 
 def ratio(count: float, of: float) -> float | None:

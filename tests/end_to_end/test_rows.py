@@ -1,5 +1,6 @@
 """Jobs that choose their rows, name them, try them, and run again those that failed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from pipeline.folder import RunFolder
 from pipeline.plan import load
 from pipeline.retry import Left, failed_places, num_failed_in, what_is_left, with_new
 from pipeline.run import run
-from pipeline.stats import add_up, read_stats
+from pipeline.timeline import read_timeline
+from pipeline.totals import failures
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 
 ROWS = [{**row, "lang": "py" if i % 2 else "c"} for i, row in enumerate(prompts(20))]
@@ -82,8 +84,9 @@ def test_failed_rows_are_run_again_and_no_others(
     assert "20/20 rows (100%), 1 failed" in said
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
     assert folder.data_file(3).stat() == untouched, "a part without failures is left alone"
-    totals = add_up(read_stats(folder, folder.parts_done()))
-    assert (totals.num_ok, totals.num_failed) == (19, 1)
+    assert sum(failures(folder, read_timeline(folder), folder.parts_done()).values()) == 1
+    summary = json.loads(folder.summary_file.read_text())
+    assert (summary["num_ok"], summary["num_failed"]) == (19, 1)
     assert what_is_left(plan, folder, True) == Left(1, 1)
     run(job(checkpoint, data, folder.path, **many, retry_failed=True), 0)
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.folder import RunFolder
 from pipeline.run import run
-from pipeline.stats import Totals, add_up, read_stats
+from pipeline.totals import Totals, add_up, read_stats
 from tests.checkpoints import (
     EOS,
     MASK,

@@ -71,6 +71,10 @@ def test_two_workers_give_the_same_rows_as_one(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["num_rows_out"] == NUM_ROWS
     assert summary["tokens_per_forward"] == pytest.approx(1.0, abs=0.05)
+    assert summary["num_workers"] == summary["num_starts"] == 2
+    assert summary["num_lost_query_tokens"] == summary["num_failed_query_tokens"] == 0
+    assert 0 < summary["load_s"] < summary["warm_up_s"] < 2 * summary["wall_s"]
+    assert "worker 1" in (tmp_path / "run" / "report.html").read_text()
     assert said.count("run is done") == 1
     assert f"{NUM_ROWS}/{NUM_ROWS} rows (100%), 0 failed" in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
@@ -90,6 +94,11 @@ def test_after_kill_9_the_same_command_does_the_rest(
     assert_same_rows(output_rows(folder.path), one_worker)
     for part, written_at in done.items():
         assert folder.data_file(part).stat().st_mtime_ns == written_at, "done parts are kept"
+    summary = json.loads(folder.summary_file.read_text())
+    assert summary["num_generated_tokens"] == sum(
+        len(row["token_ids"]) for row in output_rows(folder.path)
+    )
+    assert summary["num_starts"] >= 2, "a killed worker's may be lost"
 
 
 def test_torchruns_own_restart_does_the_rest_too(

@@ -16,6 +16,7 @@ from pipeline.folder import RunFolder
 from pipeline.plan import Plan
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.test_drive import Job, StandIn, asking_rows
+from tests.pipeline.timelines import points, write_timeline
 
 
 @pytest.fixture
@@ -46,13 +47,37 @@ def test_the_summary_counts_every_row(done: Job) -> None:
 
 def test_the_card_points_the_hub_at_the_parts(done: Job) -> None:
     finished(done)
+    assert "- error, 2 times: `" in done.folder.card_file.read_text()
     front, prose = done.folder.card_file.read_text().split("---\n", 2)[1:]
-    (config,) = yaml.safe_load(front)["configs"]
+    header = yaml.safe_load(front)
+    assert header["size_categories"] == ["n<1K"]
+    assert header["task_categories"] == ["text-generation"]
+    (config,) = header["configs"]
     (files,) = config["data_files"]
     assert files == {"split": "train", "path": "data/*.parquet"}
     assert len(list(done.folder.path.glob(files["path"]))) == 3
     for told in ("10 generations", "`threshold` `0.3`", "- failed: 2", "| `task_id` | string |"):
         assert told.replace("`threshold` ", "threshold ") in prose
+
+
+def test_finishing_again_says_the_same(done: Job) -> None:
+    summary = finished(done)
+    report = done.folder.report_file.read_text()
+    assert finished(done) == summary
+    assert done.folder.report_file.read_text() == report
+
+
+def test_lost_work_costs_time_and_gives_no_tokens(done: Job) -> None:
+    """A start that was killed, half a minute long, before the one that did it all."""
+    summary = finished(done)
+    write_timeline(done.folder, "0000-1", points(1, 1000.0, 15, num_failed_query_tokens=5))
+    with_lost = finished(done)
+    assert with_lost["wall_s"] == pytest.approx(summary["wall_s"] + 30)
+    assert with_lost["num_generated_tokens"] == summary["num_generated_tokens"] == 16
+    assert with_lost["tokens_per_s"] == pytest.approx(16 / with_lost["wall_s"])
+    assert with_lost["num_lost_query_tokens"] == 15_000
+    assert with_lost["num_failed_query_tokens"] == 75
+    assert with_lost["num_starts"] == summary["num_starts"] + 1
 
 
 def test_a_part_that_lacks_rows_is_not_called_done(done: Job) -> None:

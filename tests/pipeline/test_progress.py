@@ -3,6 +3,7 @@
 import pytest
 
 from engine.request import FinishReason, Result
+from engine.stats import EngineStats
 from pipeline.progress import ENOUGH_ROWS, Line, Seen, Tally, seen, shown
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session
@@ -18,7 +19,8 @@ def line() -> Line:
 
 def test_rows_done_before_count_as_done_and_in_no_rate() -> None:
     assert line().text(Seen(1010.0, rows=50, failed=1, tokens=2000)) == (
-        "demo: 150/400 rows (38%), 3 failed, 0:00:50 left | 200 tokens/s now, 200 overall"
+        "demo: 150/400 rows (38%), 3 failed, 0:00:50 left | 200 tokens/s (200 overall) | "
+        "5.0 rows/s (5.0 overall)"
     )
 
 
@@ -26,11 +28,36 @@ def test_the_rate_now_is_of_the_last_half_minute() -> None:
     a_line = line()
     for second in range(1, 101):
         text = a_line.text(Seen(1000.0 + second, rows=second, tokens=10 * second))
-    assert "10 tokens/s now, 10 overall" in text
+    assert "10 tokens/s (10 overall)" in text
     for second in range(101, 141):
         text = a_line.text(Seen(1000.0 + second, rows=100, tokens=1000))
-    assert "0 tokens/s now, 7 overall" in text
+    assert "0 tokens/s (7 overall)" in text
     assert "0:04:40 left" in text, "where nothing came lately, the whole run's rate counts"
+
+
+def test_a_terminal_gets_whole_pieces_most_important_first() -> None:
+    a_line = Line("n" * 50 + "\x1b[2J\n", 400, 0, 0, max_sequences=32)
+    a_line.start(0.0)
+    now = Seen(10.0, rows=40, tokens=2500, forwards=500, iterations=20)
+    whole = a_line.text(now)
+    assert whole.startswith("n" * 20 + "...: 40/400 rows")
+    assert whole.endswith(" | 5.00 tokens/forward | 25.0 of 32 sequences/batch")
+    pieces = whole.split(" | ")
+    for width in range(1, len(whole) + 5):
+        cut = a_line.text(now, width)
+        assert len(cut) <= width
+        assert "\x1b" not in cut
+        assert cut.split(" | ") == pieces[: cut.count(" | ") + 1] or width < len(pieces[0])
+    assert a_line.text(now, len(whole)) == whole
+
+
+def test_occupancy_is_of_the_last_half_minute() -> None:
+    a_line = line()
+    for second in range(1, 101):
+        early = min(second, 50)
+        now = Seen(1000.0 + second, rows=1, forwards=32 * early + second, iterations=second)
+        text = a_line.text(now)
+    assert text.endswith("1.0 sequences/batch")
 
 
 def test_before_the_first_row_the_time_left_is_unknown() -> None:
@@ -60,6 +87,18 @@ def test_counts_are_added_over_the_workers() -> None:
         tally.publish()
     total = seen(session)
     assert (total.rows, total.failed, total.tokens) == (6, 2, 6)
+
+
+def test_forwards_are_counted_once_each() -> None:
+    session, _ = tallies(100, 0.5)
+    stats = EngineStats()
+    tally = Tally(session, 100, 0.5, stats)
+    for _ in range(3):
+        stats.num_iterations += 1
+        stats.num_forwards = {"block": 5 * stats.num_iterations, "refresh": 1}
+        tally.publish()
+    total = seen(session)
+    assert (total.forwards, total.iterations) == (16, 3)
 
 
 def test_past_the_limit_the_job_stops_with_the_share_and_an_error() -> None:

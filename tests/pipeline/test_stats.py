@@ -3,12 +3,14 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from engine.request import FinishReason, Result
 from engine.stats import EngineStats
 from pipeline.folder import RunFolder
-from pipeline.stats import Meter, add_up, read_stats, stats_table
+from pipeline.stats import STATS_SCHEMA, Meter, stats_table
+from pipeline.totals import add_up, read_stats
 from pipeline.write import Outcome
 
 ABOUT = {"rank": 1, "host": "h", "device": "cpu", "git_revision": None, "versions": {"torch": "2"}}
@@ -38,10 +40,10 @@ def test_parts_add_up_to_what_the_engine_counted(tmp_path: Path) -> None:
         stats.peak_pages = 5 + part
         stats.iteration_s += 0.25
         row = meter.row(part, [outcome(8), outcome(0)])
-        folder.write_table(folder.stats_file(part), stats_table([row]))
+        folder.write_table(folder.stats_file(part), stats_table(row))
         assert row["mean_sequences"] == 2.0
     totals = add_up(read_stats(folder, [0, 1, 7]))
-    assert (totals.num_parts, totals.num_ok, totals.num_failed) == (2, 2, 2)
+    assert (totals.num_starts, totals.num_ok, totals.num_failed) == (1, 2, 2)
     assert (totals.num_prompt_tokens, totals.num_generated_tokens) == (12, 16)
     assert totals.num_forwards == {"refresh": 4, "block": 12}
     assert totals.num_query_tokens == {"refresh": 160}
@@ -70,31 +72,22 @@ def test_reading_and_writing_are_clocked_apart(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_wall_time_counts_workers_side_by_side_once_and_pauses_not_at_all() -> None:
-    def row(start: float, end: float) -> dict[str, object]:
-        counts = dict.fromkeys(
-            (
-                *("num_ok", "num_failed", "num_prompt_tokens", "num_iterations", "engine_s"),
-                *("forward_s", "claim_s", "read_s", "write_s", "idle_s"),
-                *("peak_pages", "peak_cache_bytes"),
-            ),
-            0,
-        )
+    def row(rank: int, start: float, end: float) -> dict[str, object]:
         return {
-            **ABOUT,
-            **counts,
+            "rank": rank,
             "num_generated_tokens": 60,
-            "num_forwards": [],
-            "num_query_tokens": [],
             "total_s": end - start,
             "finished_at": datetime.fromtimestamp(end, UTC),
         }
 
-    totals = add_up([row(0, 10), row(2, 8), row(5, 12), row(100, 110)])
+    rows = [row(0, 0, 10), row(1, 2, 8), row(2, 5, 12), row(1, 100, 110), row(0, 100, 104)]
+    totals = add_up(pa.Table.from_pylist(rows, schema=STATS_SCHEMA))
     assert totals.wall_s == pytest.approx(22)
-    assert totals.tokens_per_s == pytest.approx(240 / 22)
+    assert totals.tokens_per_s == pytest.approx(300 / 22)
+    assert totals.tail_s == pytest.approx((2 + 4 + 0) + (0 + 6)), "waiting for the last"
 
 
 def test_nothing_done_has_no_rates() -> None:
-    totals = add_up([])
+    totals = add_up(STATS_SCHEMA.empty_table())
     assert totals.tokens_per_s is None
     assert totals.as_dict()["tokens_per_forward"] is None

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.finish import finish
+from pipeline.folder import RunFolder
 from pipeline.plan import pin
-from pipeline.status import main
+from pipeline.stats import STATS_SCHEMA, stats_table
+from pipeline.status import Standing, main
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.test_drive import Job, StandIn, asking_rows
 
@@ -28,13 +32,16 @@ class Status:
 
     def __call__(self, run: Path) -> tuple[int, dict[str, str]]:
         """Exit code, and the lines by their name."""
-        self._monkeypatch.setattr("sys.argv", ["pipeline.status", str(run)])
+        code, lines = self.said(run)
+        return code, {line.split()[0]: line[12:].strip() for line in lines}
+
+    def said(self, run: Path, *flags: str) -> tuple[int, list[str]]:
+        self._monkeypatch.setattr("sys.argv", ["pipeline.status", str(run), *flags])
         with pytest.raises(SystemExit) as stop:
             main()
         said = self._capsys.readouterr()
-        lines = (said.out or said.err).splitlines()
         assert isinstance(stop.value.code, int)
-        return stop.value.code, {line.split()[0]: line[12:].strip() for line in lines}
+        return stop.value.code, (said.out or said.err).splitlines()
 
 
 @pytest.fixture
@@ -94,3 +101,90 @@ def test_a_folder_that_is_no_run(tmp_path: Path, status: Status) -> None:
     code, lines = status(tmp_path)
     assert code == 2
     assert "name the output folder of a run" in lines["pipeline.status:"]
+
+
+NASTY = "bad \x1b[2J\x07 row\nof <b>3</b> lines\r" + "x" * 500
+
+
+def failing(folder: RunFolder, part: int, errors: list[str]) -> None:
+    """Give a part's rows these errors."""
+    table = pq.read_table(folder.data_file(part))
+    place = table.schema.get_field_index("error")
+    column = pa.array(errors, pa.string())
+    table = table.set_column(place, table.schema.field(place), column)
+    folder.write_table(folder.data_file(part), table)
+    rows = pq.read_table(folder.stats_file(part), schema=STATS_SCHEMA).to_pylist()
+    folder.write_table(folder.stats_file(part), stats_table(rows[0] | {"num_failed": len(errors)}))
+
+
+def test_failed_rows_are_counted_by_error_and_listed(a_job: Job, status: Status) -> None:
+    a_job.run(StandIn(room=3))
+    for file in a_job.folder.stats.glob("timeline-*"):
+        file.unlink()  # the stats rows speak
+    failing(a_job.folder, 2, [NASTY, "12 tokens too many", "7 tokens too many", "1 token"])
+    code, lines = status.said(a_job.folder.path, "--failed")
+    assert (code, lines[0]) == (0, "5 rows failed, of 20 done")
+    assert lines[1] == "       2 x 12 tokens too many"
+    listed = lines[lines.index("row_id, sample_index: error") + 1 :]
+    assert [line.split(":")[1].split()[0] for line in listed] == ["0", "8", "9", "10", "11"]
+    assert listed[1].startswith("in:8 0: bad [2J row of <b>3</b> lines xxx")
+    assert listed[1].endswith("xxx...")
+    assert all(line.isprintable() for line in lines), "nothing that a terminal obeys"
+
+
+def test_a_long_list_of_failed_rows_ends(
+    a_job: Job, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_job.run(StandIn(room=3))
+    for part in range(1, 5):
+        failing(a_job.folder, part, [f"{letter} {part}" for letter in "abcd"])
+    for file in a_job.folder.stats.glob("timeline-*"):
+        file.unlink()
+    monkeypatch.setattr("pipeline.status.NUM_ROWS", 6)
+    monkeypatch.setattr("pipeline.status.NUM_KINDS", 2)
+    _, lines = status.said(a_job.folder.path, "--failed")
+    assert lines[0] == "17 rows failed, of 20 done"
+    assert "and 3 kinds of error more" in lines[3]
+    assert lines[-1].startswith("and 11 rows more: ")
+    assert len(lines) == 4 + 2 + 6 + 1
+
+
+def test_a_run_without_failures_lists_none(a_job: Job, status: Status) -> None:
+    assert status.said(a_job.folder.path, "--failed") == (1, ["0 rows failed, of 0 done"])
+
+
+def test_watching_ends_when_all_is_done(
+    a_job: Job, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts come while it sleeps."""
+    monkeypatch.setattr("time.sleep", lambda _: a_job.run(StandIn(room=3)))
+    code, lines = status.said(a_job.folder.path, "--watch")
+    assert code == 0
+    parts = [line for line in lines if line.startswith("parts ")]
+    assert [line[12:] for line in parts] == ["0 of 5 done", "5 of 5 done"]
+
+
+def test_an_interrupt_ends_watching_quietly(
+    a_job: Job, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    code, lines = status.said(a_job.folder.path, "--watch")
+    assert (code, lines[2][12:]) == (1, "0 of 5 done")
+
+
+def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_job.run(StandIn(room=3))
+    opened: list[Path] = []
+
+    def ends_well(file: Path) -> bool:
+        opened.append(file)
+        return True
+
+    monkeypatch.setattr("pipeline.status._ends_well", ends_well)
+    standing = Standing(a_job.plan, a_job.folder)
+    assert standing.look()
+    assert standing.look()
+    assert len(opened) == 5
