@@ -11,7 +11,7 @@ import pytest
 from engine.runner import ModelRunner
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.run import make_or_find_plan, run
+from pipeline.run import make_plan_of, run
 from tests.checkpoints import (
     EOS,
     MASK,
@@ -219,7 +219,7 @@ def test_a_model_that_no_such_group_can_share_stops_the_job_before_anything_is_w
     """As rank 0 of three finds it."""
     config = job(checkpoint, data, tmp_path / "run", engine__tensor_parallel=3)
     with pytest.raises(ValueError, match=r"engine\.tensor_parallel=3: does not divide"):
-        make_or_find_plan(config, RunFolder(config.output))
+        make_plan_of(config, RunFolder(config.output))
     assert not (tmp_path / "run").exists()
 
 
