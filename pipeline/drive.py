@@ -129,6 +129,7 @@ class Driver:
         outcomes = [outcome for outcome in full.outcomes if outcome is not None]
         table = output_table(self._schema, its.carried, its.row_ids, its.num_samples, outcomes)
         stats = self._meter.row(index, outcomes)
+        self._timeline.part()
         self._folder.write_table(self._folder.stats_file(index), stats_table(stats))
         self._folder.write_table(self._folder.data_file(index), table)
         log.info("part %d: written, %d of its rows failed", index, stats["num_failed"])
