@@ -165,6 +165,7 @@ class Driver:
         if full.again is not None:
             table = with_new(_read(self._folder.data_file(index)), table, full.again)
             stats = pa.concat_tables([_read(self._folder.stats_file(index)), stats])
+        self._timeline.part()
         self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)
         if full.again is not None:

@@ -1,9 +1,10 @@
 """What did a worker do when? stats/timeline-RANK-START.parquet: a point every few seconds.
 
-The file is replaced by a longer one now and then, as a whole like every file of the run, and not
-appended to: no reader meets a torn end, and thinning out is the same act. A kill takes away the
-last WRITE_S at most. Past MAX_POINTS, two neighbours become one, so a long run has as many points
-as a short one, further apart. What cannot be written is said in the log and harms nothing.
+The file is replaced by a longer one, as a whole like every file of the run, and not appended to: no
+reader meets a torn end, and thinning out is the same act. That is done every WRITE_S, and before a
+part is moved into data/, so that its tokens have their seconds even after a kill (but for PART_S).
+Past MAX_POINTS, two neighbours become one: a long run has as many points as a short one, further
+apart. What cannot be written is said in the log and harms nothing.
 """
 
 import logging
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.folder import RunFolder
-from pipeline.stats import WORK_SCHEMA, Meter, Work
+from pipeline.stats import WORK, WORK_SCHEMA, Meter, Work
 
 TIMELINE_SCHEMA = pa.schema([*WORK_SCHEMA, ("parts", pa.map_(pa.int32(), pa.int64()))])
 """`parts`: those that were written, with their failed rows, so that nobody who wants to know of
@@ -25,6 +26,7 @@ log = logging.getLogger("pipeline")
 
 POINT_S = 2.0
 WRITE_S = 10.0
+PART_S = 1.0
 MAX_POINTS = 1000
 
 
@@ -37,7 +39,8 @@ class Timeline:
         self._started_ms = time.time_ns() // 1_000_000
         self._every_s = POINT_S
         self._before = Work()
-        self._rows: list[dict[str, Any]] = []
+        self._parts: dict[int, int] = {}
+        self._points = TIMELINE_SCHEMA.empty_table()
         self._looked_at = time.monotonic()
         self._written_at = float("-inf")
 
@@ -47,29 +50,39 @@ class Timeline:
         if now - self._looked_at >= self._every_s:
             self.point()
             if now - self._written_at >= WRITE_S:
-                self._write()
+                self._write(self._points)
+
+    def part(self) -> None:
+        """A part is about to stand in data/."""
+        if time.monotonic() - self._written_at >= PART_S:
+            self._write(pa.concat_tables([self._points, self._since(self._meter.work())]))
 
     def point(self) -> None:
         """What was done since the last point."""
         work = self._meter.work()
-        done = self._meter.described(work - self._before)
-        self._rows.append({**done, "parts": self._meter.written()})
-        self._before, self._looked_at = work, time.monotonic()
-        if len(self._rows) > MAX_POINTS:
-            self._rows = thinned(self._rows)
+        self._points = pa.concat_tables([self._points, self._since(work)]).combine_chunks()
+        self._before, self._parts = work, {}
+        self._looked_at = time.monotonic()
+        if self._points.num_rows > MAX_POINTS:
+            self._points = _table(thinned(self._points.to_pylist()))
             self._every_s *= 2
 
     def end(self) -> None:
         """The last point, and all of them in the file."""
         self.point()
-        self._write()
+        self._write(self._points)
 
-    def _write(self) -> None:
-        rank = self._rows[0]["rank"]
+    def _since(self, work: Work) -> pa.Table:
+        self._parts |= self._meter.written()
+        done = self._meter.described(work - self._before)
+        return _table([{**done, "parts": self._parts}])
+
+    def _write(self, points: pa.Table) -> None:
+        rank = points["rank"][0].as_py()
         file = self._folder.stats / f"timeline-{rank:04d}-{self._started_ms}.parquet"
         self._written_at = time.monotonic()
         try:
-            self._folder.write_table(file, pa.Table.from_pylist(self._rows, schema=TIMELINE_SCHEMA))
+            self._folder.write_table(file, points)
         except OSError as error:
             log.warning("%s: not written (%s); the job goes on", file, error)
 
@@ -83,11 +96,20 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     work = _work(first) + _work(second)
     rates = {name: getattr(work, name) for name in ("mean_sequences", "tokens_per_forward")}
-    return {**second, **asdict(work), **rates, "parts": first["parts"] | second["parts"]}
+    parts = dict(first["parts"]) | dict(second["parts"])
+    return {**second, **asdict(work), **rates, "parts": parts}
 
 
 def _work(row: dict[str, Any]) -> Work:
-    return Work(**{name: row[name] for name in Work.__dataclass_fields__})
+    """Arrow gives maps as lists of pairs."""
+    amounts: dict[str, Any] = {
+        name: dict(row[name]) if isinstance(row[name], list) else row[name] for name in WORK
+    }
+    return Work(**amounts)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TIMELINE_SCHEMA)
 
 
 def read_timeline(folder: RunFolder) -> pa.Table:

@@ -83,6 +83,23 @@ def test_a_long_run_has_as_many_points_as_a_short_one(folder: RunFolder, clock: 
     assert written == list(range(5000))
 
 
+def test_what_is_in_data_has_its_seconds_even_after_a_kill(folder: RunFolder, clock: Clock) -> None:
+    """Parts of one second and a bit; nothing says that it ends."""
+    meter = Meter(EngineStats(), 1, ABOUT)
+    timeline = Timeline(meter, folder)
+    for part in range(9):
+        clock.now += 1.25
+        meter.count(outcome(2))
+        timeline.look()
+        meter.row(part, [outcome(2)])
+        timeline.part()
+        table = read_timeline(folder)
+        totals = add_up(table)
+        assert (totals.num_generated_tokens, totals.total_s) == (2 * part + 2, 1.25 * (part + 1))
+        assert failures(folder, table, range(9)) == dict.fromkeys(range(part + 1), 0)
+    assert table.num_rows == 5, "a part's end alone makes no point"
+
+
 def test_thinning_keeps_the_sums_and_the_last_time() -> None:
     rows = [{**dict.fromkeys(WORK, 0), **row} for row in points(0, 0.0, 5)]
     for row in rows:
