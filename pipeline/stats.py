@@ -148,8 +148,10 @@ class Meter:
             self._running = None
 
     def count(self, outcome: Outcome) -> None:
-        for name, amount in _counts([outcome]).items():
-            self._counts[name] += amount
+        counts, result = self._counts, outcome.result
+        counts["num_failed" if outcome.failed else "num_ok"] += 1
+        counts["num_prompt_tokens"] += result.num_prompt_tokens
+        counts["num_generated_tokens"] += len(result.token_ids)
 
     def work(self) -> Work:
         """All that the worker has done and spent since it started."""
@@ -204,12 +206,13 @@ def stats_table(row: dict[str, Any]) -> pa.Table:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    results = [outcome.result for outcome in outcomes]
     num_failed = sum(outcome.failed for outcome in outcomes)
     return {
         "num_ok": len(outcomes) - num_failed,
         "num_failed": num_failed,
-        "num_prompt_tokens": sum(o.result.num_prompt_tokens for o in outcomes),
-        "num_generated_tokens": sum(o.result.num_generated_tokens for o in outcomes),
+        "num_prompt_tokens": sum([result.num_prompt_tokens for result in results]),
+        "num_generated_tokens": sum([len(result.token_ids) for result in results]),
     }
 
 

@@ -1,6 +1,7 @@
 """What does a part's output look like? One row per input row and sample, explicitly typed."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -26,6 +27,12 @@ AFTER = pa.schema(
         pa.field("seed", pa.int64(), False),
     ]
 )
+ITS_OWN = (
+    *("error", "num_prompt_tokens", "num_iterations", "num_refreshes", "num_query_tokens"),
+    *("mean_confidence", "seed"),
+)
+"""Columns that are a result's fields as they are."""
+_ITS_OWN = attrgetter(*ITS_OWN)
 OWN_COLUMNS = (*BEFORE.names, *AFTER.names)
 
 
@@ -91,8 +98,9 @@ def output_table(
         "sample_index": [sample for _, sample in places],
         "text": [outcome.text for outcome in outcomes.values()],
         "finish_reason": [result.finish_reason.value for result in results],
-        **{name: [getattr(r, name) for r in results] for name in AFTER.names[3:]},
         "token_ids": [result.token_ids for result in results],
+        "num_generated_tokens": [len(result.token_ids) for result in results],
+        **dict(zip(ITS_OWN, zip(*map(_ITS_OWN, results), strict=True), strict=True)),
     }
     columns |= {name: pa.array(own[name], schema.field(name).type) for name in OWN_COLUMNS}
     return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
-from jobs.bench import engine, frontier, load
+from jobs.bench import engine, frontier, job, load
 from jobs.bench.lockstep import LOCKSTEP_CACHES
 from jobs.bench.synthetic import RAW_CONFIGS
 from jobs.bench.workload import DEMO, PROMPTS, RESULTS
@@ -42,6 +42,13 @@ def main() -> None:
     third.add_argument("--rounds", type=int, default=5, help="of cached loads")
     third.add_argument("--folder", type=Path, default=None, help="with room for the checkpoint")
     third.set_defaults(run=load.run)
+
+    fourth = commands.add_parser("job", help="the job itself, with a stand-in for the engine")
+    fourth.add_argument("--rows", type=int, default=1_000_000)
+    fourth.add_argument("--part-rows", type=int, default=10_000)
+    fourth.add_argument("--workers", type=int, default=2)
+    fourth.add_argument("--chat", action="store_true", help="prompts through the chat template")
+    fourth.set_defaults(run=job.run)
 
     arguments = vars(parser.parse_args())
     report = arguments.pop("run")(**arguments)
