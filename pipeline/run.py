@@ -121,9 +121,8 @@ def make_driver(
     worker, device = session.worker, device_of(session.worker)
     # Rounding may follow the number of threads, and the ranks of a group must round alike.
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
-    revision = plan.model_revision or config.model.revision
-    checkpoint = fetch_checkpoint(config.model.path, revision)
     loading = time.perf_counter()
+    checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
     model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
     engine = DiffusionEngine(
         model,
