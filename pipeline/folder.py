@@ -27,6 +27,7 @@ class RunFolder:
         self.report_file = self.path / "report.html"
         self.data = self.path / "data"
         self.stats = self.path / "stats"
+        self.timeline = self.path / "timeline"
         self.logs = self.path / "logs"
         self._tmp = self.path / "tmp"
 
@@ -37,7 +38,7 @@ class RunFolder:
             ValueError: it cannot be written.
         """
         try:
-            for folder in (self.data, self.stats, self.logs, self._tmp):
+            for folder in (self.data, self.stats, self.timeline, self.logs, self._tmp):
                 folder.mkdir(parents=True, exist_ok=True)
             trial = self._temporary("trial")
             trial.touch()
@@ -53,6 +54,9 @@ class RunFolder:
 
     def stats_file(self, part: int) -> Path:
         return self.stats / f"part-{part:05d}.parquet"
+
+    def timeline_file(self, rank: int, started_ms: int) -> Path:
+        return self.timeline / f"rank-{rank:04d}-{started_ms}.parquet"
 
     def log_file(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"

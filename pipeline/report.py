@@ -82,7 +82,7 @@ def _headline(config: JobConfig, summary: dict[str, Any]) -> str:
 
 def _over_time(course: Course | None, config: JobConfig) -> str:
     if course is None:
-        return nothing("no stats/timeline-*.parquet is there")
+        return nothing("there is nothing in timeline/")
     charts = [
         *_throughput(course),
         (

@@ -153,9 +153,9 @@ def make_driver(
     worker, device = session.worker, device_of(session.worker)
     # Rounding may follow the number of threads, and the ranks of a group must round alike.
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
+    loading = time.perf_counter()
     revision = plan.model_revision or config.model.revision
     checkpoint = fetch_checkpoint(config.model.path, revision)
-    loading = time.perf_counter()
     engine: DiffusionEngine | StandIn = StandIn()
     if not config.stand_in:
         model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)

@@ -2,7 +2,7 @@
 
 Parts overlap in the engine, so a part's row holds what its worker did and spent since it wrote the
 part before; only its rows and tokens are the part's own. The sum over all parts is right, but for
-what a kill took away; stats/timeline-*.parquet hold that too (pipeline/timeline.py).
+what a kill took away; timeline/ holds that too (pipeline/timeline.py).
 """
 
 import time

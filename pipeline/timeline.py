@@ -1,4 +1,4 @@
-"""What did a worker do when? stats/timeline-RANK-START.parquet: a point every few seconds.
+"""What did a worker do when? timeline/rank-RANK-START.parquet: a point every few seconds.
 
 The file is replaced by a longer one, as a whole like every file of the run, and not appended to: no
 reader meets a torn end, and thinning out is the same act. That is done every WRITE_S, and before a
@@ -78,8 +78,7 @@ class Timeline:
         return _table([{**done, "parts": self._parts}])
 
     def _write(self, points: pa.Table) -> None:
-        rank = points["rank"][0].as_py()
-        file = self._folder.stats / f"timeline-{rank:04d}-{self._started_ms}.parquet"
+        file = self._folder.timeline_file(points["rank"][0].as_py(), self._started_ms)
         self._written_at = time.monotonic()
         try:
             self._folder.write_table(file, points)
@@ -114,7 +113,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def read_timeline(folder: RunFolder) -> pa.Table:
     """All points of all workers and starts."""
-    files = [str(file) for file in sorted(folder.stats.glob("timeline-*.parquet"))]
+    files = [str(file) for file in sorted(folder.timeline.glob("*.parquet"))]
     if not files:
         return TIMELINE_SCHEMA.empty_table()
     return ds.dataset(files, schema=TIMELINE_SCHEMA).to_table()

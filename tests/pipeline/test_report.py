@@ -83,7 +83,7 @@ def test_two_workers_two_starts_and_nasty_errors(a_job: Job) -> None:
 def test_a_run_without_a_token_or_a_timeline(a_job: Job) -> None:
     _, page = page_of(a_job, outcomes_of([NASTY] * 10), TIMELINE_SCHEMA.empty_table())
     assert "no row has a length" in page.text
-    assert "no stats/timeline" in page.text
+    assert "there is nothing in timeline/" in page.text
     assert "no worker has done anything" in page.text
     assert "none" in page.text
 

@@ -119,7 +119,7 @@ def failing(folder: RunFolder, part: int, errors: list[str]) -> None:
 
 def test_failed_rows_are_counted_by_error_and_listed(a_job: Job, status: Status) -> None:
     a_job.run(StandIn(room=3))
-    for file in a_job.folder.stats.glob("timeline-*"):
+    for file in a_job.folder.timeline.iterdir():
         file.unlink()  # the stats rows speak
     failing(a_job.folder, 2, [NASTY, "12 tokens too many", "7 tokens too many", "1 token"])
     code, lines = status.said(a_job.folder.path, "--failed")
@@ -138,7 +138,7 @@ def test_a_long_list_of_failed_rows_ends(
     a_job.run(StandIn(room=3))
     for part in range(1, 5):
         failing(a_job.folder, part, [f"{letter} {part}" for letter in "abcd"])
-    for file in a_job.folder.stats.glob("timeline-*"):
+    for file in a_job.folder.timeline.iterdir():
         file.unlink()
     monkeypatch.setattr("pipeline.status.NUM_ROWS", 6)
     monkeypatch.setattr("pipeline.status.NUM_KINDS", 2)

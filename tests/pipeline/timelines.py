@@ -36,7 +36,7 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def write_timeline(folder: RunFolder, name: str, rows: list[dict[str, Any]]) -> None:
-    folder.write_table(folder.stats / f"timeline-{name}.parquet", table_of(rows))
+    folder.write_table(folder.timeline / f"{name}.parquet", table_of(rows))
 
 
 class Page(HTMLParser):
