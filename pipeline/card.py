@@ -10,7 +10,7 @@ from pipeline.plan import Plan
 from pipeline.write import OWN_COLUMNS
 
 MEANINGS = {
-    "row_id": "input file and row number",
+    "row_id": "data.id_column of the input, or else its file and row number",
     "sample_index": "0, 1, ... for each row",
     "text": "what was generated; null on an error",
     "token_ids": "its token ids, without EOS",
