@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
+from pipeline.files import names, read_tables
 from pipeline.folder import RunFolder
 from pipeline.stats import WORK_SCHEMA, Meter, Work
 
@@ -92,7 +92,5 @@ def _work(row: dict[str, Any]) -> Work:
 
 def read_timeline(folder: RunFolder) -> pa.Table:
     """All points of all workers and starts."""
-    files = [str(file) for file in sorted(folder.stats.glob("timeline-*.parquet"))]
-    if not files:
-        return TIMELINE_SCHEMA.empty_table()
-    return ds.dataset(files, schema=TIMELINE_SCHEMA).to_table()
+    files = [folder.stats / name for name in names(folder.stats) if name.startswith("timeline-")]
+    return read_tables(files, TIMELINE_SCHEMA, TIMELINE_SCHEMA.names)
