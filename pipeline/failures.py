@@ -18,6 +18,7 @@ from engine.memory import GroupOutOfMemory
 from pipeline.files import exists
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
+from pipeline.inputs import Unreachable
 from pipeline.logs import kept_log
 from pipeline.session import Session
 from pipeline.shutdown import Terminated
@@ -54,6 +55,8 @@ def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
 
 def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
     rank = session.worker.rank
+    if isinstance(error, Unreachable):
+        return f"{error}. {RESUME}"
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, OSError) and error.errno in FULL:

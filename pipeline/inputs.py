@@ -34,6 +34,10 @@ class InputError(ValueError):
     """What is wrong with the input, and what to do."""
 
 
+class Unreachable(InputError):
+    """It is elsewhere, and what is in between failed. The same job may go on later."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
     path: str
@@ -161,11 +165,13 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
     except ImportError as error:
         raise InputError(f"data.path={path}: {error}; install it, or copy the file here") from error
     except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
-        raise InputError(f"data.path={path}: cannot be read ({_first_line(error)})") from error
+        is_elsewhere = isinstance(error, OSError) and "://" in path
+        kind = Unreachable if is_elsewhere else InputError
+        raise kind(f"data.path={path}: cannot be read ({_first_line(error)})") from error
     except Exception as error:
         if "://" not in path:
             raise
-        raise InputError(
+        raise Unreachable(
             f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
             "the network, or copy the file here and give data.path=FILE"
         ) from error

@@ -184,7 +184,7 @@ def load(folder: RunFolder) -> Plan:
         return Plan.from_json(read_text(folder.plan_file))
     except OSError as error:
         raise ValueError(
-            f"{folder.plan_file}: {error.strerror}; name the output folder of a run"
+            f"{folder.plan_file}: {error.strerror or error}; name the output folder of a run"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -34,15 +34,11 @@ def main() -> None:
     parser.add_argument("--watch", action="store_true", help="look again until the run is done")
     parser.add_argument("--failed", action="store_true", help="list the failed rows")
     asked = parser.parse_args()
-    try:
-        folder = RunFolder(asked.run)
-        standing = Standing(load(folder), folder)
-    except ValueError as error:
-        print(f"pipeline.status: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     clear = "\x1b[2J\x1b[H" if asked.watch and sys.stdout.isatty() else ""
     is_done = False
     try:
+        folder = RunFolder(asked.run)
+        standing = Standing(load(folder), folder)
         while True:
             is_done = standing.look()
             lines = standing.failed_lines() if asked.failed else standing.lines()
@@ -50,6 +46,9 @@ def main() -> None:
             if is_done or not asked.watch:
                 break
             time.sleep(WATCH_S)
+    except (ValueError, OSError) as error:
+        print(f"pipeline.status: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print()
     raise SystemExit(0 if is_done else 1)

@@ -64,8 +64,13 @@ def is_local(fs: AbstractFileSystem) -> bool:
 
 
 def exists(file: UPath) -> bool:
-    with _said("look for", file):
-        return bool(_s3().exists(file.path))
+    bucket, _, key = file.path.partition("/")
+    try:
+        with _said("look for", file):
+            _s3().call_s3("head_object", Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read(file: UPath) -> bytes:
