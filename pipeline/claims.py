@@ -31,6 +31,8 @@ class Claims:
         self._parts = parts
         self._folder = folder
         self._parallel = parallel
+        self._done_before: set[int] = set()
+        """From one listing, so that of these parts none is asked for again."""
 
     def __iter__(self) -> Iterator[Part]:
         """The parts that this worker is to do; each is drawn only when it is asked for."""
@@ -42,6 +44,7 @@ class Claims:
         finished."""
         while True:
             start = self._parallel.first(self._session.start)
+            self._done_before = self._folder.parts_done()
             yield self
             if self._session.worker.is_first:
                 return
@@ -57,6 +60,8 @@ class Claims:
         if self._parallel.rank > 0:
             return 0
         while (index := self._session.add(NEXT, 1) - 1) < len(self._parts):
+            if index in self._done_before and not self._retry_failed:
+                continue
             if is_left(self._parts[index], self._folder, self._retry_failed):
                 return index
         return len(self._parts)

@@ -14,6 +14,7 @@ from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.legal import check_components
+from pipeline.files import place
 from pipeline.from_dict import from_dict
 from pipeline.tasks import TASKS
 from pipeline.template import fields_of
@@ -215,6 +216,7 @@ class JobConfig:
         check_components(self.decoding, self.cache)
         if not self.output:
             raise ValueError("output='': give the run folder, as output=runs/NAME")
+        place(self.output)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads={self.threads}: give at least 1, or null")
         if self.task is not None and self.task not in TASKS:

@@ -10,14 +10,13 @@ kill loses those.
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.request import FinishReason, Request, Result
 from pipeline.config import JobConfig
+from pipeline.files import Place, exists, open_parquet
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
@@ -118,7 +117,7 @@ class Driver:
         """What is to be done of a part: all, or what failed before."""
         part, file = prepared.part, self._folder.data_file(prepared.part.index)
         failed, requests, again = prepared.failed, prepared.requests, None
-        if self._retry_failed and file.exists():
+        if self._retry_failed and exists(file):
             again = failed_places(file)
             places = set(again)
             failed = [result for result in failed if place_of(result) in places]
@@ -173,8 +172,8 @@ class Driver:
         log.info("part %d: written, %d of its rows failed", index, row["num_failed"])
 
 
-def _read(file: Path) -> pa.Table:
-    return pq.ParquetFile(file).read()
+def _read(file: Place) -> pa.Table:
+    return open_parquet(file).read()
 
 
 def place_of(of: Request | Result) -> int:

@@ -5,7 +5,6 @@ exception is our own fault or the machine's, and the message says where its trac
 """
 
 import errno
-import logging
 import signal
 import sys
 import time
@@ -16,16 +15,14 @@ from contextlib import contextmanager
 import torch
 
 from engine.memory import GroupOutOfMemory
+from pipeline.files import exists
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
+from pipeline.inputs import Unreachable
+from pipeline.logs import kept_log
 from pipeline.session import Session
 from pipeline.shutdown import Terminated
-
-log = logging.getLogger("pipeline")
-log.addHandler(
-    logging.NullHandler()
-)  # until log_to: no traceback of a user's error on the terminal
-log.propagate = False
+from pipeline.store import without_secrets
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SILENCE_S = 15.0
@@ -38,27 +35,28 @@ RESUME = "Finished parts are kept: the same command goes on with the rest."
 def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
     """Turn an exception into a message, said by the worker that fails first."""
     try:
-        yield
+        with kept_log(folder, session.worker.rank):
+            yield
     except KeyboardInterrupt:
         if session.worker.is_first:
             print(f"pipeline.run interrupted. {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     except Terminated:
-        log.info("terminated")
         if session.worker.is_first:
             print(f"pipeline.run terminated (SIGTERM). {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
-        log.exception("stopped")
         if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)
-        message = explanation(error, session, folder)
+        message = without_secrets(explanation(error, session, folder))
         print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
-        raise SystemExit(1) from None
+        raise SystemExit(1) from error
 
 
 def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
     rank = session.worker.rank
+    if isinstance(error, Unreachable):
+        return f"{error}. {RESUME}"
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, OSError) and error.errno in FULL:
@@ -71,21 +69,9 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
             f"is null, engine.memory_fraction) or engine.max_sequences. {RESUME}"
         )
     where = f"the traceback is in {folder.log_file(rank)}"
-    if not folder.log_file(rank).exists():
+    if not exists(folder.log_file(rank)):
         where = "".join(traceback.format_exception(error))
     return (
         f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"
         f"{RESUME} This is no fault of the job's settings; {where}"
     )
-
-
-def log_to(folder: RunFolder, rank: int) -> None:
-    """Log this worker's doings to logs/, after what earlier starts wrote."""
-    for old in list(log.handlers):
-        log.removeHandler(old)
-        old.close()
-    handler = logging.FileHandler(folder.log_file(rank), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    logging.raiseExceptions = False  # a log on a full disk must not bury the message

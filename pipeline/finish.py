@@ -8,34 +8,44 @@ import json
 import logging
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.card import card
 from pipeline.config import JobConfig
+from pipeline.files import Place, open_parquet
 from pipeline.folder import RunFolder
 from pipeline.outcomes import COLUMNS, Outcomes
+from pipeline.parts import Part
 from pipeline.plan import Plan
 from pipeline.progress import too_many
 from pipeline.report import report
 from pipeline.session import AGAIN, POLL_S, Session
 from pipeline.stats import ratio
+from pipeline.store import StoreError
 from pipeline.totals import Totals, add_up, read_work
 from pipeline.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
 
 NUM_ERRORS = 10
+SLOWER, MAX_POLL_S = 1.1, 5.0
+"""data/ is listed less often the longer it takes: a listing of many files costs something."""
+AHEAD = 16
+"""Parts that are read at a time, which on a store is mostly waiting."""
 
 
 def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, num_again: int) -> None:
     """Until all parts have a file, and `num_again` that had one were done again."""
-    missing = [folder.data_file(part.index) for part in plan.parts]
-    while missing := [file for file in missing if not file.exists()]:
-        time.sleep(POLL_S)
+    wanted, pause_s = {part.index for part in plan.parts}, POLL_S
+    while wanted - folder.parts_done():
+        time.sleep(pause_s)
+        pause_s = min(SLOWER * pause_s, MAX_POLL_S)
     while session.add(AGAIN, 0) < num_again:
         time.sleep(POLL_S)
 
@@ -76,26 +86,39 @@ def checked(plan: Plan, folder: RunFolder) -> Outcomes:
     Raises:
         ValueError: a part has other rows or columns than planned, or cannot be read.
     """
-    outcomes, faults = Outcomes(), []
-    for part in plan.parts:
-        file = folder.data_file(part.index)
-        try:
-            opened = pq.ParquetFile(file)
-            num_rows = opened.metadata.num_rows
-            if num_rows != part.num_outcomes:
-                faults.append(f"{file.name} has {num_rows} rows, not {part.num_outcomes}")
-            elif not opened.schema_arrow.equals(plan.output_schema):
-                faults.append(f"{file.name} has other columns than planned")
-            else:
-                outcomes.add(opened.read(columns=COLUMNS))
-        except (OSError, ValueError) as error:
-            faults.append(f"{file.name} cannot be read ({error})")
+    outcomes, faults = Outcomes(), list[str]()
+    schema, size = plan.output_schema, 1 if isinstance(folder.path, Path) else AHEAD
+    with ThreadPoolExecutor(size) as pool:
+        for first in range(0, len(plan.parts), size):
+            parts = plan.parts[first : first + size]
+            files = [folder.data_file(part.index) for part in parts]
+            for found in pool.map(_counted, parts, files, repeat(schema)):
+                if isinstance(found, str):
+                    faults.append(found)
+                else:
+                    outcomes.add(found)
     if faults:
         raise ValueError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
             f"{'; '.join(faults[:10])}\nRemove these files and run the same command again."
         )
     return outcomes
+
+
+def _counted(part: Part, file: Place, schema: pa.Schema) -> pa.Table | str:
+    """What is counted of a part's rows, or what is wrong with its file."""
+    try:
+        opened = open_parquet(file)
+        num_rows = opened.metadata.num_rows
+        if num_rows != part.num_outcomes:
+            return f"{file.name} has {num_rows} rows, not {part.num_outcomes}"
+        if not opened.schema_arrow.equals(schema):
+            return f"{file.name} has other columns than planned"
+        return opened.read(columns=COLUMNS)
+    except StoreError:
+        raise
+    except (OSError, ValueError) as error:
+        return f"{file.name} cannot be read ({error})"
 
 
 def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
+
+from pipeline.store import is_local, open_for_reading, reached
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -32,6 +32,10 @@ WHOLE_BYTES = 64 << 20
 
 class InputError(ValueError):
     """What is wrong with the input, and what to do."""
+
+
+class Unreachable(InputError):
+    """It is elsewhere, and what is in between failed. The same job may go on later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +141,7 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
 
 def open_text(path: str) -> IO[str]:
     """A JSON Lines file, gzipped or not, for reading forward."""
-    raw = fsspec.open(path, "rb").open()
-    return _as_text(raw, path)
+    return _as_text(open_for_reading(path), path)
 
 
 def parse_line(line: str, path: str, number: int) -> dict[str, Any]:
@@ -162,11 +165,13 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
     except ImportError as error:
         raise InputError(f"data.path={path}: {error}; install it, or copy the file here") from error
     except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
-        raise InputError(f"data.path={path}: cannot be read ({_first_line(error)})") from error
+        is_elsewhere = isinstance(error, OSError) and "://" in path
+        kind = Unreachable if is_elsewhere else InputError
+        raise kind(f"data.path={path}: cannot be read ({_first_line(error)})") from error
     except Exception as error:
         if "://" not in path:
             raise
-        raise InputError(
+        raise Unreachable(
             f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
             "the network, or copy the file here and give data.path=FILE"
         ) from error
@@ -179,7 +184,7 @@ def _first_line(error: Exception) -> str:
 
 def _stamp(path: str) -> str | None:
     with unreadable_is_an_error(path):
-        fs, its = url_to_fs(path)
+        fs, its = reached(path)
         info = fs.info(its)
     tags = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "last_commit"))
     tag = next((tag for tag in tags if tag is not None), None)
@@ -188,7 +193,7 @@ def _stamp(path: str) -> str | None:
 
 def _list_entry(entry: str) -> list[str]:
     with unreadable_is_an_error(entry):
-        fs, root = url_to_fs(os.path.expanduser(entry))
+        fs, root = reached(os.path.expanduser(entry))
         if fs.isfile(root):
             paths = [root]
         elif fs.isdir(root):
@@ -204,8 +209,7 @@ def _list_entry(entry: str) -> list[str]:
             f"data.path={entry}: no file that ends in one of {', '.join(READABLE)} "
             f"({len(paths)} others); name a Parquet or JSON Lines file"
         )
-    is_local = "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
-    return readable if is_local else [fs.unstrip_protocol(path) for path in readable]
+    return readable if is_local(fs) else [fs.unstrip_protocol(path) for path in readable]
 
 
 def _is_hidden(path: str, root: str) -> bool:
@@ -223,7 +227,7 @@ def _name(path: str, depth: int) -> str:
 
 
 def _parquet(path: str) -> tuple[int, str, pa.Schema]:
-    with fsspec.open(path, "rb") as file:
+    with open_for_reading(path) as file:
         parquet = pq.ParquetFile(file)
         size = file.seek(0, os.SEEK_END)
         file.seek(size - 8)

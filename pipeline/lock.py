@@ -2,7 +2,8 @@
 
 Rank 0 holds a lock on run.lock for as long as it lives: the kernel gives it back however it ends,
 so nothing is left behind by a kill. Where a file system knows no locks (some network ones), the
-log says so and nothing is held.
+log says so and nothing is held. A store knows none either: there run.lock is renewed all the time
+(pipeline/heartbeat.py).
 """
 
 import fcntl
@@ -11,9 +12,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
+from upath import UPath
+
+from pipeline import heartbeat
 from pipeline.folder import RunFolder
 
 log = logging.getLogger("pipeline")
@@ -29,19 +33,31 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         ValueError: another launch works in this folder.
     """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
+    if isinstance(folder.lock_file, UPath):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(heartbeat.held(folder.lock_file, holder))
+            except heartbeat.Taken as taken:
+                raise _refused(folder, str(taken)) from None
+            yield
+        return
     with folder.lock_file.open("a+") as file:
         if not _try(file.fileno(), time.monotonic() + WAIT_S):
             file.seek(0)
-            raise ValueError(
-                f"output={folder.path}: another launch works in this run folder "
-                f"({file.read().strip() or 'it did not say who'}); wait for it or stop it, or give "
-                "another output"
-            )
+            raise _refused(folder, file.read().strip())
         file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        file.write(f"{holder}\n")
         file.flush()
         yield
+
+
+def _refused(folder: RunFolder, holder: str) -> ValueError:
+    return ValueError(
+        f"output={folder.path}: another launch works in this run folder "
+        f"({holder or 'it did not say who'}); wait for it or stop it, or give another output"
+    )
 
 
 def _try(descriptor: int, end: float) -> bool:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.asked import Asker, own_columns
 from pipeline.config import JobConfig, PromptConfig
+from pipeline.files import exists, read_text
 from pipeline.fingerprint import check_same, differing, fingerprint
 from pipeline.folder import RunFolder
 from pipeline.inputs import InputFile, common_schema, inspect_all, list_inputs, names_of, stamps_of
@@ -147,7 +148,7 @@ def planned_before(folder: RunFolder) -> Plan | None:
     Raises:
         ValueError: what is there is not a plan of this version.
     """
-    return load(folder) if folder.plan_file.exists() else None
+    return load(folder) if exists(folder.plan_file) else None
 
 
 def pin(plan: Plan, folder: RunFolder) -> None:
@@ -180,10 +181,10 @@ def load(folder: RunFolder) -> Plan:
         ValueError: it is not there, or not a plan of this version.
     """
     try:
-        return Plan.from_json(folder.plan_file.read_text(encoding="utf-8"))
+        return Plan.from_json(read_text(folder.plan_file))
     except OSError as error:
         raise ValueError(
-            f"{folder.plan_file}: {error.strerror}; name the output folder of a run"
+            f"{folder.plan_file}: {error.strerror or error}; name the output folder of a run"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +21,7 @@ from pipeline.inputs import (
     unreadable_is_an_error,
 )
 from pipeline.parts import Part
+from pipeline.store import open_for_reading
 from pipeline.where import Where
 
 BATCH_ROWS = 1024
@@ -121,7 +121,7 @@ class ParquetRows:
     groups."""
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        raw = fsspec.open(path, "rb").open()
+        raw = open_for_reading(path)
         self._file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
         self._schema = schema
         metadata = self._file.metadata

@@ -7,12 +7,12 @@ replaced, in one move, by one in which these rows are new and all others as they
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.files import Place, exists, open_parquet
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
@@ -37,12 +37,12 @@ def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
 
 def is_left(part: Part, folder: RunFolder, retry_failed: bool) -> bool:
     file = folder.data_file(part.index)
-    return not file.exists() or (retry_failed and num_failed_in(file) > 0)
+    return not exists(file) or (retry_failed and num_failed_in(file) > 0)
 
 
-def num_failed_in(file: Path) -> int:
+def num_failed_in(file: Place) -> int:
     """Rows of an output file with an error, from its footer alone where that says it."""
-    metadata = pq.read_metadata(file)
+    metadata = open_parquet(file).metadata
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     stats = [group.column(_place_of(group, "error")).statistics for group in groups]
     if all(its is not None and its.has_null_count for its in stats):
@@ -50,9 +50,9 @@ def num_failed_in(file: Path) -> int:
     return len(failed_places(file))
 
 
-def failed_places(file: Path) -> list[int]:
+def failed_places(file: Place) -> list[int]:
     """Which rows of an output file have an error."""
-    errors = pq.ParquetFile(file).read(columns=["error"])["error"]
+    errors = open_parquet(file).read(columns=["error"])["error"]
     places: list[int] = pc.indices_nonzero(pc.is_valid(errors)).to_pylist()
     return places
 

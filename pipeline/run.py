@@ -24,13 +24,14 @@ from pipeline.claims import FINISHED, Claims
 from pipeline.config import JobConfig, as_dict
 from pipeline.drive import Driver
 from pipeline.dry_run import report
-from pipeline.failures import log_to, stop_says_why
+from pipeline.failures import stop_says_why
 from pipeline.figures import figures
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch
 from pipeline.lock import locked
+from pipeline.logs import log_to
 from pipeline.plan import Plan, make_plan, pin, planned_before
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter

@@ -15,13 +15,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from pipeline.files import Place, exists, open_parquet, read_text
 from pipeline.folder import RunFolder
 from pipeline.sandbox import Limits, Outcome, SandboxError, run_program
 from pipeline.tasks import TASKS
@@ -59,7 +58,7 @@ class ScoreSummary:
 
 
 def score_run(
-    run: Path,
+    run: str | Place,
     *,
     task: str | None = None,
     limits: Limits | None = None,
@@ -71,14 +70,14 @@ def score_run(
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"workers={num_workers}: must be at least 1")
     start = time.perf_counter()
-    files, num_missing = data_files(run, is_partial)
-    name = task or task_of(run)
+    folder = RunFolder(run)
+    files, num_missing = data_files(folder, is_partial)
+    name = task or task_of(folder)
     if name not in TASKS:
         raise ValueError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
     check_columns(files, name, TASKS[name])
     num_prompts, num_samples = count_samples(read_rows(files, ["row_id", "error"]))
     ks = choose_ks(ks, num_samples)
-    folder = RunFolder(run)
     folder.make()
     rows = read_rows(files, [*OUTPUT_COLUMNS, *TASKS[name].columns])
     scores, has_network = run_all(rows, TASKS[name], limits or Limits(), num_workers or num_cores())
@@ -94,17 +93,18 @@ def score_run(
         has_network=has_network,
         duration_s=time.perf_counter() - start,
     )
-    folder.write_table(run / "scores.parquet", pa.Table.from_pylist(scores, SCHEMA))
-    folder.write_text(run / "scores.json", json.dumps(asdict(summary), indent=1) + "\n")
+    folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, SCHEMA))
+    folder.write_text(folder.path / "scores.json", json.dumps(asdict(summary), indent=1) + "\n")
     return summary
 
 
-def data_files(run: Path, is_partial: bool) -> tuple[list[Path], int]:
+def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
     """The run's parts in order, and how many of the plan are not there."""
-    if not (run / "run.json").is_file():
+    run = folder.path
+    if not exists(folder.plan_file):
         raise ValueError(f"run folder {run}: holds no run.json; give the folder that a job wrote")
-    num_planned = len(json.loads((run / "run.json").read_text())["parts"])
-    files = sorted((run / "data").glob("part-*.parquet"))
+    num_planned = len(json.loads(read_text(folder.plan_file))["parts"])
+    files = [folder.data_file(part) for part in sorted(folder.parts_done())]
     num_missing = num_planned - len(files)
     if num_missing and not is_partial:
         raise ValueError(
@@ -116,17 +116,17 @@ def data_files(run: Path, is_partial: bool) -> tuple[list[Path], int]:
     return files, num_missing
 
 
-def task_of(run: Path) -> str:
-    path = run / "config.yaml"
-    config = yaml.safe_load(path.read_text()) if path.is_file() else None
+def task_of(folder: RunFolder) -> str:
+    path = folder.config_file
+    config = yaml.safe_load(read_text(path)) if exists(path) else None
     name = (config or {}).get("task")
     if not name:
         raise ValueError(f"{path}: names no task; give one with --task: {', '.join(TASKS)}")
     return str(name)
 
 
-def check_columns(files: list[Path], name: str, task: Task) -> None:
-    available = pq.read_schema(files[0]).names
+def check_columns(files: list[Place], name: str, task: Task) -> None:
+    available = open_parquet(files[0]).schema_arrow.names
     missing = [c for c in (*OUTPUT_COLUMNS, *task.columns) if c not in available]
     if missing:
         raise ValueError(
@@ -135,10 +135,10 @@ def check_columns(files: list[Path], name: str, task: Task) -> None:
         )
 
 
-def read_rows(files: Iterable[Path], columns: list[str]) -> Iterator[dict[str, Any]]:
+def read_rows(files: Iterable[Place], columns: list[str]) -> Iterator[dict[str, Any]]:
     for file in files:
         # By the file's own schema: the folders above must not be taken for partition columns.
-        yield from pq.ParquetFile(file).read(columns=columns).to_pylist()
+        yield from open_parquet(file).read(columns=columns).to_pylist()
 
 
 def run_all(
@@ -237,7 +237,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def report(summary: ScoreSummary, run: Path) -> str:
+def report(summary: ScoreSummary, run: str | Place) -> str:
     lines = [
         f"task {summary.task}: {summary.num_rows} generations for {summary.num_prompts} prompts, "
         f"{summary.duration_s:.1f} s"
@@ -251,12 +251,12 @@ def report(summary: ScoreSummary, run: Path) -> str:
         lines.append(f"partial: {summary.missing_parts} parts of the run are missing")
     if summary.has_network:
         lines.append("the network was not cut off: this system does not allow namespaces")
-    return "\n".join([*lines, f"each row: {run / 'scores.parquet'}"])
+    return "\n".join([*lines, f"each row: {RunFolder(run).scores_file}"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.score", description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", help="run folder, or s3://BUCKET/FOLDER")
     parser.add_argument("--task", help="default: the job's own task")
     parser.add_argument("--timeout-s", type=float, default=Limits().timeout_s, help="per program")
     parser.add_argument("--workers", type=int, help="programs at a time; default: CPU cores")

@@ -10,11 +10,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import pyarrow.parquet as pq
+from upath import UPath
 
 from pipeline.figures import duration, number, one_line
+from pipeline.files import Place, changed_at, exists, open_parquet, read_text
 from pipeline.folder import RunFolder
 from pipeline.outcomes import Outcomes
 from pipeline.plan import Plan, load
@@ -30,19 +30,15 @@ MAGIC = b"PAR1"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="pipeline.status", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="the output folder of a run")
+    parser.add_argument("run", help="the output of a run: a folder, or s3://BUCKET/FOLDER")
     parser.add_argument("--watch", action="store_true", help="look again until the run is done")
     parser.add_argument("--failed", action="store_true", help="list the failed rows")
     asked = parser.parse_args()
-    folder = RunFolder(asked.run)
-    try:
-        standing = Standing(load(folder), folder)
-    except ValueError as error:
-        print(f"pipeline.status: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     clear = "\x1b[2J\x1b[H" if asked.watch and sys.stdout.isatty() else ""
     is_done = False
     try:
+        folder = RunFolder(asked.run)
+        standing = Standing(load(folder), folder)
         while True:
             is_done = standing.look()
             lines = standing.failed_lines() if asked.failed else standing.lines()
@@ -50,6 +46,9 @@ def main() -> None:
             if is_done or not asked.watch:
                 break
             time.sleep(WATCH_S)
+    except (ValueError, OSError) as error:
+        print(f"pipeline.status: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print()
     raise SystemExit(0 if is_done else 1)
@@ -86,7 +85,7 @@ class Standing:
         for part in sorted(self._done):
             if self._failed.get(part) == 0:
                 continue
-            file = pq.ParquetFile(self._folder.data_file(part))
+            file = open_parquet(self._folder.data_file(part))
             failed = outcomes.add_errors(file.read(columns=["row_id", "sample_index", "error"]))
             for row in failed.slice(0, NUM_ROWS - len(rows)).to_pylist():
                 place = f"{one_line(row['row_id'])} {row['sample_index']}"
@@ -128,7 +127,7 @@ class Standing:
         for fault in self._broken.values():
             yield "broken", f"{fault}: remove it, and run again"
         if not left:
-            is_finished = folder.summary_file.exists()
+            is_finished = exists(folder.summary_file)
             summed_up = f"summary.json, README.md, {folder.report_file.name} are written"
             yield "summary", summed_up if is_finished else "missing: run again to write it"
 
@@ -141,7 +140,7 @@ class Standing:
         if _ends_well(file):
             return None
         try:
-            pq.read_metadata(file)
+            open_parquet(file)
         except (OSError, ValueError) as error:
             return f"{file.name} cannot be read ({error})"
         return None
@@ -150,11 +149,14 @@ class Standing:
         """Of the newest part. data/ itself changes when a part is moved into it."""
         if not self._done:
             return "none yet"
-        return f"{duration(max(0.0, time.time() - self._folder.data.stat().st_mtime))} ago"
+        return f"{duration(max(0.0, time.time() - changed_at(self._folder.data)))} ago"
 
 
-def _ends_well(file: Path) -> bool:
-    """Much cheaper than to read a footer, and enough for a file that was moved here whole."""
+def _ends_well(file: Place) -> bool:
+    """Much cheaper than to read a footer, and enough for a file that was moved here whole. An
+    object was written whole, or it is not there."""
+    if isinstance(file, UPath):
+        return True
     with file.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - len(MAGIC)))
@@ -162,7 +164,7 @@ def _ends_well(file: Path) -> bool:
 
 
 def _planned_at(folder: RunFolder) -> str:
-    return str(json.loads(folder.plan_file.read_text(encoding="utf-8")).get("planned_at"))
+    return str(json.loads(read_text(folder.plan_file)).get("planned_at"))
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
+from pipeline.files import names, read_tables
 from pipeline.folder import RunFolder
 from pipeline.stats import WORK, WORK_SCHEMA, Meter, Work
 
@@ -113,7 +113,5 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def read_timeline(folder: RunFolder) -> pa.Table:
     """All points of all workers and starts."""
-    files = [str(file) for file in sorted(folder.timeline.glob("*.parquet"))]
-    if not files:
-        return TIMELINE_SCHEMA.empty_table()
-    return ds.dataset(files, schema=TIMELINE_SCHEMA).to_table()
+    files = [folder.timeline / name for name in names(folder.timeline) if name.endswith(".parquet")]
+    return read_tables(files, TIMELINE_SCHEMA, TIMELINE_SCHEMA.names)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
+from pipeline.files import read_tables
 from pipeline.folder import RunFolder
 from pipeline.stats import STATS_SCHEMA, Work, ratio
 from pipeline.timeline import read_timeline
@@ -84,11 +84,10 @@ def add_up(table: pa.Table) -> Totals:
 
 def read_stats(folder: RunFolder, parts: Iterable[int]) -> pa.Table:
     """The stats rows of these parts, but for those that have none."""
-    files = [file for part in sorted(parts) if (file := folder.stats_file(part)).is_file()]
+    wanted = set(parts)
+    there = wanted & folder.parts_with_stats() if wanted else wanted
     names = [name for name in STATS_SCHEMA.names if name != "versions"]
-    if not files:
-        return STATS_SCHEMA.empty_table()
-    return ds.dataset([str(file) for file in files], schema=STATS_SCHEMA).to_table(columns=names)
+    return read_tables([folder.stats_file(part) for part in sorted(there)], STATS_SCHEMA, names)
 
 
 def read_work(folder: RunFolder, parts: Iterable[int]) -> pa.Table:

@@ -1,11 +1,52 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.spec import AbstractFileSystem
 
+from pipeline import heartbeat, store
 from tests.checkpoints import write_checkpoint
+from tests.end_to_end.flaky_store import KEYS, SHARE, FlakyStore, flaky_store
+from tests.end_to_end.quick_beats import BEAT_S, LAPSE_S, WAIT_S
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint; tests only read it."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FlakyStore]:
+    with flaky_store(SHARE) as served, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": served.endpoint}.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        store._s3.cache_clear()
+        yield served
+    store._s3.cache_clear()
+
+
+@pytest.fixture
+def s3(server: FlakyStore) -> AbstractFileSystem:
+    """The file system, behind which every fifth request fails."""
+    server.share = SHARE
+    return store.reached("s3://bucket")[0]
+
+
+@pytest.fixture
+def steady(server: FlakyStore) -> FlakyStore:
+    """Without faults, for what is not about them."""
+    server.share = 0.0
+    return server
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "BEAT_S": BEAT_S,
+        "LAPSE_S": LAPSE_S,
+        "WAIT_S": WAIT_S,
+        "POLL_S": 0.1,
+    }.items():
+        monkeypatch.setattr(heartbeat, name, value)

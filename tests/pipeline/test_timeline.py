@@ -127,7 +127,7 @@ def test_a_full_disk_is_no_matter_of_the_timeline(
 
     timeline = Timeline(Meter(EngineStats(), 1, ABOUT), folder)
     monkeypatch.setattr(RunFolder, "write_table", full)
-    monkeypatch.setattr("pipeline.failures.log.propagate", True)
+    monkeypatch.setattr("pipeline.logs.log.propagate", True)
     timeline.end()
     assert "the job goes on" in caplog.text
 

@@ -1,0 +1,85 @@
+"""An S3 server on this machine that fails a share of its requests, drawn from a seed."""
+
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+SHARE = 0.2
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIA7Q0IDID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/of+this+test"}
+FAULTS = {
+    "slow": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "error": ("500 Internal Server Error", "InternalError", "We encountered an internal error."),
+}
+Start = Callable[..., Any]
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Not a line for each request."""
+
+
+class FlakyStore:
+    """moto's S3 as a WSGI application, with faults: 503, 500, and connections that are dropped
+    before or after the request was done."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share = share
+        self.num_requests: Counter[str] = Counter()
+        self.num_faults: Counter[str] = Counter()
+        self.endpoint = ""
+        self._draw = random.Random(seed)
+        self._lock = threading.Lock()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        fault = self._fault(environ)
+        if fault in FAULTS:
+            status, code, message = FAULTS[fault]
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+            environ["wsgi.input"].read(length)
+            start(status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        if fault == "dropped":
+            return _drop(environ)
+        answer = self._moto(environ, start)
+        if fault == "unanswered":
+            list(answer)
+            return _drop(environ)
+        return answer
+
+    def _fault(self, environ: dict[str, Any]) -> str | None:
+        path = environ["PATH_INFO"]
+        with self._lock:
+            self.num_requests[f"{environ['REQUEST_METHOD']} {path}"] += 1
+            if self._draw.random() >= self.share:
+                return None
+            fault = self._draw.choice([*FAULTS, "dropped", "unanswered"])
+            self.num_faults[fault] += 1
+            return fault
+
+
+def _drop(environ: dict[str, Any]) -> Iterable[bytes]:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionError("dropped")
+
+
+@contextmanager
+def flaky_store(share: float, seed: int = 0) -> Iterator[FlakyStore]:
+    store = FlakyStore(share, seed)
+    server = make_server("127.0.0.1", 0, store, threaded=True, request_handler=Quiet)
+    store.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        thread.join()

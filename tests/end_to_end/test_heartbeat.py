@@ -1,0 +1,41 @@
+"""Who holds a run on a store."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fsspec.spec import AbstractFileSystem
+
+from pipeline import heartbeat, store
+from pipeline.files import place
+from tests.end_to_end.flaky_store import FlakyStore
+from tests.end_to_end.quick_beats import LAPSE_S
+
+
+def test_a_lock_is_taken_over_by_one_only_and_its_old_holder_ends(
+    s3: AbstractFileSystem, steady: FlakyStore, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.mkdir("locks")
+    lock = place("s3://locks/contested/run.lock")
+    assert not isinstance(lock, Path)
+    old, new, late = (heartbeat.Heart(lock, name) for name in ("old", "new", "late"))
+    old.take()
+    seen = store.read_tagged(lock)
+    began = time.monotonic()
+    new.take()
+    assert LAPSE_S <= time.monotonic() - began < LAPSE_S + 2
+    assert seen is not None
+    assert not late._put(seen.tag), "it has changed meanwhile"
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signum: signals.append(signum))
+    old.beat()
+    assert signals == [signal.SIGTERM]
+    old.release()
+    now = store.read_tagged(lock)
+    assert now is not None
+    assert json.loads(now.text)["holder"] == "new"
+    new.release()
+    assert store.read_tagged(lock) is None

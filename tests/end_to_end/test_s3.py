@@ -1,0 +1,264 @@
+"""Input and output on S3: a server on this machine that fails every fifth request."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fsspec.spec import AbstractFileSystem
+
+from pipeline import heartbeat, status, store
+from pipeline.config import JobConfig
+from pipeline.files import place
+from pipeline.folder import RunFolder
+from pipeline.plan import load
+from pipeline.run import run
+from pipeline.score import score_run
+from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
+from tests.end_to_end.flaky_store import KEYS, FlakyStore
+from tests.end_to_end.launcher import finished, start, told_once
+from tests.launched import composed
+
+NUM_ROWS, PART_ROWS = 24, 4
+QUICK = "tests.end_to_end.quick_beats"
+
+
+@pytest.fixture(scope="module")
+def data(server: FlakyStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The input here; the same is at s3://bucket/in/in.parquet."""
+    file = write_parquet(tmp_path_factory.mktemp("data") / "in.parquet", prompts(NUM_ROWS))
+    fs, _ = store.reached("s3://bucket")
+    fs.mkdir("bucket")
+    fs.pipe_file("bucket/in/in.parquet", file.read_bytes())
+    return file
+
+
+def config(checkpoint: Path, data: str | Path, output: str | Path, **changes: Any) -> JobConfig:
+    slow = {
+        "decoding": {"name": "fixed"},
+        "cache": {"name": "none"},
+        "generation__max_new_tokens": 20,
+        "engine__max_sequences": 2,
+    }
+    return job(checkpoint, data, output, **{**slow, **changes})  # type: ignore[arg-type]
+
+
+def arguments(checkpoint: Path, output: str) -> list[str]:
+    """The same job on a command line."""
+    return [
+        *("data.path=s3://bucket/in/*.parquet", f"model.path={checkpoint}", f"output={output}"),
+        *(f"data.part_rows={PART_ROWS}", "decoding=fixed", "cache=none"),
+        *("generation.max_new_tokens=20", "engine.max_sequences=2", "engine.block_length=4"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def here(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run on the disk."""
+    folder = RunFolder(tmp_path_factory.mktemp("here") / "run")
+    run(config(checkpoint, data, folder.path), 0)  # type: ignore[arg-type]
+    return folder
+
+
+def rows_of(fs: AbstractFileSystem, output: str) -> list[dict[str, Any]]:
+    files = [fs.cat_file(file) for file in sorted(fs.ls(f"{output}/data", detail=False))]
+    return [row for data in files for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+
+
+def same_rows(fs: AbstractFileSystem, output: str, here: RunFolder) -> None:
+    assert_same_rows(rows_of(fs, output), output_rows(Path(str(here.path))))
+
+
+def test_two_workers_between_a_store_that_fails_every_fifth_request(
+    checkpoint: Path,
+    s3: AbstractFileSystem,
+    server: FlakyStore,
+    here: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.num_requests.clear()
+    server.num_faults.clear()
+    said = finished(arguments(checkpoint, "s3://bucket/runs/two"), tmp_path)
+    same_rows(s3, "bucket/runs/two", here)
+    assert all(server.num_faults[kind] for kind in ("slow", "error", "dropped", "unanswered"))
+    there = RunFolder("s3://bucket/runs/two")
+    assert load(there).fingerprint["input files"] == load(here).fingerprint["input files"]
+    names = {file.removeprefix("bucket/runs/two/") for file in s3.find("bucket/runs/two")}
+    assert {"run.json", "config.yaml", "summary.json", "README.md", "report.html"} < names
+    assert {"logs/rank-0.log", "logs/rank-1.log"} < names
+    assert "run.lock" not in names
+    assert not any(name.startswith("tmp/") for name in names)
+    assert list(tmp_path.iterdir()) == [], "nothing is written here"
+    no_secrets_in(said, *(s3.cat_file(f"bucket/runs/two/{name}") for name in names), server=server)
+    num_parts = NUM_ROWS // PART_ROWS
+    assert sum(server.num_requests.values()) < 40 * num_parts, server.num_requests
+    monkeypatch.setattr(sys, "argv", ["pipeline.status", "s3://bucket/runs/two"])
+    with pytest.raises(SystemExit) as stop:
+        status.main()
+    assert stop.value.code == 0
+    assert f"{num_parts} of {num_parts} done" in capsys.readouterr().out
+
+
+def no_secrets_in(*texts: str | bytes, server: FlakyStore) -> None:
+    for text in texts:
+        data = text.encode() if isinstance(text, str) else text
+        for secret in (*KEYS.values(), server.endpoint.removeprefix("http://")):
+            assert secret.encode() not in data
+
+
+def test_kill_9_of_all_in_the_middle_and_the_same_command_takes_over(
+    checkpoint: Path, s3: AbstractFileSystem, server: FlakyStore, here: RunFolder, tmp_path: Path
+) -> None:
+    args, folder = (
+        arguments(checkpoint, "s3://bucket/runs/killed"),
+        place("s3://bucket/runs/killed"),
+    )
+    process = start(args, tmp_path, module=QUICK)
+    try:
+        wait_for_parts(process, RunFolder(folder), 1)
+        workers = children(process.pid)
+    finally:
+        process.kill()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    process.communicate()
+    done = RunFolder(folder).parts_done()
+    assert 1 <= len(done) < NUM_ROWS // PART_ROWS
+    assert s3.exists("bucket/runs/killed/run.lock")
+    before = store.listing(place("s3://bucket/runs/killed/data"))  # type: ignore[arg-type]
+    said = finished(args, tmp_path, module=QUICK)
+    assert f"{PART_ROWS * len(done)} rows done before" in said
+    same_rows(s3, "bucket/runs/killed", here)
+    after = store.listing(place("s3://bucket/runs/killed/data"))  # type: ignore[arg-type]
+    assert {name: after[name] for name in before} == before, "done parts are kept"
+    assert not s3.exists("bucket/runs/killed/run.lock")
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_parts(process: subprocess.Popen[str], folder: RunFolder, num_parts: int) -> None:
+    end = time.monotonic() + 120
+    while len(folder.parts_done()) < num_parts:
+        assert time.monotonic() < end, "no part is done"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def test_a_second_launch_is_refused_while_the_first_renews_its_lock(
+    checkpoint: Path,
+    data: Path,
+    s3: AbstractFileSystem,
+    steady: FlakyStore,
+    quick: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lock = place("s3://bucket/runs/held/run.lock")
+    assert not isinstance(lock, Path)
+    job = config(checkpoint, "s3://bucket/in", "s3://bucket/runs/held", data__limit=8)
+    with heartbeat.held(lock, "process 7 on that host"), pytest.raises(SystemExit):
+        run(job, 0)
+    said = capfd.readouterr().err
+    assert (
+        "output=s3://bucket/runs/held: another launch works in this run folder (process 7 on that "
+        "host); wait for it or stop it, or give another output"
+    ) in said
+    assert not s3.exists("bucket/runs/held/run.json")
+    run(job, 0)
+    assert len(rows_of(s3, "bucket/runs/held")) == 8
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, server: FlakyStore) -> Iterator[None]:
+    """Two attempts at a request."""
+    config_kwargs = {"retries": {"max_attempts": 2, "mode": "standard"}}
+    monkeypatch.setitem(store.OPTIONS, "config_kwargs", config_kwargs)
+    store._s3.cache_clear()
+    yield
+    store._s3.cache_clear()
+
+
+def test_a_store_that_is_gone_stops_the_job_with_one_message(
+    checkpoint: Path,
+    data: Path,
+    steady: FlakyStore,
+    here: RunFolder,
+    impatient: None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = RunFolder("s3://bucket/runs/gone")
+    write = store.write
+
+    def then_gone(file: Any, fill: Any) -> None:
+        if file.name == "part-00002.parquet":
+            steady.share = 1.0
+        write(file, fill)
+
+    monkeypatch.setattr(store, "write", then_gone)
+    with pytest.raises(SystemExit) as stop:
+        run(config(checkpoint, "s3://bucket/in", "s3://bucket/runs/gone"), 0)
+    assert stop.value.code == 1
+    said = capfd.readouterr().err
+    assert "cannot write s3://bucket/runs/gone/stats/part-00002.parquet" in told_once(said)
+    assert "Finished parts are kept: the same command goes on" in said
+    assert "rank-0.log is not written (the store does not answer); the log is /" in said
+    no_secrets_in(said, server=steady)
+    steady.share = 0.0
+    assert folder.parts_done() == {0, 1}
+
+
+def test_a_run_on_a_store_is_scored(data: Path, s3: AbstractFileSystem, steady: FlakyStore) -> None:
+    args = ["conf=demo", "data.limit=4", "output=s3://bucket/runs/demo", "stand_in=true"]
+    run(composed(*args), 0)
+    assert score_run("s3://bucket/runs/demo").num_rows == 4
+    assert json.loads(s3.cat_file("bucket/runs/demo/scores.json"))["num_rows"] == 4
+    assert s3.exists("bucket/runs/demo/scores.parquet")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("gs://bucket/run", "output=gs://bucket/run: give a folder, or s3://BUCKET/FOLDER"),
+        ("s3://id:key@bucket/run", "an address holds no keys; set AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_addresses_that_no_run_can_be_at(
+    checkpoint: Path, data: Path, output: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match="output=") as raised:
+        config(checkpoint, data, output)
+    assert message in str(raised.value)
+    assert "key@" not in str(raised.value)
+
+
+def test_a_bucket_that_is_not_there_and_s3fs_that_is_not_installed(
+    checkpoint: Path,
+    data: Path,
+    steady: FlakyStore,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SystemExit):
+        run(config(checkpoint, data, "s3://no-such-bucket/run"), 0)
+    assert "output=s3://no-such-bucket/run: cannot be written (" in capfd.readouterr().err
+
+    def missing(*args: object, **options: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(store, "url_to_fs", missing)
+    store._s3.cache_clear()
+    with pytest.raises(SystemExit):
+        run(config(checkpoint, data, "s3://bucket/run"), 0)
+    assert 'pip install "dllm-pipeline[s3]"' in capfd.readouterr().err
