@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from fsspec.spec import AbstractFileSystem
+from s3fs import S3FileSystem
 
 from pipeline import heartbeat, store
 from tests.checkpoints import write_checkpoint
@@ -16,15 +17,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
+def forget_the_store() -> None:
+    """fsspec keeps a file system for the same options, also where the environment has changed."""
+    store._s3.cache_clear()
+    S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[FlakyStore]:
     with flaky_store(SHARE) as served, pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": served.endpoint}.items():
             patch.setenv(name, value)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        store._s3.cache_clear()
+        forget_the_store()
         yield served
-    store._s3.cache_clear()
+    forget_the_store()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from pipeline.plan import load
 from pipeline.run import run
 from pipeline.score import score_run
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
+from tests.end_to_end.conftest import forget_the_store
 from tests.end_to_end.flaky_store import KEYS, FlakyStore
 from tests.end_to_end.launcher import finished, start, told_once
 from tests.launched import composed
@@ -184,9 +185,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch, server: FlakyStore) -> Iterator[N
     """Two attempts at a request."""
     config_kwargs = {"retries": {"max_attempts": 2, "mode": "standard"}}
     monkeypatch.setitem(store.OPTIONS, "config_kwargs", config_kwargs)
-    store._s3.cache_clear()
+    forget_the_store()
     yield
-    store._s3.cache_clear()
+    forget_the_store()
 
 
 def test_a_store_that_is_gone_stops_the_job_with_one_message(
@@ -258,7 +259,7 @@ def test_a_bucket_that_is_not_there_and_s3fs_that_is_not_installed(
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(store, "url_to_fs", missing)
-    store._s3.cache_clear()
+    forget_the_store()
     with pytest.raises(SystemExit):
         run(config(checkpoint, data, "s3://bucket/run"), 0)
     assert 'pip install "dllm-pipeline[s3]"' in capfd.readouterr().err
