@@ -59,7 +59,7 @@ def run(config: JobConfig, job: int) -> None:
     session, shutdown = Session(connect(worker), job, worker), Shutdown(config.shutdown_grace_s)
     with stop_says_why(session, folder), shutdown.heard(), ExitStack() as held:
         if config.dry_run:
-            try_out(config, worker)
+            try_out(config, worker, folder)
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
@@ -93,13 +93,14 @@ def run(config: JobConfig, job: int) -> None:
         session.leave()
 
 
-def try_out(config: JobConfig, worker: Worker) -> None:
+def try_out(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
+    """All that would stop the job is found here too."""
     if worker.is_first:
         check_world(worker, config.engine.tensor_parallel)
+        plan = make_plan_of(config, folder)
         checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
-        prompter = make_prompter(config, checkpoint)
         num_workers = worker.world // config.engine.tensor_parallel
-        print(report(config, make_plan(config, checkpoint), prompter, num_workers), flush=True)
+        print(report(config, plan, make_prompter(config, checkpoint), num_workers), flush=True)
 
 
 def make_plan_of(config: JobConfig, folder: RunFolder) -> Plan:

@@ -14,44 +14,20 @@ from engine.model.transformer import Transformer
 from engine.model.weight_map import weight_map
 from engine.model.weights import save_weights
 from engine.request import Request
+from tests.published_configs import LLADA, LLADA2_1
 
 VOCAB_SIZE, MASK, EOS = 97, 95, 96
 
 
 def tiny_raw_config(**changes: Any) -> dict[str, Any]:
     """`config.json` in LLaDA's keys."""
-    raw = {
-        "model_type": "llada",
-        "architectures": ["LLaDAModelLM"],
-        "activation_type": "silu",
-        "alibi": False,
-        "attention_layer_norm": False,
-        "bias_for_layer_norm": False,
-        "block_group_size": 1,
-        "block_type": "llama",
-        "d_model": 48,
+    raw = LLADA | {
         "embedding_size": VOCAB_SIZE,
         "eos_token_id": EOS,
-        "include_bias": False,
-        "include_qkv_bias": False,
-        "input_emb_norm": False,
-        "layer_norm_type": "rms",
-        "layer_norm_with_affine": True,
         "mask_token_id": MASK,
         "max_sequence_length": 256,
-        "mlp_hidden_size": 80,
-        "mlp_ratio": 4,
-        "multi_query_attention": None,
-        "n_heads": 4,
-        "n_kv_heads": 4,
-        "n_layers": 2,
         "pad_token_id": EOS,
-        "rms_norm_eps": 1e-5,
-        "rope": True,
-        "rope_theta": 5e5,
-        "scale_logits": False,
         "vocab_size": VOCAB_SIZE,
-        "weight_tying": False,
     }
     return raw | changes
 
@@ -84,53 +60,13 @@ def write_tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Transf
 
 
 def tiny_llada2_raw_config(**changes: Any) -> dict[str, Any]:
-    """`config.json` in LLaDA2.0-mini's keys, and the block length, which that leaves out."""
-    raw = {
-        "model_type": "llada2_moe",
-        "architectures": ["LLaDA2MoeModelLM"],
-        "attention_dropout": 0.0,
+    """`config.json` in LLaDA2.1-mini's keys, and what that leaves out."""
+    raw = LLADA2_1 | {
         "block_length": 8,
-        "embedding_dropout": 0.0,
         "eos_token_id": EOS,
-        "first_k_dense_replace": 1,
-        "head_dim": 16,
-        "hidden_act": "silu",
-        "hidden_size": 48,
-        "initializer_range": 0.02,
-        "intermediate_size": 80,
         "mask_token_id": MASK,
         "max_position_embeddings": 256,
-        "max_window_layers": 28,
-        "moe_intermediate_size": 20,
-        "n_group": 4,
-        "norm_head": False,
-        "norm_softmax": False,
-        "norm_topk_prob": True,
-        "num_attention_heads": 4,
-        "num_experts": 16,
-        "num_experts_per_tok": 3,
-        "num_hidden_layers": 3,
-        "num_key_value_heads": 2,
-        "num_shared_experts": 1,
-        "output_dropout": 0.0,
-        "output_router_logits": False,
         "pad_token_id": EOS,
-        "partial_rotary_factor": 0.5,
-        "rms_norm_eps": 1e-6,
-        "rope_scaling": None,
-        "rope_theta": 600000,
-        "rotary_dim": 8,
-        "routed_scaling_factor": 2.5,
-        "router_dtype": "fp32",
-        "score_function": "sigmoid",
-        "sliding_window": 4096,
-        "tie_word_embeddings": False,
-        "topk_group": 2,
-        "use_bias": False,
-        "use_qk_norm": True,
-        "use_qkv_bias": False,
-        "use_rmsnorm": True,
-        "use_sliding_window": False,
         "vocab_size": VOCAB_SIZE,
     }
     return raw | changes

@@ -1,6 +1,7 @@
 """Jobs that choose their rows, name them, try them, and run again those that failed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,17 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert "prompt: null; give the row a prompt" in said
     assert "<|start_header_id|>user<|end_header_id|>\n\na<|eot_id|>" in said
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_finds_what_would_stop_the_job(
+    checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a checkpoint without its tensors."""
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        run(job(model, data, tmp_path / "run", dry_run=True), 0)
+    assert "holds no *.safetensors file" in capfd.readouterr().err
 
 
 def test_the_stand_in_runs_a_job_without_weights(
