@@ -13,59 +13,87 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.checkpoints import assert_same_rows, output_rows
-from tests.end_to_end.launcher import finished, start
+from tests.end_to_end.launcher import finished, start, wait_for_parts
 
 ARGS = [
-    *("conf=demo", "data.limit=48", "data.part_rows=4", "generation.max_new_tokens=64"),
+    *("conf=demo", "data.limit=480", "data.part_rows=4", "generation.max_new_tokens=64"),
     *("generation.temperature=0.5", "engine.max_sequences=4", "output=run", "shutdown_grace_s=3"),
 ]
-FILES = [f"part-{part:05d}.parquet" for part in range(12)]
+FILES = [f"part-{part:05d}.parquet" for part in range(120)]
+
+
+class Unbroken(NamedTuple):
+    """What an unbroken run takes."""
+
+    first_part_s: float
+    work_s: float
+    """From the first part to the last."""
 
 
 class Breakage(NamedTuple):
     after_s: float
+    is_in_work: bool
+    """Counted from the first part that this start writes, and not from its launch."""
     who: str
     signum: signal.Signals
 
     def __str__(self) -> str:
-        return f"{self.signum.name} to {self.who} after {self.after_s:.1f} s"
+        since = "its first part" if self.is_in_work else "the launch"
+        return f"{self.signum.name} to {self.who} {self.after_s:.1f} s after {since}"
 
 
-def plan(draw: random.Random, duration_s: float) -> list[Breakage]:
-    """One, sometimes two, within the time of an unbroken run."""
-    return [
-        Breakage(
-            draw.uniform(0.0, duration_s),
-            draw.choice(["worker", "launcher", "all"]),
-            draw.choice([signal.SIGKILL, signal.SIGTERM]),
-        )
-        for _ in range(draw.choice([1, 1, 2]))
-    ]
+def plan(draw: random.Random, unbroken: Unbroken) -> list[Breakage]:
+    """One, sometimes two; most of them while parts are written, which is half of the time."""
+    return [_breakage(draw, unbroken) for _ in range(draw.choice([1, 1, 2]))]
 
 
-def unbroken(folder: Path) -> float:
-    """The run to compare with; its seconds."""
-    begin = time.monotonic()
-    finished(ARGS, folder)
-    return time.monotonic() - begin
+def _breakage(draw: random.Random, unbroken: Unbroken) -> Breakage:
+    is_in_work = draw.random() < 0.7
+    return Breakage(
+        draw.uniform(0.0, unbroken.work_s if is_in_work else unbroken.first_part_s),
+        is_in_work,
+        draw.choice(["worker", "launcher", "all"]),
+        draw.choice([signal.SIGKILL, signal.SIGTERM]),
+    )
 
 
-def one_round(folder: Path, reference: Path, breakages: list[Breakage]) -> int:
-    """The number of parts that the last start had left to do."""
+def unbroken(folder: Path) -> Unbroken:
+    """The run to compare with."""
+    begin, process = time.monotonic(), start(ARGS, folder)
+    wait_for_parts(process, folder / "run", 1)
+    first_part = time.monotonic()
+    wait_for_parts(process, folder / "run", len(FILES))
+    last_part = time.monotonic()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return Unbroken(first_part - begin, last_part - first_part)
+
+
+def one_round(folder: Path, reference: Path, breakages: list[Breakage]) -> list[int]:
+    """The number of parts that stood in data/ at the end of each start."""
+    done = []
     for breakage in breakages:
         process = start(ARGS, folder)
-        _wait(process, breakage.after_s)
+        _wait(process, folder, breakage)
         _break(process, breakage)
         process.communicate(timeout=120)
-    left = len(FILES) - len(list((folder / "run" / "data").glob("part-*")))
+        done.append(_num_parts(folder))
     finished(ARGS, folder)
     assert sorted(file.name for file in (folder / "run" / "data").iterdir()) == FILES
     assert_same_rows(output_rows(folder / "run"), output_rows(reference / "run"))
-    return left
+    return [*done, _num_parts(folder)]
 
 
-def _wait(process: subprocess.Popen[str], seconds: float) -> None:
-    end = time.monotonic() + seconds
+def _num_parts(folder: Path) -> int:
+    return len(list((folder / "run" / "data").glob("part-*")))
+
+
+def _wait(process: subprocess.Popen[str], folder: Path, breakage: Breakage) -> None:
+    num_before = _num_parts(folder)
+    if breakage.is_in_work:
+        while process.poll() is None and _num_parts(folder) == num_before:
+            time.sleep(0.01)
+    end = time.monotonic() + breakage.after_s
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
 
@@ -103,15 +131,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "unbroken"
         reference.mkdir()
-        duration_s = unbroken(reference)
-        print(f"unbroken: {duration_s:.1f} s", flush=True)
+        times = unbroken(reference)
+        print(f"unbroken: {times.first_part_s:.1f} s, then {times.work_s:.1f} s", flush=True)
         for number in range(args.rounds):
             place = Path(folder) / str(number)
             place.mkdir()
-            breakages = plan(draw, duration_s)
-            left = one_round(place, reference, breakages)
+            breakages = plan(draw, times)
+            done = one_round(place, reference, breakages)
             said = "; ".join(map(str, breakages))
-            print(f"{number + 1}: {said}: {left} of {len(FILES)} parts left, all right", flush=True)
+            print(f"{number + 1}: {said}; parts done: {', '.join(map(str, done))}", flush=True)
     print(f"{args.rounds} rounds: no row lost, none doubled, all equal to the unbroken run's")
 
 

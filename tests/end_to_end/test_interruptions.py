@@ -52,11 +52,11 @@ def test_broken_at_random_moments(tmp_path: Path) -> None:
     draw = random.Random(20)
     reference = tmp_path / "unbroken"
     reference.mkdir()
-    duration_s = stress.unbroken(reference)
+    times = stress.unbroken(reference)
     for number in range(3):
         place = tmp_path / str(number)
         place.mkdir()
-        stress.one_round(place, reference, stress.plan(draw, duration_s))
+        stress.one_round(place, reference, stress.plan(draw, times))
 
 
 def test_sigterm_finishes_what_is_begun_and_the_rest_is_done_later(
