@@ -46,6 +46,9 @@ class DataConfig:
     overrides and has the name of an output column, as `seed`."""
     part_rows: int = 32
     """Input rows of one part, which is one output file and what a kill can lose of each worker."""
+    part_minutes: float | None = None
+    """Instead, minutes in which one worker does a part: the first parts, of `part_rows`, are timed,
+    and those behind them are multiples of them; null: all parts are of `part_rows`."""
 
     def __post_init__(self) -> None:
         if not self.path or (isinstance(self.path, list) and not all(self.path)):
@@ -59,6 +62,11 @@ class DataConfig:
                 raise ValueError(f"data.{name}='': leave it null, or say what it is")
         if self.part_rows < 1:
             raise ValueError(f"data.part_rows={self.part_rows}: give at least 1")
+        if self.part_minutes is not None and not 0 < self.part_minutes < float("inf"):
+            raise ValueError(
+                f"data.part_minutes={self.part_minutes}: give minutes above 0, or null, and all "
+                "parts are of data.part_rows"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,9 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
     lines = [
         f"{config.name or config.output}: a dry run, nothing is written",
         f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
-        f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts, "
-        f"{len(plan.parts) / num_workers:,.1f} for each of {num_workers} workers; {config.output}",
+        f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
+        f"{plan.what_changes}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
+        f"workers; {config.output}",
         f"  carried          {', '.join(plan.carried) or 'no column'}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]

@@ -31,6 +31,7 @@ class RunFolder:
     def __init__(self, path: str | Place) -> None:
         self.path = place(path)
         self.plan_file = self.path / "run.json"
+        self.pace_file = self.path / "pace.json"
         self.lock_file = self.path / "run.lock"
         self.config_file = self.path / "config.yaml"
         self.summary_file = self.path / "summary.json"

@@ -4,12 +4,14 @@
     | part_rows rows  | part_rows rows  | the rest  | part_rows rows  | ...
     | first file                                    | second file
 
-Parts depend on the input, data.where and data.part_rows, never on the number of workers. Rows that
+Parts depend on the input, data.where and data.part_rows, never on the number of workers (and with
+data.part_minutes on the speed of the first ones, pipeline/pace.py). Rows that
 data.where leaves out lie between a part's rows and are not counted among them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -58,6 +60,25 @@ def cut_counted(batches: Iterable[tuple[int, int, np.ndarray]], part_rows: int) 
                 parts.append(Part(len(parts), file, start, 0, 0, 0))
             parts[-1] = _with(parts[-1], first + place, int(counts[place]))
     return parts
+
+
+def joined(parts: Sequence[Part], num_joined: int) -> list[Part]:
+    """The same rows in fewer parts, each of up to `num_joined` neighbours in one file."""
+    made: list[Part] = []
+    for _, of_file in groupby(parts, key=lambda part: part.file):
+        neighbours = list(of_file)
+        for first in range(0, len(neighbours), num_joined):
+            these = neighbours[first : first + num_joined]
+            made.append(
+                replace(
+                    these[0],
+                    index=parts[0].index + len(made),
+                    num_read=sum(part.num_read for part in these),
+                    num_rows=sum(part.num_rows for part in these),
+                    num_outcomes=sum(part.num_outcomes for part in these),
+                )
+            )
+    return made
 
 
 def _with(part: Part, row: int, num_samples: int) -> Part:

@@ -32,7 +32,8 @@ from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch
 from pipeline.lock import locked
 from pipeline.logs import log_to
-from pipeline.plan import Plan, make_plan, pin, planned_before
+from pipeline.plan import Plan, planned_before
+from pipeline.planning import make_plan, pin
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
@@ -66,7 +67,7 @@ def run(config: JobConfig, job: int) -> None:
             plan = make_plan_of(config, folder)
             folder.make()
             held.enter_context(locked(folder))
-            pin_plan(config, plan, folder)
+            plan = pin_plan(config, plan, folder)
             session.set(PLAN, plan.to_json())
         plan = Plan.from_json(session.wait(PLAN))
         log_to(folder, worker.rank)
@@ -76,12 +77,13 @@ def run(config: JobConfig, job: int) -> None:
                 line = start_line(config, plan, folder, num_to_do, session)
                 driver = make_driver(config, plan, folder, num_to_do, session, parallel, shutdown)
                 with shown(line, session, config.progress_every_s):
-                    claims = Claims(session, plan.parts, folder, parallel, config.retry_failed)
+                    claims = make_claims(config, plan, folder, session, parallel)
                     for parts in claims.rounds():
                         with shutdown.finishing(parallel.size == 1):
                             driver.run(parts)
-                        if not worker.is_first:
+                        if parts.plan.is_final and not worker.is_first:
                             session.add(COUNTED, 1)
+                    plan = claims.plan
                     if worker.is_first:
                         wait_for_parts(plan, folder, session, left.num_again)
                         session.leave_from(COUNTED, worker.world, is_host=True)
@@ -117,13 +119,14 @@ def make_plan_of(config: JobConfig, folder: RunFolder) -> Plan:
     return make_plan(config, checkpoint, planned_before(folder))
 
 
-def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> None:
+def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
     """
     Raises:
         ValueError: the run folder is another run's.
     """
-    pin(plan, folder)
+    plan = pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
+    return plan
 
 
 def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
@@ -189,6 +192,19 @@ def make_driver(
     )
 
 
+def make_claims(
+    config: JobConfig, plan: Plan, folder: RunFolder, session: Session, parallel: TensorParallel
+) -> Claims:
+    return Claims(
+        session,
+        plan,
+        folder,
+        parallel,
+        retry_failed=config.retry_failed,
+        part_minutes=config.data.part_minutes,
+    )
+
+
 def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dict[str, Any]:
     """Who writes a stats row; of a group it is the first rank."""
     name = device_name(device)
@@ -220,8 +236,8 @@ def start_line(
         columns = (f"{setting} in {column!r}" for setting, column in plan.overrides.items())
         own = f"; rows with settings of their own: {', '.join(columns)}" if plan.overrides else ""
         print(
-            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts, {num_done} rows done "
-            f"before{own}; workers: {workers}; output: {folder.path}\n"
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{plan.what_changes}, "
+            f"{num_done} rows done before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,
             flush=True,

@@ -67,6 +67,8 @@ class Standing:
 
     def look(self) -> bool:
         """Whether all parts are done."""
+        if not self._plan.is_final:
+            self._plan = load(self._folder)
         there = self._folder.parts_done() & {part.index for part in self._plan.parts}
         new = sorted(there - self._done)
         self._broken = {part: fault for part in new if (fault := self._fault(part))}
@@ -108,7 +110,7 @@ class Standing:
         rate = totals.rows_per_s if self._num_rows else None
         yield "run", f"{folder.path}, planned {_planned_at(folder)}"
         yield "model", plan.model_path
-        yield "parts", f"{len(self._done)} of {len(plan.parts)} done"
+        yield "parts", f"{len(self._done)} of {len(plan.parts)} done{plan.what_changes}"
         share = self._num_rows / plan.num_outcomes
         yield "rows", f"{self._num_rows} of {plan.num_outcomes} done ({share:.0%})"
         yield "failed", f"{sum(self._failed.values())}"

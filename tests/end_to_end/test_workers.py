@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import JobConfig
@@ -110,6 +111,27 @@ def test_torchruns_own_restart_does_the_rest_too(
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert_same_rows(output_rows(tmp_path / "run"), one_worker)
+
+
+def test_parts_of_some_minutes_stay_what_they_were_over_kills(
+    checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
+) -> None:
+    """64 parts of a row are timed; before a kill among these, behind one."""
+    folder = RunFolder(tmp_path / "run")
+    args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.01"]
+    paces = []
+    for after_parts in (10, 65):
+        process = start(args, tmp_path)
+        kill_a_worker(process, folder.path, after_parts)
+        process.communicate(timeout=60)
+        paces.append(folder.pace_file.read_text() if folder.pace_file.exists() else None)
+    assert "in 120 parts (fewer, larger" not in finished(args, tmp_path), "they are known now"
+    assert paces == [None, folder.pace_file.read_text()]
+    num_joined = json.loads(folder.pace_file.read_text())["num_joined"]
+    assert num_joined > 1
+    assert folder.parts_done() == set(range(64 - (-(NUM_ROWS - 64) // num_joined)))
+    assert pq.ParquetFile(folder.data_file(64)).metadata.num_rows == min(num_joined, 56)
+    assert_same_rows(output_rows(folder.path), one_worker)
 
 
 def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:

@@ -5,16 +5,29 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.claims import FINISHED, Claims
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
+from pipeline.plan import Plan
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session, connect
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 
 PARTS = [Part(index, 0, index * 4, 4, 4, 4) for index in range(200)]
+PLAN = Plan(
+    files=[],
+    parts=PARTS,
+    prompt_columns=[],
+    read_schema=pa.schema([]),
+    carried=[],
+    overrides={},
+    model_path="",
+    model_revision=None,
+    fingerprint={},
+)
 
 
 @pytest.fixture
@@ -35,7 +48,7 @@ def test_each_part_is_drawn_once_by_many_workers(folder: RunFolder) -> None:
 
     def work(own: Session) -> None:
         start.wait()
-        drawn.extend([part.index for part in Claims(own, PARTS, folder)])
+        drawn.extend([part.index for part in Claims(own, PLAN, folder)])
 
     threads = [threading.Thread(target=work, args=(own,)) for own in sessions]
     for thread in threads:
@@ -48,15 +61,15 @@ def test_each_part_is_drawn_once_by_many_workers(folder: RunFolder) -> None:
 def test_a_part_whose_file_stands_in_data_is_passed_over(folder: RunFolder) -> None:
     for part in (0, 3, 199):
         folder.data_file(part).touch()
-    drawn = [part.index for part in Claims(session(LocalStore(), 0), PARTS, folder)]
+    drawn = [part.index for part in Claims(session(LocalStore(), 0), PLAN, folder)]
     assert drawn == [index for index in range(200) if index not in (0, 3, 199)]
 
 
 def test_after_a_restart_the_parts_of_dead_workers_are_drawn_again(folder: RunFolder) -> None:
     store = LocalStore()
-    first = iter(Claims(session(store, 0), PARTS, folder))
+    first = iter(Claims(session(store, 0), PLAN, folder))
     lost = [next(first).index for _ in range(5)]
-    again = [part.index for part in Claims(session(store, 0), PARTS, folder)]
+    again = [part.index for part in Claims(session(store, 0), PLAN, folder)]
     assert again[:5] == lost
     assert len(again) == len(PARTS)
 
@@ -64,17 +77,17 @@ def test_after_a_restart_the_parts_of_dead_workers_are_drawn_again(folder: RunFo
 def test_the_jobs_of_a_sweep_do_not_share_a_counter(folder: RunFolder) -> None:
     store = LocalStore()
     for job in range(2):
-        assert len(list(Claims(session(store, 0, job), PARTS, folder))) == len(PARTS)
+        assert len(list(Claims(session(store, 0, job), PLAN, folder))) == len(PARTS)
 
 
 def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: RunFolder) -> None:
     """It meets the exhausted counter of the last start, and must not leave."""
     store = LocalStore()
-    assert len(list(Claims(session(store, 0), PARTS, folder))) == len(PARTS)
+    assert len(list(Claims(session(store, 0), PLAN, folder))) == len(PARTS)
     early, drawn = session(store, 1), list[int]()
 
     def work() -> None:
-        for parts in Claims(early, PARTS, folder).rounds():
+        for parts in Claims(early, PLAN, folder).rounds():
             drawn.extend(part.index for part in parts)
 
     thread = threading.Thread(target=work)
@@ -105,7 +118,7 @@ def test_a_group_draws_as_one_and_its_first_rank_decides(folder: RunFolder, tmp_
 
     def work(rank: ThreadRank, group: int) -> list[int]:
         own = sessions[2 * group + rank.rank]
-        claims = Claims(own, PARTS, elsewhere if rank.rank else folder, rank)
+        claims = Claims(own, PLAN, elsewhere if rank.rank else folder, rank)
         drawn = [part.index for parts in claims.rounds() for part in parts]
         if own.worker.is_first:
             own.set(FINISHED, "")
@@ -121,7 +134,7 @@ def test_a_group_draws_as_one_and_its_first_rank_decides(folder: RunFolder, tmp_
 
 
 def test_rank_0_does_not_wait_for_itself(folder: RunFolder) -> None:
-    assert sum(1 for _ in Claims(session(LocalStore(), 0), PARTS, folder).rounds()) == 1
+    assert sum(1 for _ in Claims(session(LocalStore(), 0), PLAN, folder).rounds()) == 1
 
 
 def test_several_workers_without_a_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from pipeline.claims import Claims
 from pipeline.config import JobConfig
 from pipeline.drive import Driver
 from pipeline.folder import RunFolder
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan
+from pipeline.planning import make_plan
 from pipeline.progress import Tally, seen
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker
@@ -79,7 +80,7 @@ class Job:
             session=self.session,
             shutdown=Shutdown(0.0),
         )
-        driver.run(Claims(self.session, self.plan.parts, self.folder))
+        driver.run(Claims(self.session, self.plan, self.folder))
         return output_rows(self.folder.path)
 
 

@@ -1,9 +1,10 @@
 """Cutting: parts depend on the input and the settings alone."""
 
+import numpy as np
 import pytest
 
 from pipeline.inputs import InputFile
-from pipeline.parts import Part, cut
+from pipeline.parts import Part, cut, cut_counted, joined
 
 
 def files(*num_rows: int) -> list[InputFile]:
@@ -27,3 +28,22 @@ def test_parts_are_runs_of_one_file_and_the_limit_counts_over_files(
 ) -> None:
     wanted = [Part(index, *part, part[2], part[2] * 3) for index, part in enumerate(parts)]
     assert cut(files(*num_rows), 4, limit, num_samples=3) == wanted
+
+
+def test_parts_are_joined_within_their_file_and_hold_the_same_rows() -> None:
+    parts = cut(files(11, 3, 9), 2, None, num_samples=3)[1:]
+    assert joined(parts, 3) == [
+        Part(1, 0, 2, 6, 6, 18),
+        Part(2, 0, 8, 3, 3, 9),
+        Part(3, 1, 0, 3, 3, 9),
+        Part(4, 2, 0, 6, 6, 18),
+        Part(5, 2, 6, 3, 3, 9),
+    ]
+    assert joined(parts, 1) == parts
+    assert joined([], 5) == []
+
+
+def test_joined_parts_read_on_over_the_rows_that_are_left_out() -> None:
+    taken = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0])
+    small = cut_counted([(0, 0, taken)], 1)
+    assert joined(small, 2) == cut_counted([(0, 0, taken)], 2)

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.plan import Plan, load, make_plan, pin
+from pipeline.plan import Plan, load
+from pipeline.planning import make_plan, pin
 from pipeline.read import PartReader
 from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
 

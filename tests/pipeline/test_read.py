@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan
+from pipeline.planning import make_plan
 from pipeline.read import PartReader, seed_of, seed_of_sample
 from tests.checkpoints import job, prompts, write_json_lines, write_parquet
 

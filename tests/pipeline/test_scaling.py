@@ -14,7 +14,7 @@ from pipeline.claims import Claims
 from pipeline.drive import Driver
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker
@@ -85,7 +85,7 @@ def test_the_last_worker_ends_within_one_parts_time_of_the_first(
             shutdown=Shutdown(0.0),
         )
         try:
-            driver.run(engines[number].timed(Claims(session, plan.parts, folder)))
+            driver.run(engines[number].timed(Claims(session, plan, folder)))
         finally:
             ended[number] = clock.now
             clock.end()

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.inputs import InputFile
 from pipeline.parts import Part, cut_counted
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan
+from pipeline.planning import make_plan
 from pipeline.read import ParquetRows, PartReader
 from pipeline.where import Where
 from tests.checkpoints import job, prompts, write_json_lines, write_parquet

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.finish import finish
 from pipeline.folder import RunFolder
-from pipeline.plan import pin
+from pipeline.planning import pin
 from pipeline.stats import STATS_SCHEMA, stats_table
 from pipeline.status import Standing, main
 from tests.checkpoints import prompts, write_parquet
