@@ -6,6 +6,7 @@ from pipeline.stats import CAUSES
 
 CAUSE_NAMES = {
     "engine_s": "in the engine",
+    "start_s": "starting",
     "plan_s": "planning",
     "load_s": "loading the model",
     "claim_s": "claiming parts",

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -26,6 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.clock import process_age_s
 from pipeline.config import COMPONENTS, SECTIONS, JobConfig, job_config
 from pipeline.from_dict import defaults_of
 from pipeline.ranks import this_worker
@@ -38,8 +39,9 @@ GROUPS = ("model", "decoding", "cache", "engine")
 SILENCE_S = 30.0
 """How long ranks above 0 leave the word to rank 0 when the command line is wrong."""
 
-Job = Callable[[JobConfig, int], None]
-"""Called with the config and its number in a sweep."""
+Job = Callable[[JobConfig, int, float], None]
+"""Called with the config, its number in a sweep, and the seconds that the process took until the
+first."""
 
 
 def conf_folder() -> Path:
@@ -68,7 +70,8 @@ def launch(job: Job) -> None:
                 config = read(cfg)
             except ValueError as error:
                 say_and_exit(str(error), rank)
-            job(config, job_number())
+            number = job_number()
+            job(config, number, 0.0 if number else process_age_s())
 
     _register()
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(task)
@@ -139,7 +142,7 @@ def _fields_of(section: str) -> str:
     return f"there are the groups conf, {', '.join(GROUPS)} and the fields {', '.join(scalars)}"
 
 
-def say_and_exit(message: str, rank: int) -> None:
+def say_and_exit(message: str, rank: int) -> NoReturn:
     """Stop a job whose workers all fail alike: rank 0 says why, its launcher ends the others."""
     if rank:
         time.sleep(SILENCE_S)

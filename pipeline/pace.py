@@ -18,7 +18,7 @@ from pipeline.config import DataConfig
 from pipeline.folder import RunFolder
 from pipeline.plan import Plan
 from pipeline.session import POLL_S
-from pipeline.totals import read_stats
+from pipeline.totals import add_up, read_stats
 
 log = logging.getLogger("pipeline")
 
@@ -56,9 +56,9 @@ def decide(plan: Plan, folder: RunFolder, part_minutes: float) -> int:
 
 def _speed(stats: pa.Table) -> float | None:
     """Output rows in a second of a worker that has loaded its model."""
-    rows = sum(sum(stats[name].to_pylist()) for name in ("num_ok", "num_failed"))
-    seconds = sum(
-        sign * sum(stats[name].to_pylist())
-        for name, sign in (("total_s", 1.0), ("plan_s", -1.0), ("load_s", -1.0))
-    )
+    if not stats.num_rows:
+        return None
+    done = add_up(stats)
+    rows = done.num_ok + done.num_failed
+    seconds = done.total_s - done.start_s - done.plan_s - done.load_s
     return rows / seconds if rows and seconds > 0 else None

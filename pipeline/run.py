@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 import yaml
 
@@ -21,6 +22,7 @@ from engine.legal import check_model
 from engine.model.load import FAMILIES, check_weights, fetch_checkpoint, load_model, read_config
 from engine.parallel import TensorParallel
 from pipeline.claims import FINISHED, Claims
+from pipeline.clock import CLOCK
 from pipeline.config import JobConfig, as_dict
 from pipeline.drive import Driver
 from pipeline.dry_run import report
@@ -29,7 +31,7 @@ from pipeline.figures import figures
 from pipeline.finish import check_failures, finish, wait_for_parts
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
-from pipeline.launch import launch
+from pipeline.launch import launch, say_and_exit
 from pipeline.lock import locked
 from pipeline.logs import log_to
 from pipeline.plan import Plan, planned_before
@@ -38,7 +40,7 @@ from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
 from pipeline.retry import what_is_left
-from pipeline.session import Session, connect
+from pipeline.session import Session, Store, connect
 from pipeline.shutdown import Shutdown
 from pipeline.stand_in import StandIn
 from pipeline.stats import Meter
@@ -54,10 +56,12 @@ COUNTED = "counted"
 """Who has passed on all counts and written its timeline; the summary reads them."""
 
 
-def run(config: JobConfig, job: int) -> None:
-    """One job, from its config to its summary, as one of its workers; `job` counts in a sweep."""
+def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
+    """One job, from its config to its summary, as one of its workers; `job` counts in a sweep, and
+    `start_s` is what this process took until here."""
     worker, folder = this_worker(), RunFolder(config.output)
-    session, shutdown = Session(connect(worker), job, worker), Shutdown(config.shutdown_grace_s)
+    session = Session(connected(worker), job, worker, start_s)
+    shutdown = Shutdown(config.shutdown_grace_s)
     with stop_says_why(session, folder), shutdown.heard(), ExitStack() as held:
         if config.dry_run:
             try_out(config, worker, folder)
@@ -93,6 +97,13 @@ def run(config: JobConfig, job: int) -> None:
                 print_summary(config, folder, summary)
                 check_failures(config, summary)
         session.leave()
+
+
+def connected(worker: Worker) -> Store:
+    try:
+        return connect(worker)
+    except (ValueError, ConnectionError) as error:
+        say_and_exit(str(error), worker.rank)
 
 
 def try_out(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
@@ -175,6 +186,7 @@ def make_driver(
         engine.stats,
         engine.page_bytes * parallel.size,  # each rank keeps as many heads
         about(worker, device, parallel),
+        start_s=session.start_s,
         plan_s=loading - session.began,
         load_s=time.perf_counter() - loading,
     )
@@ -229,7 +241,10 @@ def start_line(
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
     num_done = plan.num_outcomes - num_to_do
     before = set() if config.retry_failed else folder.parts_done()
-    failed = failures(folder, read_timeline(folder), before)
+    timeline = read_timeline(folder)
+    failed = failures(folder, timeline, before)
+    if timeline.num_rows:
+        CLOCK.not_before(pc.max(timeline["finished_at"]).as_py())
     name = config.name or folder.path.name
     workers = workers_said(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:

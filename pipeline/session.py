@@ -23,7 +23,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Protocol
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
 from pipeline.ranks import Worker
 
@@ -31,6 +31,9 @@ AGAIN = "again"
 """Counts parts that had a file and were done again, for their failed rows."""
 POLL_S = 0.1
 LEAVE_S = 10.0
+HOSTED_S, STARTS_S = 20.0, 300.0
+"""How long a store is tried. torchrun's is there before any worker, unless torchrun has been killed
+meanwhile: then no worker lingers. Rank 0's is there when rank 0 has started."""
 
 
 class Store(Protocol):
@@ -69,14 +72,26 @@ class TorchrunStore:
     """The store at MASTER_ADDR:MASTER_PORT. torchrun hosts it; without torchrun, rank 0 does."""
 
     def __init__(self, worker: Worker, env: Mapping[str, str]) -> None:
+        """
+        Raises:
+            ConnectionError: nobody answers there.
+        """
         is_hosted = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        self._store = TCPStore(
-            env["MASTER_ADDR"],
-            int(env["MASTER_PORT"]),
-            is_master=worker.is_first and not is_hosted,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=300),
-        )
+        address, port = env["MASTER_ADDR"], int(env["MASTER_PORT"])
+        try:
+            self._store = TCPStore(
+                address,
+                port,
+                is_master=worker.is_first and not is_hosted,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=HOSTED_S if is_hosted else STARTS_S),
+            )
+        except DistNetworkError as error:
+            host = "its launcher" if is_hosted else "rank 0"
+            raise ConnectionError(
+                f"the workers' store at {address}:{port} does not answer: {host} has ended, or the "
+                "network is down; start the job again"
+            ) from error
 
     def add(self, key: str, amount: int) -> int:
         return int(self._store.add(key, amount))
@@ -94,6 +109,7 @@ def connect(worker: Worker) -> Store:
 
     Raises:
         ValueError: several workers, and nothing says where their store is.
+        ConnectionError: it does not answer.
     """
     if worker.world == 1:
         return LocalStore()
@@ -108,10 +124,12 @@ def connect(worker: Worker) -> Store:
 class Session:
     """The values of one job and one start of it; see above."""
 
-    def __init__(self, store: Store, job: int, worker: Worker) -> None:
+    def __init__(self, store: Store, job: int, worker: Worker, start_s: float = 0.0) -> None:
         self.worker = worker
+        self.start_s = start_s
+        """Seconds of this worker's that lie before the job."""
         self.began = time.perf_counter()
-        """This worker's part of the job; its seconds count from here."""
+        """This worker's part of the job."""
         self._store = store
         self._job = job
         if worker.is_first:

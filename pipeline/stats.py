@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from engine.stats import EngineStats
+from pipeline.clock import CLOCK
 from pipeline.write import Outcome
 
-CAUSES = ("plan_s", "load_s", "engine_s", "claim_s", "read_s", "write_s", "idle_s")
+CAUSES = ("start_s", "plan_s", "load_s", "engine_s", "claim_s", "read_s", "write_s", "idle_s")
 """What a worker spends its time on; they add up to total_s."""
 
 
@@ -38,6 +38,8 @@ class Work:
     """Of forwards that found no memory: in no sequence's account, and all the padding there is."""
     num_iterations: int = 0
     total_s: float = 0.0
+    start_s: float = 0.0
+    """From the start of the process until the job begins: libraries are imported."""
     plan_s: float = 0.0
     """Until the model is loaded: the plan is made or waited for."""
     load_s: float = 0.0
@@ -117,16 +119,17 @@ class Meter:
         page_bytes: int,
         about: dict[str, Any],
         *,
+        start_s: float = 0.0,
         plan_s: float = 0.0,
         load_s: float = 0.0,
     ) -> None:
-        """It is made when the model is loaded; `plan_s` and `load_s` lie behind the worker."""
+        """It is made when the model is loaded; the seconds given lie behind the worker."""
         self._engine_stats = engine_stats
         self._page_bytes = page_bytes
         self._about = about
-        self._began = time.perf_counter() - plan_s - load_s
+        self._began = time.perf_counter() - start_s - plan_s - load_s
         self._spent: dict[str, Any] = {
-            **{"plan_s": plan_s, "load_s": load_s},
+            **{"start_s": start_s, "plan_s": plan_s, "load_s": load_s},
             **dict.fromkeys(("claim_s", "read_s", "write_s"), 0.0),
         }
         self._running: tuple[str, float] | None = None
@@ -184,7 +187,7 @@ class Meter:
             "tokens_per_forward": work.tokens_per_forward,
             "peak_pages": peak,
             "peak_cache_bytes": peak * self._page_bytes,
-            "finished_at": datetime.now(UTC),
+            "finished_at": CLOCK.now(),
         }
 
     def row(self, part: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:

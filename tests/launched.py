@@ -15,7 +15,7 @@ def jobs_of(*args: str) -> list[tuple[JobConfig, int]]:
     jobs: list[tuple[JobConfig, int]] = []
     with mock.patch("sys.argv", ["pipeline.run", *args]):
         try:
-            launch(lambda config, number: jobs.append((config, number)))
+            launch(lambda config, number, _: jobs.append((config, number)))
         except SystemExit as stop:
             if stop.code:
                 raise

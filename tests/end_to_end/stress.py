@@ -137,9 +137,9 @@ def main() -> None:
             place = Path(folder) / str(number)
             place.mkdir()
             breakages = plan(draw, times)
+            print(f"{number + 1}: {'; '.join(map(str, breakages))}", end="", flush=True)
             done = one_round(place, reference, breakages)
-            said = "; ".join(map(str, breakages))
-            print(f"{number + 1}: {said}; parts done: {', '.join(map(str, done))}", flush=True)
+            print(f"; parts done: {', '.join(map(str, done))}", flush=True)
     print(f"{args.rounds} rounds: no row lost, none doubled, all equal to the unbroken run's")
 
 

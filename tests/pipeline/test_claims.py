@@ -1,5 +1,6 @@
 """Claims: every open part goes to exactly one living worker, also over restarts and sweeps."""
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +14,7 @@ from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
 from pipeline.ranks import Worker
-from pipeline.session import LocalStore, Session, connect
+from pipeline.session import LocalStore, Session, TorchrunStore, connect
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 
 PARTS = [Part(index, 0, index * 4, 4, 4, 4) for index in range(200)]
@@ -141,6 +142,19 @@ def test_several_workers_without_a_store_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match=r"2 workers without MASTER_ADDR.*torchrun"):
         connect(Worker(world=2))
+
+
+def test_a_worker_whose_launcher_is_gone_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before this worker came to the store."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    monkeypatch.setattr("pipeline.session.HOSTED_S", 0.5)
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with pytest.raises(
+        ConnectionError, match=rf"127\.0\.0\.1:{port} does not answer: its launcher"
+    ):
+        TorchrunStore(Worker(rank=1, world=2), env | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
 
 
 def test_what_one_session_sets_another_of_the_same_start_gets() -> None:

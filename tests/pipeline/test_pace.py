@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def write(a_job: Job, part: Part, seconds: float, loading_s: float = 0.0) -> Non
     """A part as its worker would write it, after so many seconds."""
     row = dict.fromkeys(("num_ok", "num_failed"), 0) | {
         **{"part": part.index, "num_ok": part.num_outcomes, "rank": 0},
-        **{"total_s": seconds + loading_s, "plan_s": loading_s / 4, "load_s": loading_s * 3 / 4},
+        **{"total_s": seconds + loading_s, "start_s": loading_s / 4, "plan_s": loading_s / 4},
+        **{"load_s": loading_s / 2, "finished_at": datetime.now(UTC)},
     }
     a_job.folder.write_table(a_job.folder.stats_file(part.index), stats_table(row))
     a_job.folder.data_file(part.index).touch()

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_seconds_have_one_cause_each(folder: RunFolder, clock: Clock) -> None:
     stats = EngineStats()
-    meter = Meter(stats, 1, ABOUT, plan_s=3.0, load_s=5.0)
+    meter = Meter(stats, 1, ABOUT, start_s=2.0, plan_s=3.0, load_s=5.0)
     timeline = Timeline(meter, folder)
     timeline.point()
     with meter.clock("read_s"):
@@ -55,9 +55,9 @@ def test_seconds_have_one_cause_each(folder: RunFolder, clock: Clock) -> None:
     timeline.end()
     totals = add_up(read_timeline(folder))
     spent = [getattr(totals, cause) for cause in CAUSES]
-    assert spent == [3.0, 5.0, 4.0, 0.0, 2.0, 2.0, 0.5]
+    assert spent == [2.0, 3.0, 5.0, 4.0, 0.0, 2.0, 2.0, 0.5]
     assert totals.total_s == sum(spent)
-    assert totals.warm_up_s == 13.0, "from the start of the job to the first forward's end"
+    assert totals.warm_up_s == 15.0, "from the start of the job to the first forward's end"
     assert (totals.num_starts, totals.num_failed_query_tokens) == (1, 70)
 
 
