@@ -1,0 +1,78 @@
+"""The wall clock is set while a job runs, and between two starts: no row and no second follows."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from pipeline.clock import Clock, process_age_s
+from pipeline.drive import Driver
+from pipeline.folder import RunFolder
+from pipeline.run import run
+from pipeline.timeline import read_timeline
+from pipeline.totals import covered, times
+from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
+
+HOURS = {2: 1, 5: -3, 9: 48, 12: -1}
+"""Part -> by how much the clock is set just before it is written."""
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(datetime(2026, 3, 1, 12, tzinfo=UTC)) as traveller:
+        new_process(monkeypatch)
+        yield traveller
+
+
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    for module in ("run", "stats"):
+        monkeypatch.setattr(f"pipeline.{module}.CLOCK", clock)
+
+
+def test_a_job_whose_clock_jumps(
+    checkpoint: Path,
+    tmp_path: Path,
+    set_clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(60))
+    run(job(checkpoint, data, tmp_path / "steady"), 0)
+    config, folder = job(checkpoint, data, tmp_path / "run"), RunFolder(tmp_path / "run")
+    write, num_written = Driver._write, 0
+
+    def set_and_write(self: Driver, full: Any) -> None:
+        nonlocal num_written
+        set_clock.shift(timedelta(hours=HOURS.get(num_written, 0)))
+        num_written += 1
+        if num_written == 8:
+            raise RuntimeError("broken")
+        write(self, full)
+
+    monkeypatch.setattr(Driver, "_write", set_and_write)
+    began = time.monotonic()
+    with pytest.raises(SystemExit):
+        run(config, 0)
+    set_clock.shift(timedelta(days=-2))
+    new_process(monkeypatch)
+    run(config, 0)
+    passed_s = time.monotonic() - began
+    assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "steady"))
+    assert [file.name for file in folder.data.iterdir()].count("part-00000.parquet") == 1
+    summary = json.loads(folder.summary_file.read_text())
+    assert summary["num_starts"] == 2
+    assert 0.5 * passed_s < summary["wall_s"] < passed_s
+    assert len(covered(*times(read_timeline(folder)))) <= 2, "a start is one span of time"
+    assert "48 h" not in folder.report_file.read_text()
+
+
+def test_a_process_knows_its_age() -> None:
+    age_s = process_age_s()
+    assert 0 < age_s < 3600 * 24
+    time.sleep(0.05)
+    assert 0.04 < process_age_s() - age_s < 5
