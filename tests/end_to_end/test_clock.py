@@ -18,18 +18,19 @@ from pipeline.timeline import read_timeline
 from pipeline.totals import covered, times
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOURS = {2: 1, 5: -3, 9: 48, 12: -1}
 """Part -> by how much the clock is set just before it is written."""
 
 
 @pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(datetime(2026, 3, 1, 12, tzinfo=UTC)) as traveller:
-        new_process(monkeypatch)
+def set_clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOON) as traveller:
         yield traveller
 
 
-def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def new_process_at_noon(set_clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock.move_to(NOON)
     clock = Clock()
     for module in ("run", "stats"):
         monkeypatch.setattr(f"pipeline.{module}.CLOCK", clock)
@@ -55,17 +56,18 @@ def test_a_job_whose_clock_jumps(
         write(self, full)
 
     monkeypatch.setattr(Driver, "_write", set_and_write)
+    new_process_at_noon(set_clock, monkeypatch)
     began = time.monotonic()
     with pytest.raises(SystemExit):
         run(config, 0)
-    set_clock.shift(timedelta(days=-2))
-    new_process(monkeypatch)
+    new_process_at_noon(set_clock, monkeypatch)  # as if both starts were at one time
     run(config, 0)
     passed_s = time.monotonic() - began
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "steady"))
     assert [file.name for file in folder.data.iterdir()].count("part-00000.parquet") == 1
     summary = json.loads(folder.summary_file.read_text())
     assert summary["num_starts"] == 2
+    assert summary["total_s"] == pytest.approx(summary["wall_s"], abs=0.05), "of one worker"
     assert 0.5 * passed_s < summary["wall_s"] < passed_s
     assert len(covered(*times(read_timeline(folder)))) <= 2, "a start is one span of time"
     assert "48 h" not in folder.report_file.read_text()
