@@ -18,7 +18,7 @@ from engine.memory import GroupOutOfMemory
 from pipeline.files import exists
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
-from pipeline.inputs import Unreachable
+from pipeline.input_errors import Unreachable
 from pipeline.logs import kept_log
 from pipeline.session import Session
 from pipeline.shutdown import Terminated

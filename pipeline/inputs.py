@@ -1,41 +1,27 @@
 """What is in the input: which files, how many rows, which columns? Looked at once, by rank 0."""
 
-import gzip
 import hashlib
-import io
-import json
 import os
-import zlib
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.input_errors import InputError, unreadable_is_an_error
+from pipeline.json_lines import inspect_json_lines, unify
 from pipeline.store import is_local, open_for_reading, reached
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 """In a folder, .json is passed over: there it is mostly some tool's own file."""
 READABLE = (*PARQUET, *JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES))
-BATCH_LINES = 1000
 THREADS = 16
 """That look at files, which is mostly waiting."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
-
-
-class InputError(ValueError):
-    """What is wrong with the input, and what to do."""
-
-
-class Unreachable(InputError):
-    """It is elsewhere, and what is in between failed. The same job may go on later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +92,7 @@ def inspect(path: str, name: str, stamp: str | None = None) -> tuple[InputFile, 
         InputError: not readable as what its name says.
     """
     with unreadable_is_an_error(path):
-        rows, digest, schema = _parquet(path) if is_parquet(path) else _json_lines(path)
+        rows, digest, schema = _parquet(path) if is_parquet(path) else inspect_json_lines(path)
     return InputFile(path=path, name=name, num_rows=rows, digest=digest, stamp=stamp), schema
 
 
@@ -120,7 +106,7 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
     """
     loose = [i for i, file in enumerate(files) if not is_parquet(file.path)]
     if loose:
-        widened = _unify([schemas[i] for i in loose], files[loose[-1]].path)
+        widened = unify([schemas[i] for i in loose], files[loose[-1]].path)
         schemas = [widened if i in loose else s for i, s in enumerate(schemas)]
     # A null in a later file is a fault of its row, whatever the first file says of nulls.
     first = pa.schema([field.with_nullable(True).remove_metadata() for field in schemas[0]])
@@ -137,49 +123,6 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
                     f"{there} in {files[0].path}; make them alike, or name fewer files"
                 )
     return first
-
-
-def open_text(path: str) -> IO[str]:
-    """A JSON Lines file, gzipped or not, for reading forward."""
-    return _as_text(open_for_reading(path), path)
-
-
-def parse_line(line: str, path: str, number: int) -> dict[str, Any]:
-    """The row of line `number`, counted from 1."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} line {number}: not JSON ({error}); mend the line") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{path} line {number}: {type(row).__name__}; must be an object, {{...}}")
-    return row
-
-
-@contextmanager
-def unreadable_is_an_error(path: str) -> Iterator[None]:
-    """Whatever a file system or a broken file raises, as an InputError that names the path."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ImportError as error:
-        raise InputError(f"data.path={path}: {error}; install it, or copy the file here") from error
-    except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
-        is_elsewhere = isinstance(error, OSError) and "://" in path
-        kind = Unreachable if is_elsewhere else InputError
-        raise kind(f"data.path={path}: cannot be read ({_first_line(error)})") from error
-    except Exception as error:
-        if "://" not in path:
-            raise
-        raise Unreachable(
-            f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
-            "the network, or copy the file here and give data.path=FILE"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _stamp(path: str) -> str | None:
@@ -235,52 +178,6 @@ def _parquet(path: str) -> tuple[int, str, pa.Schema]:
         file.seek(0 if size <= WHOLE_BYTES else size - 8 - footer_size)
         digest = _digest(str(size).encode() + file.read())
         return parquet.metadata.num_rows, digest, parquet.schema_arrow
-
-
-def _json_lines(path: str) -> tuple[int, str, pa.Schema]:
-    digest, num_rows, schemas = hashlib.sha256(), 0, []
-    rows: list[dict[str, Any]] = []
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            digest.update(line.encode())
-            if line.strip():
-                rows.append(parse_line(line, path, number))
-            if len(rows) == BATCH_LINES:
-                num_rows += len(rows)
-                schemas.append(_schema_of(rows, path))
-                rows = []
-    schemas.append(_schema_of(rows, path))
-    return num_rows + len(rows), digest.hexdigest()[:16], _unify(schemas, path)
-
-
-def _as_text(raw: Any, path: str) -> IO[str]:
-    data = gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw
-    return io.TextIOWrapper(data, encoding="utf-8")
-
-
-def _schema_of(rows: list[dict[str, Any]], path: str) -> pa.Schema:
-    columns: dict[str, None] = {}
-    for row in rows:
-        columns.update(dict.fromkeys(row))
-    fields = []
-    for column in columns:
-        try:
-            fields.append(pa.field(column, pa.array([row.get(column) for row in rows]).type))
-        except (pa.ArrowException, OverflowError, UnicodeError) as error:
-            raise InputError(
-                f"data.path={path}: column {column!r} holds values of different types, or none "
-                f"that Parquet has ({error}); mend the file"
-            ) from error
-    return pa.schema(fields)
-
-
-def _unify(schemas: list[pa.Schema], path: str) -> pa.Schema:
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise InputError(
-            f"data.path={path}: a column holds values of different types ({error}); mend the file"
-        ) from error
 
 
 def _digest(data: bytes) -> str:

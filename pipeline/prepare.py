@@ -17,7 +17,7 @@ import pyarrow as pa
 from engine.request import FinishReason, Request, Result
 from pipeline.asked import Asked, Asker
 from pipeline.config import JobConfig
-from pipeline.inputs import InputError
+from pipeline.input_errors import InputError
 from pipeline.parts import Part
 from pipeline.plan import Plan
 from pipeline.prompt import Prompter, RowError

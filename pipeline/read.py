@@ -12,14 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.inputs import (
-    InputError,
-    InputFile,
-    is_parquet,
-    open_text,
-    parse_line,
-    unreadable_is_an_error,
-)
+from pipeline.input_errors import InputError, unreadable_is_an_error
+from pipeline.inputs import InputFile, is_parquet
+from pipeline.json_lines import open_text, parse_line
 from pipeline.parts import Part
 from pipeline.store import open_for_reading
 from pipeline.where import Where

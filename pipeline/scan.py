@@ -9,7 +9,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.asked import Asker
-from pipeline.inputs import InputError, InputFile
+from pipeline.input_errors import InputError
+from pipeline.inputs import InputFile
 from pipeline.read import PartReader, ids_of
 from pipeline.where import Where
 

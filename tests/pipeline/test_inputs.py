@@ -85,11 +85,13 @@ def test_types_are_widened_over_batches_of_lines(tmp_path: Path) -> None:
         ('{"a": 1}\n\n[1]\n', "line 3: list; must be an object"),
         ('{"a": 1}\n{"a": "x"}\n', "column 'a' holds values of different types"),
         ('{"a": 1}\n' * 1000 + '{"a": "x"}\n', "'a'|Field a"),
+        ('{"a": "x"}\n{"a": "\xe9\\u00e9"}\n', "line 2: not UTF-8"),
+        ('{"a": "\\ud83d\\ude00"}\n{"a": "\\ude00\\ud83d"}', "line 2: half a surrogate pair"),
     ],
 )
 def test_bad_lines_are_refused_with_their_place(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "bad.jsonl"
-    file.write_text(text)
+    file.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=told) as error:
         inspect(str(file), "bad")
     assert "bad.jsonl" in str(error.value)
@@ -105,11 +107,8 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: 
 def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     packed = write_json_lines(tmp_path / "torn.jsonl.gz", prompts(500))
     packed.write_bytes(packed.read_bytes()[:-200])
-    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "\xe9"}\n'.encode("latin-1"))
-    (tmp_path / "half.jsonl").write_text('{"prompt": "\\ud800"}\n')
-    for name in ("torn.jsonl.gz", "latin.jsonl", "half.jsonl"):
-        with pytest.raises(ValueError, match=f"{name}: .*"):
-            inspect(str(tmp_path / name), "in")
+    with pytest.raises(ValueError, match=r"torn.jsonl.gz: cannot be read"):
+        inspect(str(packed), "in")
 
 
 def test_files_at_urls_are_listed_and_read(tmp_path: Path) -> None:
