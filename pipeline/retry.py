@@ -5,8 +5,10 @@ Such a part is drawn like any other; only its failed rows go into the engine aga
 replaced, in one move, by one in which these rows are new and all others as they were.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +18,7 @@ from pipeline.files import Place, exists, open_parquet
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
+from pipeline.store import THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,21 @@ class Left:
     num_again: int = 0
     """Parts that have a file, and rows in it that failed."""
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Left":
+        return cls(**json.loads(text))
+
 
 def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
     done = folder.parts_done()
     num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in done)
     if not retry_failed:
         return Left(num_outcomes)
-    failed = [num_failed_in(folder.data_file(index)) for index in sorted(done)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        failed = list(pool.map(num_failed_in, map(folder.data_file, sorted(done))))
     return Left(num_outcomes + sum(failed), sum(num > 0 for num in failed))
 
 

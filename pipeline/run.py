@@ -39,7 +39,7 @@ from pipeline.planning import make_plan, pin
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
-from pipeline.retry import what_is_left
+from pipeline.retry import Left, what_is_left
 from pipeline.session import Session, Store, connect
 from pipeline.shutdown import Shutdown
 from pipeline.stand_in import StandIn
@@ -51,7 +51,7 @@ from pipeline.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
 
-PLAN = "plan"
+PLAN, LEFT = "plan", "left to do"
 COUNTED = "counted"
 """Who has passed on all counts and written its timeline; the summary reads them."""
 
@@ -72,12 +72,12 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             folder.make()
             held.enter_context(locked(folder))
             plan = pin_plan(config, plan, folder)
+            session.set(LEFT, what_is_left(plan, folder, config.retry_failed).to_json())
             session.set(PLAN, plan.to_json())
-        plan = Plan.from_json(session.wait(PLAN))
+        plan, left = Plan.from_json(session.wait(PLAN)), Left.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
-            left = what_is_left(plan, folder, config.retry_failed)
-            if num_to_do := parallel.first(left.num_outcomes):
+            if num_to_do := left.num_outcomes:
                 line = start_line(config, plan, folder, num_to_do, session)
                 driver = make_driver(config, plan, folder, num_to_do, session, parallel, shutdown)
                 with shown(line, session, config.progress_every_s):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,12 @@ def write_json_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def job(model: Path, data: Path | list[Path], output: Path, **changes: Any) -> JobConfig:
+def job(
+    model: Path, data: str | Path | Sequence[str | Path], output: str | Path, **changes: Any
+) -> JobConfig:
     """A small job; `changes` are fields, with __ for the dot: `generation__num_samples=2`."""
     raw: dict[str, Any] = {
-        "data": {"path": [str(f) for f in data] if isinstance(data, list) else str(data)},
+        "data": {"path": str(data) if isinstance(data, str | Path) else [str(f) for f in data]},
         "prompt": {},
         "generation": {"max_new_tokens": 8},
         "columns": {},
