@@ -44,7 +44,9 @@ def run(rows: int, part_rows: int, workers: int, chat: bool) -> dict[str, Any]:
         "rows_checked": num_checked,
         "wall_s": wall_s,
         "rows_per_s": rows / wall_s,
-        "worker_s": {name: summary[name] for name in ("plan_s", "load_s", *CAUSES, "total_s")},
+        "worker_s": {
+            name: summary[name] for name in ("start_s", "plan_s", "load_s", *CAUSES, "total_s")
+        },
         "peak_bytes_of_a_worker": peak,
         "cores": os.cpu_count(),
         "versions": library_versions(),
