@@ -271,7 +271,8 @@ def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any])
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' * (threads != 1)})"
 
 
 if __name__ == "__main__":
