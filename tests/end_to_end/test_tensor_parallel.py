@@ -88,7 +88,7 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
     for layout in BIDIRECTIONAL:
         assert_same_as_one(place, tmp_path / "run" / layout, layout)
         mine, its = (stats_of(folder / layout) for folder in (tmp_path / "run", place / "one"))
-        assert mine.devices == [f"{size} x cpu (1 threads)"]
+        assert mine.devices == [f"{size} x cpu (1 thread)"]
         for count in ("num_forwards", "num_query_tokens", "num_iterations"):
             assert getattr(mine, count) == getattr(its, count)
         # Four ranks with two heads for keys and values keep each of them twice.
