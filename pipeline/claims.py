@@ -4,22 +4,27 @@ So a slow worker never holds up the rest. A part whose file stands in data/ is p
 are the truth of progress, the counter only keeps living workers apart. In a group of ranks the
 first draws, looks at the files and sees when it is over, and tells the others.
 
-Where parts are joined after the first ones (pipeline/pace.py), these have a round and a counter of
-their own, so that the numbers drawn there in vain are not missing behind them.
+    round     first parts, timed    the others, joined       what a dead worker left behind
+              0 .. num_first        num_first .. the end     all parts that have no file
+    when      with data.part_minutes (pipeline/pace.py)      rank 0 finds parts missing and nobody
+              else one round of all                          at work (pipeline/pulse.py)
+
+Each round has its counter: numbers that are drawn in vain at its end are not missing in the next.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from engine.parallel import ALONE, TensorParallel
 from pipeline.folder import RunFolder
 from pipeline.pace import decide
 from pipeline.parts import Part
 from pipeline.plan import Plan
+from pipeline.pulse import Watch
 from pipeline.retry import is_left
-from pipeline.session import POLL_S, Session
+from pipeline.session import POLL_S, Session, again_key
 
-NEXT, PACE, FINISHED = "next", "pace", "finished"
+NEXT, PACE, FINISHED, TURN = "next", "pace", "finished", "turn"
 
 
 class Claims:
@@ -33,9 +38,11 @@ class Claims:
         part_minutes: float | None = None,
     ) -> None:
         self.plan = plan
-        """Its parts are final behind the last round."""
-        self._begin = 0
-        """The first part of this round."""
+        """Its parts are final from the last round on."""
+        self.turn = 0
+        """How often this start has gone through all parts."""
+        self._begin, self._end = 0, len(plan.parts)
+        """The parts of this round."""
         self._retry_failed = retry_failed
         self._part_minutes = part_minutes
         self._session = session
@@ -49,45 +56,53 @@ class Claims:
         while (index := self._parallel.first(self._draw())) < self._end:
             yield self.plan.parts[index]
 
-    def rounds(self) -> Iterator["Claims"]:
-        """Itself: once for rank 0 and its group, for the others anew after each start, until all is
-        finished; where the parts are not final, once more, for the first of them."""
+    @property
+    def is_last(self) -> bool:
+        """Whether no round of this turn comes behind this one."""
+        return self.plan.is_final and self._end == len(self.plan.parts)
+
+    def rounds(self, are_there: Callable[[Plan], bool] | None = None) -> Iterator["Claims"]:
+        """Itself, for each round, until all is finished, or rank 0 starts again and all begin anew.
+
+        Rank 0 asks `are_there` behind the last round: false if parts are missing on which nobody
+        is at work. Then all go through them once more."""
         if self._session.worker.is_first and self.plan.num_joined is not None:
             self._session.set(PACE, str(self.plan.num_joined))
         while True:
             start = self._parallel.first(self._session.start)
+            self.turn = self._parallel.first(self._session.add(TURN, 0))
             self._done_before = self._folder.parts_done()
-            yield self
-            if not self.plan.is_final:
-                self._begin = self._end
-                self.plan = self.plan.joined(self._num_joined())
-                yield self
-            self._begin = 0
+            yield from self._one_turn()
             if self._session.worker.is_first:
-                return
-            if self._session.worker.rank < self._parallel.size:
-                self._session.wait(FINISHED)
-                return
-            # Each waits for itself, since an exchange must not last for hours; all do as the first.
-            if not self._parallel.first(int(self._starts_again(start))):
+                if are_there is None or are_there(self.plan):
+                    return
+                self._session.add(TURN, 1)
+            elif not self._goes_on(start):
                 return
 
-    @property
-    def _end(self) -> int:
-        """Behind the last part of this round."""
-        num_first, num_parts = self.plan.num_first, len(self.plan.parts)
-        return num_parts if num_first is None or self.plan.is_final else num_first
+    def _one_turn(self) -> Iterator["Claims"]:
+        self._begin, num_first = 0, self.plan.num_first
+        if num_first is not None and self.turn == 0:
+            self._end = num_first
+            yield self
+            self._begin = num_first
+            if not self.plan.is_final:
+                self.plan = self.plan.joined(self._num_joined())
+        self._end = len(self.plan.parts)
+        yield self
 
     def _draw(self) -> int:
         """The next part that is not done yet, or _end. Only the first rank's is heard."""
         if self._parallel.rank > 0:
             return 0
-        counter = f"{NEXT}/{self._begin}-{self._end}"
+        counter = f"{NEXT}/{self.turn}/{self._begin}-{self._end}"
         while (index := self._begin + self._session.add(counter, 1) - 1) < self._end:
             if index in self._done_before and not self._retry_failed:
                 continue
             if is_left(self.plan.parts[index], self._folder, self._retry_failed):
                 return index
+            if self._retry_failed:
+                self._session.add(again_key(index), 1)  # nothing is left to be done again
         return self._end
 
     def _num_joined(self) -> int:
@@ -95,13 +110,22 @@ class Claims:
         if not self._session.worker.is_first:
             return int(self._session.wait(PACE))
         assert self._part_minutes is not None, "parts that are not final, without data.part_minutes"
-        num_joined = decide(self.plan, self._folder, self._part_minutes)
+        num_joined = decide(self.plan, self._folder, self._part_minutes, Watch(self._session))
         self._session.set(PACE, str(num_joined))
         return num_joined
 
-    def _starts_again(self, start: int) -> bool:
-        """Whether rank 0 starts again before it says that all is finished."""
+    def _goes_on(self, start: int) -> bool:
+        """Whether rank 0 starts again, or a turn, before it says that all is finished. Each rank
+        waits for itself, since an exchange must not last for hours; all do as the first."""
+        goes_on = self._waited(start)
+        if self._session.worker.rank < self._parallel.size:
+            return goes_on  # rank 0, the first here, is in no exchange
+        return bool(self._parallel.first(int(goes_on)))
+
+    def _waited(self, start: int) -> bool:
         while self._session.start == start:
+            if self._session.add(TURN, 0) > self.turn:
+                return True
             if self._session.get(FINISHED) is not None:
                 return False
             time.sleep(POLL_S)

@@ -20,9 +20,11 @@ class Clock:
     def now(self) -> datetime:
         return self._wall + timedelta(seconds=time.monotonic() - self._monotonic)
 
-    def not_before(self, moment: datetime) -> None:
-        """Put it forward if what was written before is from later: it was set back since."""
-        self._wall += max(timedelta(0), moment - self.now())
+    def not_before(self, moment: datetime, age_s: float) -> None:
+        """Put it forward if what was written before is from later than `age_s` ago, when this
+        worker began: it was set back since."""
+        began = self.now() - timedelta(seconds=age_s)
+        self._wall += max(timedelta(0), moment - began)
 
 
 CLOCK = Clock()

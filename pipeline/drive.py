@@ -24,7 +24,7 @@ from pipeline.prepare import Ahead, Prepared, Preparer
 from pipeline.progress import Tally
 from pipeline.prompt import Prompter
 from pipeline.retry import failed_places, with_new
-from pipeline.session import AGAIN, Session
+from pipeline.session import Session, again_key
 from pipeline.shutdown import Shutdown
 from pipeline.stats import Meter, stats_table
 from pipeline.timeline import Timeline
@@ -168,7 +168,7 @@ class Driver:
         self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)
         if full.again is not None:
-            self._session.add(AGAIN, 1)
+            self._session.add(again_key(index), 1)
         log.info("part %d: written, %d of its rows failed", index, row["num_failed"])
 
 

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 import torch
 
 from engine.memory import GroupOutOfMemory
-from pipeline.files import exists
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
 from pipeline.input_errors import Unreachable
-from pipeline.logs import kept_log
+from pipeline.logs import is_logging, kept_log
 from pipeline.session import Session
 from pipeline.shutdown import Terminated
 from pipeline.store import without_secrets
@@ -69,7 +68,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
             f"is null, engine.memory_fraction) or engine.max_sequences. {RESUME}"
         )
     where = f"the traceback is in {folder.log_file(rank)}"
-    if not exists(folder.log_file(rank)):
+    if not is_logging():
         where = "".join(traceback.format_exception(error))
     return (
         f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"

@@ -1,13 +1,12 @@
 """Has every row an outcome? Then the run's figures are added up and described.
 
-Only rank 0 is here, and only the files count: it waits until all parts stand in data/ and checks
-what their footers say. If a worker dies meanwhile, torchrun ends this one too.
+Only rank 0 is here, once all parts stand in data/, and only the files count: it checks what their
+footers say.
 """
 
 import json
 import logging
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
@@ -25,7 +24,6 @@ from pipeline.parts import Part
 from pipeline.plan import Plan
 from pipeline.progress import too_many
 from pipeline.report import report
-from pipeline.session import AGAIN, POLL_S, Session
 from pipeline.stats import ratio
 from pipeline.store import StoreError
 from pipeline.totals import Totals, add_up, read_work
@@ -34,20 +32,8 @@ from pipeline.versions import git_revision, library_versions
 log = logging.getLogger("pipeline")
 
 NUM_ERRORS = 10
-SLOWER, MAX_POLL_S = 1.1, 5.0
-"""data/ is listed less often the longer it takes: a listing of many files costs something."""
 AHEAD = 16
 """Parts that are read at a time, which on a store is mostly waiting."""
-
-
-def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, num_again: int) -> None:
-    """Until all parts have a file, and `num_again` that had one were done again."""
-    wanted, pause_s = {part.index for part in plan.parts}, POLL_S
-    while wanted - folder.parts_done():
-        time.sleep(pause_s)
-        pause_s = min(SLOWER * pause_s, MAX_POLL_S)
-    while session.add(AGAIN, 0) < num_again:
-        time.sleep(POLL_S)
 
 
 def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:

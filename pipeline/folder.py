@@ -92,6 +92,26 @@ class RunFolder:
     def write_text(self, file: Place, text: str) -> None:
         self._write(file, lambda stream: stream.write(text.encode("utf-8")))
 
+    def write_new_text(self, file: Place, text: str) -> bool:
+        """Whether it was written: of several that try, one does."""
+        if isinstance(file, UPath):
+            return store.write_if(file, text, None) is not None
+        tmp = self._tmp / f"new-{file.name}.{socket.gethostname()}-{os.getpid()}"
+        assert isinstance(tmp, Path), f"{tmp}: files of one run are all on a disk or all on a store"
+        self._write(tmp, lambda stream: stream.write(text.encode("utf-8")))
+        try:
+            os.link(tmp, file)
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here: nearly as good
+            if file.exists():
+                return False
+            tmp.replace(file)
+        finally:
+            tmp.unlink(missing_ok=True)
+        _sync(file.parent)
+        return True
+
     def clear_tmp(self) -> None:
         """Remove what killed writers left; what is younger may still be written."""
         if isinstance(self._tmp, UPath):

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -69,7 +70,9 @@ def _try(descriptor: int, end: float) -> bool:
                 return False
             time.sleep(POLL_S)
         except OSError as error:
-            log.warning("run.lock: this file system has no locks (%s)", error)
+            said = f"run.lock: this file system has no locks ({error}); start no second launch here"
+            log.warning(said)
+            print(f"pipeline.run: {said}", file=sys.stderr, flush=True)
             return True
         else:
             return True

@@ -18,9 +18,7 @@ from pipeline.shutdown import Terminated
 from pipeline.store import StoreError, without_secrets
 
 log = logging.getLogger("pipeline")
-log.addHandler(
-    logging.NullHandler()
-)  # until log_to: no traceback of a user's error on the terminal
+log.addHandler(logging.NullHandler())
 log.propagate = False
 
 
@@ -49,9 +47,7 @@ class Uploaded(logging.FileHandler):
 
 def log_to(folder: RunFolder, rank: int) -> None:
     """Log this worker's doings to logs/, after what earlier starts wrote."""
-    for old in list(log.handlers):
-        log.removeHandler(old)
-        old.close()
+    _detach()
     file = folder.log_file(rank)
     handler = (
         Uploaded(file) if isinstance(file, UPath) else logging.FileHandler(file, encoding="utf-8")
@@ -62,10 +58,24 @@ def log_to(folder: RunFolder, rank: int) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not bury the message
 
 
+def is_logging() -> bool:
+    """Whether what is logged goes to a file of the run."""
+    return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+
+
+def _detach() -> None:
+    for old in list(log.handlers):
+        log.removeHandler(old)
+        old.close()
+    log.addHandler(logging.NullHandler())  # no traceback of a user's error on the terminal
+
+
 @contextmanager
 def kept_log(folder: RunFolder, rank: int) -> Iterator[None]:
-    """Whatever ends a worker stands in its log, and the log where it belongs."""
+    """Whatever ends a worker stands in its log, and the log where it belongs. Before `log_to` there
+    is none, neither that of the job before in a sweep."""
     answers = True
+    _detach()
     try:
         yield
     except Terminated:

@@ -14,38 +14,45 @@ import time
 
 import pyarrow as pa
 
-from pipeline.config import DataConfig
+from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
-from pipeline.plan import Plan
+from pipeline.plan import Plan, pace_in
+from pipeline.pulse import Watch
 from pipeline.session import POLL_S
 from pipeline.totals import add_up, read_stats
 
 log = logging.getLogger("pipeline")
 
 NUM_FIRST = 64
-MAX_OUTCOMES = 1 << 16
-"""Of one part, however fast it is: all its rows are in memory until it is written."""
+"""At least."""
+TURNOVERS = 2
+"""How often the first parts fill each engine: less would time engines that are not full."""
 
 
-def num_first(data: DataConfig, num_parts: int) -> int | None:
+def num_first(config: JobConfig, num_parts: int, num_workers: int) -> int | None:
     """Parts that are timed; None where no other would be left."""
-    return None if data.part_minutes is None or num_parts <= NUM_FIRST else NUM_FIRST
+    if config.data.part_minutes is None:
+        return None
+    of_a_worker = -(-TURNOVERS * config.engine.max_sequences // config.data.part_rows)
+    num = max(NUM_FIRST, num_workers * of_a_worker)
+    return num if num < num_parts else None
 
 
-def decide(plan: Plan, folder: RunFolder, part_minutes: float) -> int:
+def decide(plan: Plan, folder: RunFolder, part_minutes: float, watch: Watch) -> int:
     """How many parts are joined to one: written to pace.json once some of the first parts are
-    done."""
+    done. What stands there already holds."""
     assert plan.num_first is not None, "no parts are to be joined"
     first = range(plan.num_first)
-    while not (done := folder.parts_done().intersection(first)):
+    while not (done := folder.parts_done().intersection(first)) and not watch.is_silent():
         time.sleep(POLL_S)
     outcomes_per_s = _speed(read_stats(folder, done))
-    num_joined = 1
-    if outcomes_per_s is not None:
-        wanted = min(60.0 * part_minutes * outcomes_per_s, MAX_OUTCOMES)
-        num_joined = max(1, round(wanted * len(plan.parts) / plan.num_outcomes))
+    wanted = 60.0 * part_minutes * (outcomes_per_s or 0.0)
+    num_joined = max(1, round(wanted * len(plan.parts) / plan.num_outcomes))
     said = {"num_first": plan.num_first, "num_joined": num_joined, "rows_per_s": outcomes_per_s}
-    folder.write_text(folder.pace_file, json.dumps(said, indent=1) + "\n")
+    if not folder.write_new_text(folder.pace_file, json.dumps(said, indent=1) + "\n"):
+        before = pace_in(folder)
+        assert before is not None, f"{folder.pace_file} was there, and is gone"
+        num_joined = before
     log.info(
         "data.part_minutes=%g: one worker does %.3g rows/s in the first %d parts; behind them a "
         "part has %d times data.part_rows",
@@ -55,10 +62,10 @@ def decide(plan: Plan, folder: RunFolder, part_minutes: float) -> int:
 
 
 def _speed(stats: pa.Table) -> float | None:
-    """Output rows in a second of a worker that has loaded its model."""
+    """Output rows in a second of a worker that has loaded its model and made its first forward."""
     if not stats.num_rows:
         return None
     done = add_up(stats)
-    rows = done.num_ok + done.num_failed
-    seconds = done.total_s - done.start_s - done.plan_s - done.load_s
+    before_s = max(done.warm_up_s, done.start_s + done.plan_s + done.load_s)
+    rows, seconds = done.num_ok + done.num_failed, done.total_s - before_s
     return rows / seconds if rows and seconds > 0 else None

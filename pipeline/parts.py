@@ -11,11 +11,13 @@ data.where leaves out lie between a part's rows and are not counted among them.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 
 from pipeline.inputs import InputFile
+
+MAX_OUTCOMES = 1 << 16
+"""Of a joined part, however fast it would be: all its rows are in memory until it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +65,24 @@ def cut_counted(batches: Iterable[tuple[int, int, np.ndarray]], part_rows: int) 
 
 
 def joined(parts: Sequence[Part], num_joined: int) -> list[Part]:
-    """The same rows in fewer parts, each of up to `num_joined` neighbours in one file."""
+    """The same rows in fewer parts, each of up to `num_joined` neighbours in one file that have no
+    more than MAX_OUTCOMES output rows together."""
     made: list[Part] = []
-    for _, of_file in groupby(parts, key=lambda part: part.file):
-        neighbours = list(of_file)
-        for first in range(0, len(neighbours), num_joined):
-            these = neighbours[first : first + num_joined]
-            made.append(
-                replace(
-                    these[0],
-                    index=parts[0].index + len(made),
-                    num_read=sum(part.num_read for part in these),
-                    num_rows=sum(part.num_rows for part in these),
-                    num_outcomes=sum(part.num_outcomes for part in these),
-                )
+    num_in_last = 0
+    for part in parts:
+        last = made[-1] if made and made[-1].file == part.file else None
+        has_room = last is not None and last.num_outcomes + part.num_outcomes <= MAX_OUTCOMES
+        if last is not None and has_room and num_in_last < num_joined:
+            made[-1] = replace(
+                last,
+                num_read=last.num_read + part.num_read,
+                num_rows=last.num_rows + part.num_rows,
+                num_outcomes=last.num_outcomes + part.num_outcomes,
             )
+            num_in_last += 1
+        else:
+            made.append(replace(part, index=parts[0].index + len(made)))
+            num_in_last = 1
     return made
 
 

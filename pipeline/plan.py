@@ -113,9 +113,8 @@ def load(folder: RunFolder) -> Plan:
     """
     try:
         plan = Plan.from_json(read_text(folder.plan_file))
-        if not plan.is_final and exists(folder.pace_file):
-            return plan.joined(json.loads(read_text(folder.pace_file))["num_joined"])
-        return plan
+        num_joined = None if plan.is_final else pace_in(folder)
+        return plan if num_joined is None else plan.joined(num_joined)
     except OSError as error:
         raise ValueError(
             f"{folder.plan_file}: {error.strerror or error}; name the output folder of a run"
@@ -125,3 +124,10 @@ def load(folder: RunFolder) -> Plan:
             f"{folder.plan_file}: not a plan of this version of the pipeline ({error!r}); "
             "give another output"
         ) from error
+
+
+def pace_in(folder: RunFolder) -> int | None:
+    """How many parts are joined to one, as pipeline/pace.py decided; None before that."""
+    if not exists(folder.pace_file):
+        return None
+    return int(json.loads(read_text(folder.pace_file))["num_joined"])

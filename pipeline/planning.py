@@ -19,9 +19,12 @@ from pipeline.where import Where
 from pipeline.write import OWN_COLUMNS, check_writable, output_schema
 
 
-def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -> Plan:
+def make_plan(
+    config: JobConfig, checkpoint: Path, before: Plan | None = None, num_workers: int = 1
+) -> Plan:
     """Look at the input and cut it. `before` is the plan in the run folder, if there is one: where
-    nothing has changed, nothing is read or counted again.
+    nothing has changed, nothing is read or counted again. `num_workers` matters to
+    data.part_minutes alone.
 
     Raises:
         ValueError: the input cannot be read, or lacks what the job needs.
@@ -43,7 +46,7 @@ def make_plan(config: JobConfig, checkpoint: Path, before: Plan | None = None) -
         parts, num_first, num_joined = before.parts, before.num_first, before.num_joined
     else:
         parts = _parts(config, files, schema, overrides, where)
-        num_first, num_joined = pace.num_first(config.data, len(parts)), None
+        num_first, num_joined = pace.num_first(config, len(parts), num_workers), None
     looked_at_too = [*overrides.values(), *(where.columns if where else []), *ids]
     read = dict.fromkeys([*carried, *prompts, *looked_at_too])
     return Plan(

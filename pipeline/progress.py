@@ -54,10 +54,16 @@ class Tally:
         num_to_do: int,
         max_failed_fraction: float,
         engine_stats: EngineStats | None = None,
+        *,
+        num_before: int = 0,
+        failed_before: int = 0,
     ) -> None:
-        """Without `engine_stats`, rows and tokens alone are counted."""
+        """Without `engine_stats`, rows and tokens alone are counted. Rows that were done before
+        this start count towards the limit: a broken run fails where an unbroken one would."""
         self._session = session
         self._num_to_do = num_to_do
+        self._num_before = num_before
+        self._failed_before = failed_before
         self._max_failed_fraction = max_failed_fraction
         self._engine_stats = engine_stats or EngineStats()
         self._counts = dict.fromkeys(COUNTERS, 0)
@@ -87,10 +93,11 @@ class Tally:
             for name, count in self._counts.items()
         }
         self._published_at = time.monotonic()
-        is_enough = ENOUGH_ROWS <= total["rows"] < self._num_to_do
-        if is_enough and total["failed"] > self._max_failed_fraction * total["rows"]:
+        rows, failed = self._num_before + total["rows"], self._failed_before + total["failed"]
+        is_enough = rows >= ENOUGH_ROWS and total["rows"] < self._num_to_do
+        if is_enough and failed > self._max_failed_fraction * rows:
             limit, error = self._max_failed_fraction, self._an_error
-            raise ValueError(too_many(total["failed"], total["rows"], limit, error))
+            raise ValueError(too_many(failed, rows, limit, error))
 
 
 def too_many(num_failed: int, num_rows: int, limit: float, an_error: str) -> str:

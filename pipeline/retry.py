@@ -8,7 +8,7 @@ replaced, in one move, by one in which these rows are new and all others as they
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,14 +19,20 @@ from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
 from pipeline.store import THREADS
+from pipeline.timeline import read_timeline
+from pipeline.totals import failures
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
     num_outcomes: int = 0
     """Output rows to come."""
-    num_again: int = 0
-    """Parts that have a file, and rows in it that failed."""
+    again: list[int] = field(default_factory=list)
+    """Parts that have a file, and rows in it that failed and are to be run again."""
+    num_failed: int = 0
+    """Of the rows that are not to be run again."""
+    last_at: str | None = None
+    """When a worker last wrote down what it did (ISO 8601)."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -37,13 +43,18 @@ class Left:
 
 
 def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
-    done = folder.parts_done()
-    num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in done)
+    done, timeline = sorted(folder.parts_done()), read_timeline(folder, ["finished_at", "parts"])
+    last = pc.max(timeline["finished_at"]).as_py()
+    last_at = None if last is None else last.isoformat()
+    there = set(done)
+    num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in there)
     if not retry_failed:
-        return Left(num_outcomes)
+        num_failed = sum(failures(folder, timeline, there).values())
+        return Left(num_outcomes, num_failed=num_failed, last_at=last_at)
     with ThreadPoolExecutor(THREADS) as pool:
-        failed = list(pool.map(num_failed_in, map(folder.data_file, sorted(done))))
-    return Left(num_outcomes + sum(failed), sum(num > 0 for num in failed))
+        failed = list(pool.map(num_failed_in, map(folder.data_file, done)))
+    again = [part for part, num in zip(done, failed, strict=True) if num]
+    return Left(num_outcomes + sum(failed), again, last_at=last_at)
 
 
 def is_left(part: Part, folder: RunFolder, retry_failed: bool) -> bool:

@@ -9,10 +9,10 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 import yaml
 
@@ -28,7 +28,7 @@ from pipeline.drive import Driver
 from pipeline.dry_run import report
 from pipeline.failures import stop_says_why
 from pipeline.figures import figures
-from pipeline.finish import check_failures, finish, wait_for_parts
+from pipeline.finish import check_failures, finish
 from pipeline.folder import RunFolder
 from pipeline.groups import check_world, joined_group, workers_said
 from pipeline.launch import launch, say_and_exit
@@ -38,15 +38,14 @@ from pipeline.plan import Plan, planned_before
 from pipeline.planning import make_plan, pin
 from pipeline.progress import Line, Tally, shown
 from pipeline.prompt import Prompter
+from pipeline.pulse import beating, wait_for_parts
 from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
 from pipeline.retry import Left, what_is_left
 from pipeline.session import Session, Store, connect
 from pipeline.shutdown import Shutdown
 from pipeline.stand_in import StandIn
 from pipeline.stats import Meter
-from pipeline.timeline import read_timeline
 from pipeline.tokenizer import check_tokens
-from pipeline.totals import failures
 from pipeline.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
@@ -68,7 +67,7 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
-            plan = make_plan_of(config, folder)
+            plan = make_plan_of(config, folder, worker)
             folder.make()
             held.enter_context(locked(folder))
             plan = pin_plan(config, plan, folder)
@@ -77,26 +76,53 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
         plan, left = Plan.from_json(session.wait(PLAN)), Left.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
-            if num_to_do := left.num_outcomes:
-                line = start_line(config, plan, folder, num_to_do, session)
-                driver = make_driver(config, plan, folder, num_to_do, session, parallel, shutdown)
-                with shown(line, session, config.progress_every_s):
-                    claims = make_claims(config, plan, folder, session, parallel)
-                    for parts in claims.rounds():
-                        with shutdown.finishing(parallel.size == 1):
-                            driver.run(parts)
-                        if parts.plan.is_final and not worker.is_first:
-                            session.add(COUNTED, 1)
-                    plan = claims.plan
-                    if worker.is_first:
-                        wait_for_parts(plan, folder, session, left.num_again)
-                        session.leave_from(COUNTED, worker.world, is_host=True)
+            # Of a group all do as its first, which may know of another start than the others.
+            left = replace(left, num_outcomes=parallel.first(left.num_outcomes))
+            if left.num_outcomes:
+                plan = do_rows(config, plan, left, folder, session, parallel, shutdown)
             if worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
                 print_summary(config, folder, summary)
                 check_failures(config, summary)
         session.leave()
+
+
+def do_rows(
+    config: JobConfig,
+    plan: Plan,
+    left: Left,
+    folder: RunFolder,
+    session: Session,
+    parallel: TensorParallel,
+    shutdown: Shutdown,
+) -> Plan:
+    """Bring what is left to its end; the plan, its parts final."""
+    line = start_line(config, plan, left, folder, session)
+    with beating(session):
+        driver = make_driver(config, plan, left, folder, session, parallel, shutdown)
+    claims = Claims(
+        session,
+        plan,
+        folder,
+        parallel,
+        retry_failed=config.retry_failed,
+        part_minutes=config.data.part_minutes,
+    )
+
+    def are_there(final: Plan) -> bool:
+        return wait_for_parts(final, folder, session, left.again)
+
+    is_first = session.worker.is_first
+    with shown(line, session, config.progress_every_s):
+        for parts in claims.rounds(are_there):
+            with beating(session), shutdown.finishing(parallel.size == 1):
+                driver.run(parts)
+            if parts.is_last and not is_first:
+                session.add(f"{COUNTED}/{parts.turn}", 1)
+        if is_first:
+            session.leave_from(f"{COUNTED}/{claims.turn}", session.worker.world, is_host=True)
+    return claims.plan
 
 
 def connected(worker: Worker) -> Store:
@@ -110,13 +136,13 @@ def try_out(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
     """All that would stop the job is found here too."""
     if worker.is_first:
         check_world(worker, config.engine.tensor_parallel)
-        plan = make_plan_of(config, folder)
+        plan = make_plan_of(config, folder, worker)
         checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
         num_workers = worker.world // config.engine.tensor_parallel
         print(report(config, plan, make_prompter(config, checkpoint), num_workers), flush=True)
 
 
-def make_plan_of(config: JobConfig, folder: RunFolder) -> Plan:
+def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     """Rank 0 looks at model and input; what is wrong with a job is found before anything is
     written.
 
@@ -127,7 +153,8 @@ def make_plan_of(config: JobConfig, folder: RunFolder) -> Plan:
     make_prompter(config, checkpoint)
     if not config.stand_in:
         check_weights(checkpoint)
-    return make_plan(config, checkpoint, planned_before(folder))
+    num_workers = worker.world // config.engine.tensor_parallel
+    return make_plan(config, checkpoint, planned_before(folder), num_workers)
 
 
 def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
@@ -158,8 +185,8 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
 def make_driver(
     config: JobConfig,
     plan: Plan,
+    left: Left,
     folder: RunFolder,
-    num_to_do: int,
     session: Session,
     parallel: TensorParallel,
     shutdown: Shutdown,
@@ -177,7 +204,7 @@ def make_driver(
         model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
         engine = DiffusionEngine(
             model,
-            config=shared_out(config.engine, num_to_do, worker.world // parallel.size),
+            config=shared_out(config.engine, left.num_outcomes, worker.world // parallel.size),
             decoding=config.decoding,
             cache=config.cache,
         )
@@ -197,23 +224,17 @@ def make_driver(
         engine=engine,
         prompter=make_prompter(config, checkpoint),
         meter=meter,
-        tally=Tally(session, num_to_do, config.max_failed_fraction, engine.stats),
+        tally=Tally(
+            session,
+            left.num_outcomes,
+            config.max_failed_fraction,
+            engine.stats,
+            num_before=plan.num_outcomes - left.num_outcomes,
+            failed_before=left.num_failed,
+        ),
         session=session,
         shutdown=shutdown,
         writes=parallel.rank == 0,
-    )
-
-
-def make_claims(
-    config: JobConfig, plan: Plan, folder: RunFolder, session: Session, parallel: TensorParallel
-) -> Claims:
-    return Claims(
-        session,
-        plan,
-        folder,
-        parallel,
-        retry_failed=config.retry_failed,
-        part_minutes=config.data.part_minutes,
     )
 
 
@@ -236,15 +257,12 @@ def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> Engine
 
 
 def start_line(
-    config: JobConfig, plan: Plan, folder: RunFolder, num_to_do: int, session: Session
+    config: JobConfig, plan: Plan, left: Left, folder: RunFolder, session: Session
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
-    num_done = plan.num_outcomes - num_to_do
-    before = set() if config.retry_failed else folder.parts_done()
-    timeline = read_timeline(folder)
-    failed = failures(folder, timeline, before)
-    if timeline.num_rows:
-        CLOCK.not_before(pc.max(timeline["finished_at"]).as_py())
+    num_done = plan.num_outcomes - left.num_outcomes
+    if left.last_at is not None:
+        CLOCK.not_before(datetime.fromisoformat(left.last_at), session.age_s)
     name = config.name or folder.path.name
     workers = workers_said(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:
@@ -258,8 +276,8 @@ def start_line(
             flush=True,
         )
     num_workers = session.worker.world // config.engine.tensor_parallel
-    room = shared_out(config.engine, num_to_do, num_workers).max_sequences
-    return Line(name, plan.num_outcomes, num_done, sum(failed.values()), room)
+    room = shared_out(config.engine, left.num_outcomes, num_workers).max_sequences
+    return Line(name, plan.num_outcomes, num_done, left.num_failed, room)
 
 
 def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import yaml
 
 from pipeline.files import Place, exists, open_parquet, read_text
 from pipeline.folder import RunFolder
+from pipeline.plan import load
 from pipeline.sandbox import Limits, Outcome, SandboxError, run_program
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
@@ -103,7 +104,7 @@ def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
     run = folder.path
     if not exists(folder.plan_file):
         raise ValueError(f"run folder {run}: holds no run.json; give the folder that a job wrote")
-    num_planned = len(json.loads(read_text(folder.plan_file))["parts"])
+    num_planned = len(load(folder).parts)
     files = [folder.data_file(part) for part in sorted(folder.parts_done())]
     num_missing = num_planned - len(files)
     if num_missing and not is_partial:

@@ -15,9 +15,11 @@ How the ranks of a group meet (pipeline/groups.py) carries the job's number alon
 early and another not.
 """
 
+import base64
 import os
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
@@ -27,16 +29,24 @@ from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-de
 
 from pipeline.ranks import Worker
 
-AGAIN = "again"
-"""Counts parts that had a file and were done again, for their failed rows."""
 POLL_S = 0.1
 LEAVE_S = 10.0
+PIECE_BYTES = 4 << 20
+"""torch's store takes no value above 8 MiB."""
 HOSTED_S, STARTS_S = 20.0, 300.0
 """How long a store is tried. torchrun's is there before any worker, unless torchrun has been killed
 meanwhile: then no worker lingers. Rank 0's is there when rank 0 has started."""
 
 
+def again_key(part: int) -> str:
+    """Set when a part that had a file was done again, for its failed rows."""
+    return f"again/{part}"
+
+
 class Store(Protocol):
+    leave_s: float
+    """How long the host of the store waits for those that have not left."""
+
     def add(self, key: str, amount: int) -> int:
         """Add to a counter that begins at 0; the new value. Atomic over all workers."""
         ...
@@ -50,6 +60,8 @@ class Store(Protocol):
 
 class LocalStore:
     """For a single worker."""
+
+    leave_s = 0.0
 
     def __init__(self) -> None:
         self._counters: dict[str, int] = {}
@@ -78,6 +90,7 @@ class TorchrunStore:
         """
         is_hosted = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         address, port = env["MASTER_ADDR"], int(env["MASTER_PORT"])
+        self.leave_s = LEAVE_S if is_hosted else STARTS_S
         try:
             self._store = TCPStore(
                 address,
@@ -97,10 +110,18 @@ class TorchrunStore:
         return int(self._store.add(key, amount))
 
     def set(self, key: str, value: str) -> None:
-        self._store.set(key, value)
+        data = base64.b64encode(zlib.compress(value.encode())).decode()
+        pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
+        for number, piece in enumerate(pieces):
+            self._store.set(f"{key}/piece {number}", piece)
+        self._store.set(key, str(len(pieces)))
 
     def get(self, key: str) -> str | None:
-        return self._store.get(key).decode() if self._store.check([key]) else None
+        if not self._store.check([key]):
+            return None
+        numbers = range(int(self._store.get(key)))
+        data = b"".join(self._store.get(f"{key}/piece {number}") for number in numbers)
+        return zlib.decompress(base64.b64decode(data)).decode()
 
 
 @cache
@@ -153,7 +174,8 @@ class Session:
         return self._store.get(f"{self._job}/{name}")
 
     def wait(self, name: str) -> str:
-        """The value, once some worker has set it. torchrun ends this worker if that one dies."""
+        """The value, once some worker has set it. Rank 0 sets what is waited for: if it dies, the
+        store is gone too, or torchrun starts all workers again."""
         while (value := self.get(name)) is None:
             time.sleep(POLL_S)
         return value
@@ -163,11 +185,17 @@ class Session:
         self.leave_from("left", self.worker.world, self.worker.is_first)
 
     def leave_from(self, name: str, num_workers: int, is_host: bool) -> None:
-        """Go from where `num_workers` met; the host stays until the others left, or LEAVE_S."""
-        left, end = self.add(name, 1), time.monotonic() + LEAVE_S
+        """Go from where `num_workers` met; the host stays until the others left, or Store.leave_s:
+        where torchrun has the store, nobody depends on it."""
+        left, end = self.add(name, 1), time.monotonic() + self._store.leave_s
         while is_host and left < num_workers and time.monotonic() < end:
             time.sleep(POLL_S)
             left = self.add(name, 0)
+
+    @property
+    def age_s(self) -> float:
+        """Since this worker began, and what lies before the job."""
+        return self.start_s + time.perf_counter() - self.began
 
     @property
     def start(self) -> int:

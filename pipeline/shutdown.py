@@ -2,7 +2,8 @@
 
 A worker in the middle of its rows draws no more, and has shutdown_grace_s to bring those that are
 in the engine to their end and whole parts into data/; what is not done by then is dropped, and is
-left for the next start. torchrun and Slurm send SIGKILL after 30 s.
+left for the next start. torchrun and Slurm send SIGKILL after 30 s. The signal often
+comes twice, from Slurm and from torchrun, which has got it too; the second changes nothing.
 
     worker          SIGTERM            while it drives           elsewhere
     alone                              finishes, then ends       ends
@@ -57,8 +58,9 @@ class Shutdown:
             raise Terminated
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        is_first = signum == signal.SIGTERM and not self._requested
-        self._requested = True
+        if signum == signal.SIGTERM and self._requested:
+            return
+        is_first, self._requested = not self._requested, True
         if is_first and self._may_finish and self._grace_s > 0:
             signal.setitimer(signal.ITIMER_REAL, self._grace_s)
             return

@@ -111,7 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TIMELINE_SCHEMA)
 
 
-def read_timeline(folder: RunFolder) -> pa.Table:
-    """All points of all workers and starts."""
+def read_timeline(folder: RunFolder, columns: list[str] | None = None) -> pa.Table:
+    """All points of all workers and starts, whole or only some columns."""
     files = [folder.timeline / name for name in names(folder.timeline) if name.endswith(".parquet")]
-    return read_tables(files, TIMELINE_SCHEMA, TIMELINE_SCHEMA.names)
+    return read_tables(files, TIMELINE_SCHEMA, columns or TIMELINE_SCHEMA.names)

@@ -11,6 +11,7 @@ import pytest
 from engine.runner import ModelRunner
 from pipeline.config import JobConfig
 from pipeline.folder import RunFolder
+from pipeline.ranks import Worker
 from pipeline.run import make_plan_of, run
 from tests.checkpoints import (
     EOS,
@@ -100,11 +101,16 @@ def test_messages_take_the_place_of_a_prompt_column(checkpoint: Path, tmp_path: 
     assert "null" in third["error"]
 
 
+def breaks_before_there_is_a_log(*args: Any) -> Any:
+    raise RuntimeError("no log yet")
+
+
 def test_a_broken_engine_stops_the_job_and_the_same_command_goes_on(
     checkpoint: Path,
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     stopped: Stopped,
 ) -> None:
     config = job(checkpoint, data, tmp_path / "run", engine__max_sequences=2)
@@ -123,6 +129,13 @@ def test_a_broken_engine_stops_the_job_and_the_same_command_goes_on(
     assert "same command goes on" in said
     assert str(folder.log_file(0)) in said
     assert "Traceback" in folder.log_file(0).read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.run.pin_plan", breaks_before_there_is_a_log)
+        with pytest.raises(SystemExit):
+            run(config, 0)
+    said = capfd.readouterr().err
+    assert "the traceback is in" not in said, "the log is an earlier start's"
+    assert "in breaks_before_there_is_a_log" in said, "the traceback itself"
     assert 0 < len(folder.parts_done()) < 5
     run(config, 0)
     whole = job(checkpoint, data, tmp_path / "whole")
@@ -219,7 +232,7 @@ def test_a_model_that_no_such_group_can_share_stops_the_job_before_anything_is_w
     """As rank 0 of three finds it."""
     config = job(checkpoint, data, tmp_path / "run", engine__tensor_parallel=3)
     with pytest.raises(ValueError, match=r"engine\.tensor_parallel=3: does not divide"):
-        make_plan_of(config, RunFolder(config.output))
+        make_plan_of(config, RunFolder(config.output), Worker(rank=0, world=3))
     assert not (tmp_path / "run").exists()
 
 

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def test_sigterm_finishes_what_is_begun_and_the_rest_is_done_later(
     process = start(checkpoint, data, *SLOW)
     wait_for_parts(process, folder.path, 2)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)  # torchrun passes on what Slurm has sent to all
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert said.count("pipeline.run terminated (SIGTERM). Finished parts are kept") == 1
@@ -104,8 +107,8 @@ def test_a_second_launch_in_the_same_run_folder_is_refused(
     assert len(output_rows(folder)) == 8
 
 
-def test_a_file_system_without_locks_is_worked_on_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_without_locks_is_worked_on_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fails(descriptor: int, operation: int) -> None:
         raise OSError(38, "Function not implemented")
@@ -114,6 +117,7 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(
     RunFolder(tmp_path).make()
     with locked(RunFolder(tmp_path)):
         pass
+    assert "this file system has no locks" in capfd.readouterr().err
 
 
 def test_a_disk_without_room_stops_the_job_with_one_message_and_it_resumes(

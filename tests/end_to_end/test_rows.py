@@ -74,8 +74,11 @@ def test_failed_rows_are_run_again_and_no_others(
     run(config, 0)
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
     plan, untouched = load(folder), folder.data_file(3).stat()
-    assert what_is_left(plan, folder, False) == Left(0, 0)
-    assert what_is_left(plan, folder, True) == Left(4, 3)
+    left = what_is_left(plan, folder, False)
+    assert (left.num_outcomes, left.again, left.num_failed) == (0, [], 4)
+    left = what_is_left(plan, folder, True)
+    assert (left.num_outcomes, len(left.again), left.num_failed) == (4, 3, 0)
+    assert Left.from_json(left.to_json()) == left
     run(job(checkpoint, data, folder.path, **many), 0)
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
     capfd.readouterr()
@@ -88,7 +91,8 @@ def test_failed_rows_are_run_again_and_no_others(
     assert sum(failures(folder, read_timeline(folder), folder.parts_done()).values()) == 1
     summary = json.loads(folder.summary_file.read_text())
     assert (summary["num_ok"], summary["num_failed"]) == (19, 1)
-    assert what_is_left(plan, folder, True) == Left(1, 1)
+    left = what_is_left(plan, folder, True)
+    assert (left.num_outcomes, len(left.again)) == (1, 1)
     run(job(checkpoint, data, folder.path, **many, retry_failed=True), 0)
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
 

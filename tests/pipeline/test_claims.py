@@ -1,34 +1,24 @@
 """Claims: every open part goes to exactly one living worker, also over restarts and sweeps."""
 
+import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from pipeline.claims import FINISHED, Claims
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
-from pipeline.plan import Plan
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session, TorchrunStore, connect
 from tests.engine.thread_ranks import ThreadRank, on_ranks
+from tests.pipeline.plans import plan_of
 
 PARTS = [Part(index, 0, index * 4, 4, 4, 4) for index in range(200)]
-PLAN = Plan(
-    files=[],
-    parts=PARTS,
-    prompt_columns=[],
-    read_schema=pa.schema([]),
-    carried=[],
-    overrides={},
-    model_path="",
-    model_revision=None,
-    fingerprint={},
-)
+PLAN = plan_of(PARTS)
 
 
 @pytest.fixture
@@ -155,6 +145,22 @@ def test_a_worker_whose_launcher_is_gone_ends_soon(monkeypatch: pytest.MonkeyPat
         ConnectionError, match=rf"127\.0\.0\.1:{port} does not answer: its launcher"
     ):
         TorchrunStore(Worker(rank=1, world=2), env | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
+
+
+def test_a_value_larger_than_torchs_store_takes() -> None:
+    """8 MiB; the plan of a few hundred thousand parts has more."""
+    large = "".join(random.Random(0).choices("0123456789, []", k=40 << 20))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [Worker(rank=rank, world=2) for rank in range(2)]
+    host, other = (Session(TorchrunStore(its, env), 0, its) for its in workers)
+    assert other.get("plan") is None
+    host.set("plan", large)
+    host.set("nothing", "")
+    assert (other.wait("plan"), other.wait("nothing")) == (large, "")
+    assert (host.add("count", 2), other.add("count", 1)) == (2, 3)
 
 
 def test_what_one_session_sets_another_of_the_same_start_gets() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline import pace
@@ -13,9 +14,10 @@ from pipeline.claims import FINISHED, Claims
 from pipeline.parts import Part
 from pipeline.plan import load
 from pipeline.planning import make_plan, pin
+from pipeline.pulse import Watch
 from pipeline.ranks import Worker
 from pipeline.session import LocalStore, Session
-from pipeline.stats import stats_table
+from pipeline.stats import STATS_SCHEMA, stats_table
 from tests.checkpoints import job, prompts, write_parquet
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 from tests.pipeline.test_drive import Job
@@ -23,12 +25,14 @@ from tests.pipeline.test_status import Status, status
 
 __all__ = ["status"]
 NUM_ROWS, NUM_FIRST = 40, 4
+WHEN = {"rank": 0, "finished_at": datetime(2026, 3, 1, tzinfo=UTC)}
 
 
 @pytest.fixture
 def a_job(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """20 parts of 2 rows, 4 of them the first ones; planned, not begun."""
     monkeypatch.setattr(pace, "NUM_FIRST", NUM_FIRST)
+    monkeypatch.setattr(pace, "TURNOVERS", 0)
     data = write_parquet(tmp_path / "in.parquet", prompts(NUM_ROWS))
     changes = {"data__part_rows": 2, "data__part_minutes": 0.5}
     a_job = Job(checkpoint, data, tmp_path / "run", **changes)
@@ -47,6 +51,10 @@ def write(a_job: Job, part: Part, seconds: float, loading_s: float = 0.0) -> Non
     a_job.folder.data_file(part.index).touch()
 
 
+def decided(a_job: Job) -> int:
+    return pace.decide(a_job.plan, a_job.folder, 0.5, Watch(a_job.session))
+
+
 def session(store: LocalStore, rank: int) -> Session:
     return Session(store, 0, Worker(rank=rank, world=2))
 
@@ -63,7 +71,7 @@ def covered(parts: list[Part]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("seconds", "num_joined"),
-    [(60.0, 1), (20.0, 2), (10.0, 3), (2.0, 15), (0.0001, 32_768), (1000.0, 1)],
+    [(60.0, 1), (20.0, 2), (10.0, 3), (2.0, 15), (0.0001, 300_000), (1000.0, 1)],
 )
 def test_a_part_has_the_rows_that_a_worker_does_in_so_many_minutes(
     a_job: Job, seconds: float, num_joined: int
@@ -71,7 +79,7 @@ def test_a_part_has_the_rows_that_a_worker_does_in_so_many_minutes(
     """A part of 2 rows takes `seconds`, loading apart; half a minute is asked for."""
     write(a_job, a_job.plan.parts[0], seconds, loading_s=100.0)
     write(a_job, a_job.plan.parts[3], seconds)
-    assert pace.decide(a_job.plan, a_job.folder, 0.5) == num_joined
+    assert decided(a_job) == num_joined
     said = json.loads(a_job.folder.pace_file.read_text())
     assert said["rows_per_s"] == pytest.approx(2 / seconds)
     assert load(a_job.folder) == a_job.plan.joined(num_joined)
@@ -127,7 +135,7 @@ def test_a_worker_with_the_plan_of_the_last_start_gets_the_pace_in_this_one(a_jo
     store, drawn = LocalStore(), list[Part]()
     for part in a_job.plan.parts[:NUM_FIRST]:
         write(a_job, part, 10.0)
-    pace.decide(a_job.plan, a_job.folder, 0.5)
+    decided(a_job)
 
     def work(rounds: Iterator[Claims]) -> None:
         drawn.extend(next(rounds))
@@ -141,7 +149,7 @@ def test_a_worker_with_the_plan_of_the_last_start_gets_the_pace_in_this_one(a_jo
     mine = [part for parts in late.rounds() for part in parts]
     thread.join(10)
     assert not thread.is_alive()
-    assert {part.index for part in [*mine, *drawn]} == set(range(NUM_FIRST, 10))
+    assert covered([*mine, *drawn]) == list(range(NUM_FIRST * 2, NUM_ROWS)), "no part twice"
 
 
 def test_a_group_goes_by_the_pace_as_one(a_job: Job) -> None:
@@ -163,6 +171,38 @@ def test_a_group_goes_by_the_pace_as_one(a_job: Job) -> None:
     first, second = on_ranks(2, work)
     assert first == second
     assert covered(first) == list(range(NUM_ROWS))
+
+
+def test_what_was_decided_holds_also_where_two_decide(a_job: Job) -> None:
+    """As on a file system without locks."""
+    write(a_job, a_job.plan.parts[0], 10.0)
+    assert decided(a_job) == 3
+    write(a_job, a_job.plan.parts[0], 2.0)
+    assert decided(a_job) == 3
+
+
+def test_the_first_forward_is_not_timed(a_job: Job) -> None:
+    """Kernels are compiled in it: that happens once."""
+    row = {"num_ok": 2, "total_s": 110.0, "warm_up_s": 100.0, "load_s": 30.0}
+    assert pace._speed(pa.Table.from_pylist([{**row, **WHEN}], STATS_SCHEMA)) == 0.2
+
+
+def test_nobody_who_could_be_timed_is_waited_for(
+    a_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They drew the first parts and died."""
+    monkeypatch.setattr("pipeline.pulse.SILENT_S", 0.2)
+    assert decided(a_job) == 1
+
+
+@pytest.mark.parametrize(("workers", "sequences", "first"), [(1, 6, 64), (8, 64, 256), (2, 1, 64)])
+def test_each_engine_is_filled_by_the_first_parts(
+    checkpoint: Path, tmp_path: Path, workers: int, sequences: int, first: int
+) -> None:
+    """Parts of 4 rows."""
+    changes = {"data__part_minutes": 1.0, "engine__max_sequences": sequences}
+    config = job(checkpoint, tmp_path / "in.parquet", tmp_path / "run", **changes)
+    assert pace.num_first(config, 10_000, workers) == first
 
 
 def test_few_parts_are_final(checkpoint: Path, tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_parts_are_joined_within_their_file_and_hold_the_same_rows() -> None:
     assert joined([], 5) == []
 
 
+def test_joined_parts_are_no_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65,536 output rows; here 7, and a single part may have more."""
+    monkeypatch.setattr("pipeline.parts.MAX_OUTCOMES", 7)
+    parts = [Part(i, 0, 2 * i, 2, 2, count) for i, count in enumerate([2, 4, 2, 9, 1, 6, 1])]
+    assert [part.num_outcomes for part in joined(parts, 100)] == [6, 2, 9, 7, 1]
+
+
 def test_joined_parts_read_on_over_the_rows_that_are_left_out() -> None:
     taken = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0])
     small = cut_counted([(0, 0, taken)], 1)

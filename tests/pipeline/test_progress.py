@@ -73,6 +73,10 @@ def outcome(failed: bool) -> Outcome:
     return Outcome(result, None)
 
 
+def alone() -> Session:
+    return Session(LocalStore(), 0, Worker())
+
+
 def tallies(num_to_do: int, limit: float) -> tuple[Session, list[Tally]]:
     store = LocalStore()
     sessions = [Session(store, 0, Worker(rank=rank, world=2)) for rank in range(2)]
@@ -111,6 +115,17 @@ def test_past_the_limit_the_job_stops_with_the_share_and_an_error() -> None:
         both[0].publish()
     assert f"of {ENOUGH_ROWS} rows failed" in str(error.value)
     assert "prompt: empty" in str(error.value)
+
+
+def test_rows_done_before_this_start_count_towards_the_limit() -> None:
+    """Many were good: as in an unbroken run a hundred bad ones are no reason to stop."""
+    tally = Tally(alone(), 1000, 0.5, num_before=900, failed_before=10)
+    for _ in range(ENOUGH_ROWS + 50):
+        tally.count(outcome(failed=True))
+        tally.publish()
+    tally = Tally(alone(), 1000, 0.5, num_before=900, failed_before=450)
+    with pytest.raises(ValueError, match=r"451 of 901 rows failed"):
+        tally.count(outcome(failed=True))
 
 
 def test_a_few_rows_at_the_start_do_not_stop_a_job() -> None:

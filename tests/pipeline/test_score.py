@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.parts import Part
 from pipeline.sandbox import Limits, run_program
 from pipeline.score import main, pass_at_k, score_run
 from pipeline.tasks import TASKS
 from pipeline.tasks.humaneval import extract_code
 from pipeline.write import output_schema
+from tests.pipeline.plans import plan_of
 
 PROMPT = 'def double(x: int) -> int:\n    """Twice x."""\n'
 TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == -6\n"
@@ -140,7 +143,8 @@ def run(tmp_path: Path) -> Path:
     for index, rows in enumerate(PARTS):
         table = pa.Table.from_pylist(rows, output_schema(CARRIED))
         pq.write_table(table, folder / "data" / f"part-{index:05d}.parquet")
-    (folder / "run.json").write_text(json.dumps({"parts": [[0, 0, 1], [0, 1, 1]]}))
+    plan = plan_of([Part(index, 0, index, 1, 1, 2) for index in range(2)])
+    (folder / "run.json").write_text(plan.to_json())
     (folder / "config.yaml").write_text("name: demo\ntask: functions\n")
     return folder
 
@@ -174,6 +178,14 @@ def test_a_run_is_scored(run: Path) -> None:
     assert list((run / "tmp").iterdir()) == []
 
 
+def test_a_run_whose_parts_were_joined_is_whole(run: Path) -> None:
+    """run.json has them as they were cut, pace.json how they were joined."""
+    plan = plan_of([Part(index, 0, index, 1, 1, 2) for index in range(5)])
+    (run / "run.json").write_text(replace(plan, num_first=1).to_json())
+    (run / "pace.json").write_text('{"num_joined": 4}')
+    assert score_run(run, limits=SHORT).missing_parts == 0
+
+
 def test_prompts_may_have_different_numbers_of_samples(run: Path) -> None:
     """By hand: 1 of 3 and 2 of 2 pass; the third row is faulty and has one error, not three."""
     texts = [[WRONG, RIGHT, WRONG], [RIGHT, RIGHT]]
@@ -184,7 +196,7 @@ def test_prompts_may_have_different_numbers_of_samples(run: Path) -> None:
     (run / "data" / "part-00001.parquet").unlink()
     table = pa.Table.from_pylist(rows, output_schema(CARRIED))
     pq.write_table(table, run / "data" / "part-00000.parquet")
-    (run / "run.json").write_text(json.dumps({"parts": [[0, 0, 3, 6]]}))
+    (run / "run.json").write_text(plan_of([Part(0, 0, 0, 3, 3, 6)]).to_json())
     summary = score_run(run, limits=SHORT)
     assert (summary.num_prompts, summary.num_rows, summary.num_passed) == (3, 6, 3)
     assert summary.pass_at == {

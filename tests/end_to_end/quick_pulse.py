@@ -1,0 +1,10 @@
+"""`-m tests.end_to_end.quick_pulse ARGS`: pipeline.run that gives a silent worker seconds."""
+
+from unittest import mock
+
+from pipeline.launch import launch
+from pipeline.run import run
+
+if __name__ == "__main__":
+    with mock.patch.multiple("pipeline.pulse", BEAT_S=0.5, SILENT_S=5.0):
+        launch(run)

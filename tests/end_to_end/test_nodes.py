@@ -1,0 +1,80 @@
+"""Two nodes, that is two torchruns that meet: one of them dies, the other brings the job to its
+end."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.folder import RunFolder
+from pipeline.run import run
+from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
+from tests.end_to_end.launcher import start, wait_for_parts
+
+NUM_ROWS = 120
+
+
+@pytest.fixture
+def nodes(checkpoint: Path, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    write_parquet(tmp_path / "in.parquet", prompts(NUM_ROWS))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    args = [
+        *("data.path=in.parquet", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
+        *("decoding=fixed", "cache=none", "generation.max_new_tokens=20", "seed=3"),
+        *("engine.max_sequences=2", "engine.block_length=4", "generation.temperature=0.7"),
+    ]
+    launcher = ["--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    module = "tests.end_to_end.quick_pulse"
+    made = [
+        start(args, tmp_path, launcher=[*launcher, *rank], num_workers=1, module=module)
+        for rank in (["--node-rank=0"], ["--node-rank=1"])
+    ]
+    yield made
+    for node in made:
+        for worker in workers_of(node):
+            os.kill(worker, signal.SIGKILL)
+        node.kill()
+        node.communicate()
+
+
+def workers_of(node: subprocess.Popen[str]) -> list[int]:
+    try:
+        children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in children]
+
+
+def test_what_a_dead_node_had_open_is_done_by_the_other(
+    checkpoint: Path, tmp_path: Path, nodes: list[subprocess.Popen[str]]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    wait_for_parts(nodes[0], folder.path, 4)
+    for pid in [*workers_of(nodes[1]), nodes[1].pid]:  # the machine is gone
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 90
+    while not folder.summary_file.exists():
+        assert time.monotonic() < end, "the other waits for ever"
+        time.sleep(0.1)
+    config = job(
+        checkpoint,
+        tmp_path / "in.parquet",
+        tmp_path / "whole",
+        decoding={"name": "fixed"},
+        cache={"name": "none"},
+        generation__max_new_tokens=20,
+        generation__temperature=0.7,
+        engine__max_sequences=2,
+        seed=3,
+    )
+    run(config, 0)
+    assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
+    log = folder.log_file(0).read_text()
+    assert "were lost with the workers that had them: once more" in log
