@@ -43,6 +43,8 @@ class Claims:
         """How often this start has gone through all parts."""
         self._begin, self._end = 0, len(plan.parts)
         """The parts of this round."""
+        self._start: int | None = None
+        """Which start's counters are drawn from; None outside `rounds`."""
         self._retry_failed = retry_failed
         self._part_minutes = part_minutes
         self._session = session
@@ -69,7 +71,7 @@ class Claims:
         if self._session.worker.is_first and self.plan.num_joined is not None:
             self._session.set(PACE, str(self.plan.num_joined))
         while True:
-            start = self._parallel.first(self._session.start)
+            self._start = self._parallel.first(self._session.start)
             self.turn = self._parallel.first(self._session.add(TURN, 0))
             self._done_before = self._folder.parts_done()
             yield from self._one_turn()
@@ -77,7 +79,7 @@ class Claims:
                 if are_there is None or are_there(self.plan):
                     return
                 self._session.add(TURN, 1)
-            elif not self._goes_on(start):
+            elif not self._goes_on():
                 return
 
     def _one_turn(self) -> Iterator["Claims"]:
@@ -86,8 +88,8 @@ class Claims:
             self._end = num_first
             yield self
             self._begin = num_first
-            if not self.plan.is_final:
-                self.plan = self.plan.joined(self._num_joined())
+        if not self.plan.is_final:  # also of a worker that comes when others have had their turn
+            self.plan = self.plan.joined(self._num_joined())
         self._end = len(self.plan.parts)
         yield self
 
@@ -96,14 +98,23 @@ class Claims:
         if self._parallel.rank > 0:
             return 0
         counter = f"{NEXT}/{self.turn}/{self._begin}-{self._end}"
-        while (index := self._begin + self._session.add(counter, 1) - 1) < self._end:
-            if index in self._done_before and not self._retry_failed:
-                continue
-            if is_left(self.plan.parts[index], self._folder, self._retry_failed):
+        while (index := self._begin + self._session.add(counter, 1, self._start) - 1) < self._end:
+            if self._start not in (None, self._session.start):
+                break  # rank 0 has started again, and the others draw from another counter
+            if self._is_left(index):
                 return index
-            if self._retry_failed:
-                self._session.add(again_key(index), 1)  # nothing is left to be done again
         return self._end
+
+    def _is_left(self, index: int) -> bool:
+        if not self._retry_failed:
+            is_new = index not in self._done_before
+            return is_new and is_left(self.plan.parts[index], self._folder, False)
+        if self._session.add(again_key(index), 0):
+            return False
+        if is_left(self.plan.parts[index], self._folder, True):
+            return True
+        self._session.add(again_key(index), 1)  # nothing is left to be done again
+        return False
 
     def _num_joined(self) -> int:
         """What rank 0 decides; the others wait for it."""
@@ -114,16 +125,16 @@ class Claims:
         self._session.set(PACE, str(num_joined))
         return num_joined
 
-    def _goes_on(self, start: int) -> bool:
+    def _goes_on(self) -> bool:
         """Whether rank 0 starts again, or a turn, before it says that all is finished. Each rank
         waits for itself, since an exchange must not last for hours; all do as the first."""
-        goes_on = self._waited(start)
+        goes_on = self._waited()
         if self._session.worker.rank < self._parallel.size:
             return goes_on  # rank 0, the first here, is in no exchange
         return bool(self._parallel.first(int(goes_on)))
 
-    def _waited(self, start: int) -> bool:
-        while self._session.start == start:
+    def _waited(self) -> bool:
+        while self._session.start == self._start:
             if self._session.add(TURN, 0) > self.turn:
                 return True
             if self._session.get(FINISHED) is not None:

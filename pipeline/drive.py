@@ -167,7 +167,7 @@ class Driver:
         self._timeline.part()
         self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)
-        if full.again is not None:
+        if self._retry_failed:
             self._session.add(again_key(index), 1)
         log.info("part %d: written, %d of its rows failed", index, row["num_failed"])
 

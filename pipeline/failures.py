@@ -18,7 +18,7 @@ from engine.memory import GroupOutOfMemory
 from pipeline.folder import RunFolder
 from pipeline.groups import lost_a_rank
 from pipeline.input_errors import Unreachable
-from pipeline.logs import is_logging, kept_log
+from pipeline.logs import Kept, kept_log
 from pipeline.session import Session
 from pipeline.shutdown import Terminated
 from pipeline.store import without_secrets
@@ -33,8 +33,9 @@ RESUME = "Finished parts are kept: the same command goes on with the rest."
 @contextmanager
 def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
     """Turn an exception into a message, said by the worker that fails first."""
+    kept = Kept()
     try:
-        with kept_log(folder, session.worker.rank):
+        with kept_log(folder, session.worker.rank) as kept:
             yield
     except KeyboardInterrupt:
         if session.worker.is_first:
@@ -47,12 +48,12 @@ def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)
-        message = without_secrets(explanation(error, session, folder))
+        message = without_secrets(explanation(error, session, folder, kept))
         print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
 
 
-def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
+def explanation(error: Exception, session: Session, folder: RunFolder, kept: Kept) -> str:
     rank = session.worker.rank
     if isinstance(error, Unreachable):
         return f"{error}. {RESUME}"
@@ -68,7 +69,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder) -> str:
             f"is null, engine.memory_fraction) or engine.max_sequences. {RESUME}"
         )
     where = f"the traceback is in {folder.log_file(rank)}"
-    if not is_logging():
+    if not kept.has_end:
         where = "".join(traceback.format_exception(error))
     return (
         f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"

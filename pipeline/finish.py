@@ -83,6 +83,8 @@ def checked(plan: Plan, folder: RunFolder) -> Outcomes:
                     faults.append(found)
                 else:
                     outcomes.add(found)
+    foreign = folder.parts_done() - {part.index for part in plan.parts}
+    faults += [f"{folder.data_file(part).name} is no part of the plan" for part in sorted(foreign)]
     if faults:
         raise ValueError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "

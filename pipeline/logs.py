@@ -58,9 +58,11 @@ def log_to(folder: RunFolder, rank: int) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not bury the message
 
 
-def is_logging() -> bool:
-    """Whether what is logged goes to a file of the run."""
-    return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+class Kept:
+    """What became of a worker's log."""
+
+    has_end = False
+    """Whether the exception that ended the worker stands in a file of the run."""
 
 
 def _detach() -> None:
@@ -71,18 +73,19 @@ def _detach() -> None:
 
 
 @contextmanager
-def kept_log(folder: RunFolder, rank: int) -> Iterator[None]:
+def kept_log(folder: RunFolder, rank: int) -> Iterator[Kept]:
     """Whatever ends a worker stands in its log, and the log where it belongs. Before `log_to` there
     is none, neither that of the job before in a sweep."""
-    answers = True
+    answers, kept = True, Kept()
     _detach()
     try:
-        yield
+        yield kept
     except Terminated:
         log.info("terminated")
         raise
     except Exception as error:
         log.exception("stopped")
+        kept.has_end = any(isinstance(its, logging.FileHandler) for its in log.handlers)
         answers = not isinstance(error, StoreError)
         raise
     finally:

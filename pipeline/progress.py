@@ -101,9 +101,10 @@ class Tally:
 
 
 def too_many(num_failed: int, num_rows: int, limit: float, an_error: str) -> str:
+    example = f", one of them with: {one_line(an_error, 1000)}" if an_error else ""
     return (
-        f"max_failed_fraction={limit}: {num_failed} of {num_rows} rows failed, one of them with: "
-        f"{one_line(an_error, 1000)}\nThe column `error` in data/ says why for each. Mend the "
+        f"max_failed_fraction={limit}: {num_failed} of {num_rows} rows failed{example}\n"
+        "The column `error` in data/ says why for each. Mend the "
         "input, or raise max_failed_fraction and run the same command again."
     )
 
@@ -141,7 +142,8 @@ class Line:
 
     def _pieces(self, now: Seen) -> Iterator[str]:
         """What is most important comes first."""
-        done = self._done_before + now.rows
+        # What a lost node had published of its open parts counts twice once they are redone.
+        done = min(self._num_rows, self._done_before + now.rows)
         failed = self._failed_before + now.failed
         recent, overall = _rates(self._recent[0], now), _rates(self._start, now)
         row_rate = recent[0] or overall[0]

@@ -78,7 +78,7 @@ def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, again: list[
         if not missing and not left:
             return True
         if watch.is_silent():
-            _say_lost(missing or left)
+            _say_lost(missing or [part for part in left if not session.add(again_key(part), 0)])
             return False
         time.sleep(pause_s)
         pause_s = min(SLOWER * pause_s, MAX_POLL_S)

@@ -3,7 +3,7 @@
 A few small values in a key-value store: torchrun's own, or a dict where there is only one worker.
 torchrun keeps its store, with everything in it, when it restarts the workers, and all jobs of a
 sweep share it. So every key carries the job's number and the number of rank 0's start, read anew at
-each use:
+each use (pipeline/claims.py reads it for a round):
 
     rank 0 starts      starts + 1: whatever dead workers left is out of sight
     a worker is early  it may still read the plan of the last start and draw from its counter:
@@ -39,7 +39,7 @@ meanwhile: then no worker lingers. Rank 0's is there when rank 0 has started."""
 
 
 def again_key(part: int) -> str:
-    """Set when a part that had a file was done again, for its failed rows."""
+    """Set when a part was done in a start that runs failed rows again: it is not, once more."""
     return f"again/{part}"
 
 
@@ -156,8 +156,10 @@ class Session:
         if worker.is_first:
             store.add(f"{job}/starts", 1)
 
-    def add(self, name: str, amount: int) -> int:
-        return self._store.add(self._key(name), amount)
+    def add(self, name: str, amount: int, start: int | None = None) -> int:
+        """To a counter of this start; `start` names another."""
+        key = self._key(name) if start is None else f"{self._job}/{start}/{name}"
+        return self._store.add(key, amount)
 
     def set(self, name: str, value: str) -> None:
         self._store.set(self._key(name), value)

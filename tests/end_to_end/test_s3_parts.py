@@ -108,3 +108,23 @@ def test_an_input_that_goes_away_stops_the_job_and_it_goes_on_when_it_is_back(
     run(config, 0)
     run(job(checkpoint, files, tmp_path / "here"), 0)
     assert_same_rows(rows_there(bucket, change), output_rows(tmp_path / "here"))
+
+
+def test_a_traceback_is_in_the_log_that_was_sent(
+    checkpoint: Path,
+    bucket: AbstractFileSystem,
+    steady: FlakyStore,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaks(self: Driver, full: Any) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(Driver, "_write", breaks)
+    data = write_parquet(tmp_path / "in.parquet", prompts(4))
+    with pytest.raises(SystemExit):
+        run(job(checkpoint, data, f"s3://{BUCKET}/broken"), 0)
+    said = capfd.readouterr().err
+    assert f"the traceback is in s3://{BUCKET}/broken/logs/rank-0.log" in said
+    assert "Traceback" in bucket.cat_file(f"{BUCKET}/broken/logs/rank-0.log").decode()

@@ -106,7 +106,7 @@ def test_torchruns_own_restart_does_the_rest_too(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     """The store outlives the workers, with all they left in it."""
-    process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=1"])
+    process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=2"])
     kill_a_worker(process, tmp_path / "run", after_parts=3)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.claims import FINISHED, Claims
+from pipeline.claims import FINISHED, TURN, Claims
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.ranks import Worker
@@ -94,6 +94,21 @@ def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: R
     late.set(FINISHED, "")
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_worker_leaves_a_round_whose_start_is_over(folder: RunFolder) -> None:
+    """It brings the last start's turn, whose counter in this one nobody else draws from."""
+    store, drawn = LocalStore(), list[tuple[int, int]]()
+    session(store, 0).add(TURN, 1)
+    early = Claims(session(store, 1), PLAN, folder)
+    rounds = early.rounds()
+    parts = iter(next(rounds))
+    drawn.append((early.turn, next(parts).index))
+    session(store, 0)  # rank 0 starts again
+    assert [part.index for part in parts] == []
+    index = next(iter(next(rounds))).index
+    drawn.append((early.turn, index))
+    assert drawn == [(1, 0), (0, 0)]
 
 
 def test_a_group_draws_as_one_and_its_first_rank_decides(folder: RunFolder, tmp_path: Path) -> None:

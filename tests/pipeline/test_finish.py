@@ -45,6 +45,12 @@ def test_the_summary_counts_every_row(done: Job) -> None:
     assert summary["tokens_per_s"] > 0
 
 
+def test_a_part_that_is_not_in_the_plan_is_refused(done: Job) -> None:
+    done.folder.data_file(7).write_bytes(done.folder.data_file(0).read_bytes())
+    with pytest.raises(ValueError, match=r"part-00007\.parquet is no part of the plan"):
+        finished(done)
+
+
 def test_the_card_points_the_hub_at_the_parts(done: Job) -> None:
     finished(done)
     assert "- error, 2 times: `" in done.folder.card_file.read_text()

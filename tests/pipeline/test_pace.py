@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import pace
-from pipeline.claims import FINISHED, Claims
+from pipeline.claims import FINISHED, PACE, TURN, Claims
 from pipeline.parts import Part
 from pipeline.plan import load
 from pipeline.planning import make_plan, pin
@@ -150,6 +150,21 @@ def test_a_worker_with_the_plan_of_the_last_start_gets_the_pace_in_this_one(a_jo
     thread.join(10)
     assert not thread.is_alive()
     assert covered([*mine, *drawn]) == list(range(NUM_FIRST * 2, NUM_ROWS)), "no part twice"
+
+
+def test_a_worker_that_comes_in_the_second_turn_knows_the_parts(a_job: Job) -> None:
+    """Its plan is from before the pace was decided, and what a dead node had is drawn again."""
+    store = LocalStore()
+    write(a_job, a_job.plan.parts[0], 10.0)
+    decided(a_job)
+    for part in load(a_job.folder).parts:
+        a_job.folder.data_file(part.index).touch()
+    first = session(store, 0)
+    first.set(PACE, "3")
+    first.add(TURN, 1)
+    late = claims(a_job, store, 1).rounds()
+    drawn = list(next(late))
+    assert drawn == [], "all are done, as they were joined"
 
 
 def test_a_group_goes_by_the_pace_as_one(a_job: Job) -> None:

@@ -128,6 +128,19 @@ def test_rows_done_before_this_start_count_towards_the_limit() -> None:
         tally.count(outcome(failed=True))
 
 
+def test_rows_that_are_done_twice_do_not_pass_the_whole() -> None:
+    """A dead node had published some of its open parts."""
+    line = Line("demo", 100, 60, 0)
+    line.start(0.0)
+    assert line.text(Seen(1.0, rows=50)).startswith("demo: 100/100 rows (100%), 0 failed, 0:00:00")
+
+
+def test_without_an_error_to_name_none_is_named() -> None:
+    tally = Tally(alone(), 1000, 0.1, num_before=500, failed_before=400)
+    with pytest.raises(ValueError, match=r"400 of 501 rows failed\nThe column"):
+        tally.count(outcome(failed=False))
+
+
 def test_a_few_rows_at_the_start_do_not_stop_a_job() -> None:
     _, both = tallies(10_000, 0.1)
     for _ in range(ENOUGH_ROWS // 2 - 1):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.claims import FINISHED, Claims
+from pipeline.claims import FINISHED, TURN, Claims
 from pipeline.folder import RunFolder
 from pipeline.parts import Part
 from pipeline.plan import Plan
@@ -98,8 +98,12 @@ def test_failed_rows_that_another_has_run_again_are_not_waited_for(folder: RunFo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.claims.is_left", lambda part, folder, retry: part.index == 2)
         drawn = [part.index for part in Claims(session, PLAN, folder, retry_failed=True)]
+        session.add(again_key(2), 1)  # as its worker does when it has written it
+        assert not list(Claims(session, PLAN, folder, retry_failed=True)), "not twice in one start"
+        session.add(TURN, 1)
+        (second,) = Claims(session, PLAN, folder, retry_failed=True).rounds()
+        assert not list(second), "nor in the next turn, though a row failed again"
     assert drawn == [2]
-    session.add(again_key(2), 1)
     assert wait_for_parts(PLAN, folder, session, [1, 2])
     assert not wait_for_parts(
         plan_of([*PLAN.parts, Part(30, 0, 120, 4, 4, 4)]), folder, session, []
