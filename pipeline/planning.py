@@ -23,14 +23,12 @@ def make_plan(
     config: JobConfig, checkpoint: Path, before: Plan | None = None, num_workers: int = 1
 ) -> Plan:
     """Look at the input and cut it. `before` is the plan in the run folder, if there is one: where
-    nothing has changed, nothing is read or counted again. `num_workers` matters to
-    data.part_minutes alone.
+    nothing has changed, nothing is read or counted again. `num_workers`: to data.part_minutes.
 
     Raises:
         ValueError: the input cannot be read, or lacks what the job needs.
     """
-    paths = list_inputs(config.data.path)
-    stamps = stamps_of(paths)
+    stamps = stamps_of(paths := list_inputs(config.data.path))
     if before is not None and (same := _as_before(before, config, checkpoint, paths, stamps)):
         return same
     files, schemas = inspect_all(paths, stamps)
@@ -40,7 +38,7 @@ def make_plan(
     where = None if config.data.where is None else Where(config.data.where, schema)
     ids = _id_columns(schema, config.data.id_column)
     carried = _carried(schema.names, config.data.carry, [*overrides.values(), *ids])
-    check_writable(output_schema(pa.schema([schema.field(name) for name in carried])))
+    check_writable(output_schema(_only(schema, carried)))
     fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
     if before is not None and not differing(before.fingerprint, fields):
         parts, num_first, num_joined = before.parts, before.num_first, before.num_joined
@@ -48,12 +46,11 @@ def make_plan(
         parts = _parts(config, files, schema, overrides, where)
         num_first, num_joined = pace.num_first(config, len(parts), num_workers), None
     looked_at_too = [*overrides.values(), *(where.columns if where else []), *ids]
-    read = dict.fromkeys([*carried, *prompts, *looked_at_too])
     return Plan(
         files=files,
         parts=parts,
         prompt_columns=prompts,
-        read_schema=pa.schema([schema.field(name) for name in read]),
+        read_schema=_only(schema, [*carried, *prompts, *looked_at_too]),
         carried=carried,
         overrides=overrides,
         model_path=config.model.path,
@@ -62,6 +59,10 @@ def make_plan(
         num_first=num_first,
         num_joined=num_joined,
     )
+
+
+def _only(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in dict.fromkeys(names)])
 
 
 def _as_before(
@@ -118,7 +119,7 @@ def _parts(
     names = _id_columns(schema, data.id_column) + (where.columns if where else [])
     names += asker.columns if asker.needs_count else []
     if names:
-        asked_of = pa.schema([schema.field(name) for name in dict.fromkeys(names)])
+        asked_of = _only(schema, names)
         batches = counted(
             files,
             asked_of,

@@ -6,25 +6,18 @@ on where the last one stopped.
 
 import logging
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from engine.config import EngineConfig
-from engine.engine import DiffusionEngine
-from engine.legal import check_model
-from engine.model.load import FAMILIES, check_weights, fetch_checkpoint, load_model, read_config
+from engine.model.load import check_weights, fetch_checkpoint
 from engine.parallel import TensorParallel
 from pipeline.claims import FINISHED, Claims
 from pipeline.clock import CLOCK
 from pipeline.config import JobConfig, as_dict
-from pipeline.drive import Driver
 from pipeline.dry_run import report
 from pipeline.failures import stop_says_why
 from pipeline.figures import figures
@@ -36,17 +29,13 @@ from pipeline.lock import locked
 from pipeline.logs import log_to
 from pipeline.plan import Plan, planned_before
 from pipeline.planning import make_plan, pin
-from pipeline.progress import Line, Tally, shown
-from pipeline.prompt import Prompter
+from pipeline.progress import Line, shown
 from pipeline.pulse import beating, wait_for_parts
-from pipeline.ranks import Worker, cpu_threads, device_of, this_worker
+from pipeline.ranks import Worker, this_worker
 from pipeline.retry import Left, what_is_left
 from pipeline.session import Session, Store, connect
 from pipeline.shutdown import Shutdown
-from pipeline.stand_in import StandIn
-from pipeline.stats import Meter
-from pipeline.tokenizer import check_tokens
-from pipeline.versions import git_revision, library_versions
+from pipeline.worker import make_driver, make_prompter, shared_out
 
 log = logging.getLogger("pipeline")
 
@@ -167,95 +156,6 @@ def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
     return plan
 
 
-def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
-    model = read_config(checkpoint)
-    check_model(model, config.engine, config.cache)
-    max_positions = model.max_positions
-    if config.generation.max_new_tokens >= max_positions:
-        raise ValueError(
-            f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
-            f"prompt in the model's context of {max_positions}; lower it"
-        )
-    template = FAMILIES[model.family].CHAT_TEMPLATE
-    prompter = Prompter(checkpoint, config.prompt, max_positions, template)
-    check_tokens(prompter.tokenizer, model, checkpoint)
-    return prompter
-
-
-def make_driver(
-    config: JobConfig,
-    plan: Plan,
-    left: Left,
-    folder: RunFolder,
-    session: Session,
-    parallel: TensorParallel,
-    shutdown: Shutdown,
-) -> Driver:
-    """Load the model, or this rank's share of it, on this worker's device, and put the engine
-    between its rows and its files."""
-    worker, device = session.worker, device_of(session.worker)
-    # Rounding may follow the number of threads, and the ranks of a group must round alike.
-    torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
-    loading = time.perf_counter()
-    revision = plan.model_revision or config.model.revision
-    checkpoint = fetch_checkpoint(config.model.path, revision)
-    engine: DiffusionEngine | StandIn = StandIn()
-    if not config.stand_in:
-        model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
-        engine = DiffusionEngine(
-            model,
-            config=shared_out(config.engine, left.num_outcomes, worker.world // parallel.size),
-            decoding=config.decoding,
-            cache=config.cache,
-        )
-    log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
-    meter = Meter(
-        engine.stats,
-        engine.page_bytes * parallel.size,  # each rank keeps as many heads
-        about(worker, device, parallel),
-        start_s=session.start_s,
-        plan_s=loading - session.began,
-        load_s=time.perf_counter() - loading,
-    )
-    return Driver(
-        config,
-        plan,
-        folder,
-        engine=engine,
-        prompter=make_prompter(config, checkpoint),
-        meter=meter,
-        tally=Tally(
-            session,
-            left.num_outcomes,
-            config.max_failed_fraction,
-            engine.stats,
-            num_before=plan.num_outcomes - left.num_outcomes,
-            failed_before=left.num_failed,
-        ),
-        session=session,
-        shutdown=shutdown,
-        writes=parallel.rank == 0,
-    )
-
-
-def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dict[str, Any]:
-    """Who writes a stats row; of a group it is the first rank."""
-    name = device_name(device)
-    return {
-        "rank": worker.rank,
-        "host": worker.host,
-        "device": name if parallel.size == 1 else f"{parallel.size} x {name}",
-        "versions": library_versions(),
-        "git_revision": git_revision(),
-    }
-
-
-def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
-    """No engine takes more than its worker's share, or the first to start leaves others idle."""
-    share = max(1, -(-num_to_do // num_workers))
-    return replace(config, max_sequences=min(config.max_sequences, share))
-
-
 def start_line(
     config: JobConfig, plan: Plan, left: Left, folder: RunFolder, session: Session
 ) -> Line:
@@ -284,13 +184,6 @@ def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any])
     lines = [*figures(summary), ("files", f"{folder.data}/*.parquet")]
     print(f"\n{config.name or folder.path.name} is done")
     print("\n".join(f"  {name:<32}{value}" for name, value in lines), flush=True)
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu ({threads} thread{'s' * (threads != 1)})"
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_a_dry_run_finds_what_would_stop_the_job(
 def test_the_stand_in_runs_a_job_without_weights(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.run.load_model", None)
+    monkeypatch.setattr("pipeline.worker.load_model", None)
     run(job(checkpoint, data, tmp_path / "run", stand_in=True, prompt__chat=False), 0)
     rows = output_rows(tmp_path / "run")
     assert [row["text"] for row in rows] == [row["prompt"][:8] for row in ROWS]
