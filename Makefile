@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
-#   make test    install the test extras, run the whole suite
+#   make test    install the test extras, run the whole suite (a quarter of an hour on two cores)
 #   make exact   every combination on the demo models against the plain loops (an hour)
 #   make stress  thirty jobs broken at random moments, each brought to its end (half an hour)
 #   make lint    ruff, ruff format, mypy
@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m pipeline.score $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
 exact: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m exact -n auto

@@ -57,14 +57,12 @@ def make_driver(
     parallel: TensorParallel,
     shutdown: Shutdown,
 ) -> Driver:
-    """Load the model, or this rank's share of it, on this worker's device, and put the engine
-    between its rows and its files."""
+    """Load the model, or this rank's share of it, and put the engine between rows and files."""
     worker, device = session.worker, device_of(session.worker)
     # Rounding may follow the number of threads, and the ranks of a group must round alike.
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
     loading = time.perf_counter()
-    revision = plan.model_revision or config.model.revision
-    checkpoint = fetch_checkpoint(config.model.path, revision)
+    checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
     engine: DiffusionEngine | StandIn = StandIn()
     if not config.stand_in:
         share = shared_out(config.engine, left.num_outcomes, worker.world // parallel.size)

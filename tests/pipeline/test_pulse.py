@@ -16,7 +16,7 @@ from pipeline.session import LocalStore, Session, again_key
 from tests.pipeline.plans import plan_of
 
 PLAN = plan_of([Part(index, 0, index * 4, 4, 4, 4) for index in range(30)])
-SILENT_S = 0.6
+SILENT_S = 1.5
 
 
 @pytest.fixture
