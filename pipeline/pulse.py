@@ -47,7 +47,7 @@ def _beat(session: Session, ended: threading.Event) -> None:
             session.add(PULSE, 1)
             if ended.wait(BEAT_S):
                 return
-    except Exception:
+    except (RuntimeError, OSError):  # torch.distributed's errors are RuntimeErrors
         log.warning("no pulse: the workers' store does not answer", exc_info=True)
 
 

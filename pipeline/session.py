@@ -1,6 +1,6 @@
 """What do the workers of one job tell each other, and how?
 
-A few small values in a key-value store: torchrun's own, or a dict where there is only one worker.
+A few values in a key-value store: torchrun's own, or a dict where there is only one worker.
 torchrun keeps its store, with everything in it, when it restarts the workers, and all jobs of a
 sweep share it. So every key carries the job's number and the number of rank 0's start, read anew at
 each use (pipeline/claims.py reads it for a round):

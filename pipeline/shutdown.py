@@ -2,8 +2,8 @@
 
 A worker in the middle of its rows draws no more, and has shutdown_grace_s to bring those that are
 in the engine to their end and whole parts into data/; what is not done by then is dropped, and is
-left for the next start. torchrun and Slurm send SIGKILL after 30 s. The signal often
-comes twice, from Slurm and from torchrun, which has got it too; the second changes nothing.
+left for the next start. torchrun and Slurm send SIGKILL after 30 s. The signal often comes twice,
+from Slurm and from torchrun, which has got it too; the second changes nothing.
 
     worker          SIGTERM            while it drives           elsewhere
     alone                              finishes, then ends       ends
