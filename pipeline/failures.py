@@ -15,13 +15,13 @@ from contextlib import contextmanager
 import torch
 
 from engine.memory import GroupOutOfMemory
-from pipeline.folder import RunFolder
-from pipeline.groups import lost_a_rank
-from pipeline.input_errors import Unreachable
-from pipeline.logs import Kept, kept_log
-from pipeline.session import Session
-from pipeline.shutdown import Terminated
-from pipeline.store import without_secrets
+from pipeline.input.errors import Unreachable
+from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.store import without_secrets
+from pipeline.workers.groups import lost_a_rank
+from pipeline.workers.logs import Kept, kept_log
+from pipeline.workers.session import Session
+from pipeline.workers.shutdown import Terminated
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SILENCE_S = 15.0

@@ -26,10 +26,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.clock import process_age_s
-from pipeline.config import COMPONENTS, SECTIONS, JobConfig, job_config
-from pipeline.from_dict import defaults_of
-from pipeline.ranks import this_worker
+from pipeline.config.from_dict import defaults_of
+from pipeline.config.job import COMPONENTS, SECTIONS, JobConfig, job_config
+from pipeline.stats.clock import process_age_s
+from pipeline.workers.ranks import this_worker
 
 ROOT = "run"
 PACKAGES = Path(__file__).resolve().parent.parent

@@ -15,27 +15,27 @@ import yaml
 
 from engine.model.load import check_weights, fetch_checkpoint
 from engine.parallel import TensorParallel
-from pipeline.claims import FINISHED, Claims
-from pipeline.clock import CLOCK
-from pipeline.config import JobConfig, as_dict
-from pipeline.dry_run import report
+from pipeline.config.job import JobConfig, as_dict
 from pipeline.failures import stop_says_why
-from pipeline.figures import figures
-from pipeline.finish import check_failures, finish
-from pipeline.folder import RunFolder
-from pipeline.groups import check_world, joined_group, workers_said
+from pipeline.generate.dry_run import report
+from pipeline.generate.worker import make_driver, make_prompter, shared_out
 from pipeline.launch import launch, say_and_exit
-from pipeline.lock import locked
-from pipeline.logs import log_to
-from pipeline.plan import Plan, planned_before
-from pipeline.planning import make_plan, pin
-from pipeline.progress import Line, shown
-from pipeline.pulse import beating, wait_for_parts
-from pipeline.ranks import Worker, this_worker
-from pipeline.retry import Left, what_is_left
-from pipeline.session import Session, Store, connect
-from pipeline.shutdown import Shutdown
-from pipeline.worker import make_driver, make_prompter, shared_out
+from pipeline.plan.build import make_plan, pin
+from pipeline.plan.claims import FINISHED, Claims
+from pipeline.plan.heartbeat import beating, wait_for_parts
+from pipeline.plan.retry import Left, what_is_left
+from pipeline.plan.run_json import Plan, planned_before
+from pipeline.report.finish import check_failures, finish
+from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import locked
+from pipeline.stats.clock import CLOCK
+from pipeline.stats.formatting import figures
+from pipeline.stats.progress import Line, shown
+from pipeline.workers.groups import check_world, joined_group, workers_said
+from pipeline.workers.logs import log_to
+from pipeline.workers.ranks import Worker, this_worker
+from pipeline.workers.session import Session, Store, connect
+from pipeline.workers.shutdown import Shutdown
 
 log = logging.getLogger("pipeline")
 

@@ -1,7 +1,7 @@
 """`python -m pipeline.score RUN`: which generations of a finished run pass their tests?
 
 Each generation becomes a program (pipeline/tasks), each program runs on its own under limits
-(pipeline/sandbox.py). Beside the run's data appear scores.parquet, a row per generation, and
+(pipeline/tasks/sandbox.py). Beside the run's data appear scores.parquet, a row per generation, and
 scores.json, the summary that is printed too.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipeline.files import Place, exists, open_parquet, read_text
-from pipeline.folder import RunFolder
-from pipeline.plan import load
-from pipeline.sandbox import Limits, Outcome, SandboxError, run_program
+from pipeline.plan.run_json import load
+from pipeline.run_folder.files import Place, exists, open_parquet, read_text
+from pipeline.run_folder.layout import RunFolder
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
+from pipeline.tasks.sandbox import Limits, Outcome, SandboxError, run_program
 
 OUTPUT_COLUMNS = ("row_id", "sample_index", "text", "error")
 SCHEMA = pa.schema(

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 from upath import UPath
 
-from pipeline.figures import duration, number, one_line
-from pipeline.files import Place, changed_at, exists, open_parquet, read_text
-from pipeline.folder import RunFolder
-from pipeline.outcomes import Outcomes
-from pipeline.plan import Plan, load
-from pipeline.timeline import read_timeline
-from pipeline.totals import Totals, add_up, failures
+from pipeline.plan.run_json import Plan, load
+from pipeline.report.outcomes import Outcomes
+from pipeline.run_folder.files import Place, changed_at, exists, open_parquet, read_text
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.formatting import duration, number, one_line
+from pipeline.stats.timeline import read_timeline
+from pipeline.stats.totals import Totals, add_up, failures
 
 WATCH_S = 2.0
 NUM_KINDS, NUM_ROWS = 20, 100

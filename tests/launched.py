@@ -2,7 +2,7 @@
 
 from unittest import mock
 
-from pipeline.config import JobConfig
+from pipeline.config.job import JobConfig
 from pipeline.launch import launch
 
 

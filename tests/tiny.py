@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from engine.model import llada, llada2
 from engine.model.config import ModelConfig
+from engine.model.families import llada, llada2
 from engine.model.transformer import Transformer
 from engine.model.weight_map import weight_map
 from engine.model.weights import save_weights

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.bench.workload import DEMO
-from pipeline.config import PromptConfig
-from pipeline.prompt import Prompter
-from pipeline.versions import git_revision, library_versions
+from pipeline.config.job import PromptConfig
+from pipeline.prompt.prompter import Prompter
+from pipeline.stats.versions import git_revision, library_versions
 
 FILES = 20
 CAUSES = ("claim_s", "read_s", "write_s", "idle_s")

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from engine.model.load import FAMILIES, load_model, read_config
+from engine.model.families import FAMILIES
+from engine.model.load import load_model, read_config
 from engine.model.transformer import Transformer
 from engine.model.weight_map import tensor_shapes, weight_map
 from engine.parallel import TensorParallel

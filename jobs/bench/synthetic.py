@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.model.load import FAMILIES, config_of
+from engine.model.families import FAMILIES, config_of
 from engine.model.transformer import Transformer
 from engine.model.weight_map import WeightMap, tensor_shapes, weight_map
 

@@ -15,14 +15,14 @@ from engine.engine import DiffusionEngine, EngineConfig
 from engine.model.load import load_model
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
-from pipeline.config import PromptConfig
-from pipeline.prompt import Prompter
-from pipeline.sandbox import Limits, run_program
+from pipeline.config.job import PromptConfig
+from pipeline.prompt.prompter import Prompter
+from pipeline.stats.versions import git_revision, library_versions
 from pipeline.tasks import TASKS
-from pipeline.versions import git_revision, library_versions
+from pipeline.tasks.sandbox import Limits, run_program
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
-PROMPTS = Path(__file__).parent.parent / "demo" / "prompts.parquet"
+PROMPTS = Path(__file__).parent.parent / "demo" / "task" / "prompts.parquet"
 RESULTS = Path(__file__).parent / "results"
 
 

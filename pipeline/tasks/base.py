@@ -1,6 +1,6 @@
 """What is a task? The columns it needs of a row, and how row and generation become a program.
 
-The program is complete: it passes when it runs to its end (pipeline/sandbox.py).
+The program is complete: it passes when it runs to its end (pipeline/tasks/sandbox.py).
 """
 
 from collections.abc import Callable, Mapping

@@ -188,7 +188,7 @@ def test_a_disk_without_room_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_answers_are_judged_by_their_tests() -> None:
     load = load_workload(
         model=DEMO / "model",
-        prompts=DEMO / "prompts.parquet",
+        prompts=DEMO / "task" / "prompts.parquet",
         rows=2,
         max_new_tokens=128,
         dtype="float32",

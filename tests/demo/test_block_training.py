@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from engine.model import llada2
+from engine.model.families import llada2
 from engine.model.load import load_model
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
-from jobs.demo.balance import Balance
-from jobs.demo.block_states import BLOCK_STAGES, BlockCanvasMaker
-from jobs.demo.carry_over import carry_over
-from jobs.demo.config_json import llada2_config
-from jobs.demo.muon import Muon, orthogonalised
-from jobs.demo.objective import batch_loss, learnt_logits
-from jobs.demo.recipes import initialise, optimizers_of
-from jobs.demo.states import Batch
-from jobs.demo.tokenizer import MODEL_FOLDER
+from jobs.demo.task.tokenizer import MODEL_FOLDER
+from jobs.demo.train.balance import Balance
+from jobs.demo.train.block_states import BLOCK_STAGES, BlockCanvasMaker
+from jobs.demo.train.carry_over import carry_over
+from jobs.demo.train.config_json import llada2_config
+from jobs.demo.train.muon import Muon, orthogonalised
+from jobs.demo.train.objective import batch_loss, learnt_logits
+from jobs.demo.train.recipes import initialise, optimizers_of
+from jobs.demo.train.states import Batch
 
 BLOCK = 32
 

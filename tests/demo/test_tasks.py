@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from jobs.demo.operations import BY_KIND, OPERATIONS, WORDS
-from jobs.demo.tasks import (
+from jobs.demo.task.generator import (
     COLUMNS,
     FOLDER,
     NUM_TASKS,
@@ -20,7 +19,8 @@ from jobs.demo.tasks import (
     held_out_rows,
     is_held_out,
 )
-from jobs.demo.tokenizer import MODEL_FOLDER, SPECIAL_TOKENS, render_prompt
+from jobs.demo.task.operations import BY_KIND, OPERATIONS, WORDS
+from jobs.demo.task.tokenizer import MODEL_FOLDER, SPECIAL_TOKENS, render_prompt
 
 NUM_REGENERATED = 24
 ANY_TEXT = (

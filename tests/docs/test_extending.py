@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from engine.engine import DiffusionEngine
-from pipeline.config import COMPONENTS, job_config
+from pipeline.config.job import COMPONENTS, job_config
 from tests.tiny import mixed_requests, tiny_model
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "extending.md"

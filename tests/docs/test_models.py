@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.legal import block_length_of
-from engine.model.load import config_of
-from pipeline.config import as_dict
+from engine.model.families import config_of
+from pipeline.config.job import as_dict
 from pipeline.launch import options
 from tests.launched import composed
 from tests.published_configs import CONFIGS, LAYOUT_OF

@@ -8,10 +8,10 @@ from unittest import mock
 import torch
 
 from engine.runner import ModelRunner
-from pipeline.folder import RunFolder
 from pipeline.launch import launch
-from pipeline.ranks import this_worker
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
+from pipeline.workers.ranks import this_worker
 
 
 def full_disk(self: RunFolder, file: object, table: object) -> None:

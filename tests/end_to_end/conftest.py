@@ -5,7 +5,7 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 from s3fs import S3FileSystem
 
-from pipeline import heartbeat, store
+from pipeline.run_folder import lease, store
 from tests.checkpoints import write_checkpoint
 from tests.end_to_end.flaky_store import KEYS, SHARE, FlakyStore, flaky_store
 from tests.end_to_end.quick_beats import BEAT_S, LAPSE_S, WAIT_S
@@ -56,4 +56,4 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "WAIT_S": WAIT_S,
         "POLL_S": 0.1,
     }.items():
-        monkeypatch.setattr(heartbeat, name, value)
+        monkeypatch.setattr(lease, name, value)

@@ -9,6 +9,6 @@ BEAT_S, LAPSE_S, WAIT_S = 0.5, 3.0, 1.5
 
 if __name__ == "__main__":
     with mock.patch.multiple(
-        "pipeline.heartbeat", BEAT_S=BEAT_S, LAPSE_S=LAPSE_S, WAIT_S=WAIT_S, POLL_S=0.2
+        "pipeline.run_folder.lease", BEAT_S=BEAT_S, LAPSE_S=LAPSE_S, WAIT_S=WAIT_S, POLL_S=0.2
     ):
         launch(run)

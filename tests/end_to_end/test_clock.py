@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import time_machine
 
-from pipeline.clock import Clock, process_age_s
-from pipeline.drive import Driver
-from pipeline.folder import RunFolder
+from pipeline.generate.driver import Driver
 from pipeline.run import run
-from pipeline.timeline import read_timeline
-from pipeline.totals import covered, times
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.clock import Clock, process_age_s
+from pipeline.stats.timeline import read_timeline
+from pipeline.stats.totals import covered, times
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from engine.runner import ModelRunner
-from pipeline.config import JobConfig
-from pipeline.folder import RunFolder
-from pipeline.ranks import Worker
+from pipeline.config.job import JobConfig
 from pipeline.run import make_plan_of, run
+from pipeline.run_folder.layout import RunFolder
+from pipeline.workers.ranks import Worker
 from tests.checkpoints import (
     EOS,
     MASK,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from pipeline import heartbeat, store
-from pipeline.files import place
+from pipeline.run_folder import lease, store
+from pipeline.run_folder.files import place
 from tests.end_to_end.flaky_store import FlakyStore
 from tests.end_to_end.quick_beats import LAPSE_S
 
@@ -21,7 +21,7 @@ def test_a_lock_is_taken_over_by_one_only_and_its_old_holder_ends(
     s3.mkdir("locks")
     lock = place("s3://locks/contested/run.lock")
     assert not isinstance(lock, Path)
-    old, new, late = (heartbeat.Heart(lock, name) for name in ("old", "new", "late"))
+    old, new, late = (lease.Heart(lock, name) for name in ("old", "new", "late"))
     old.take()
     seen = store.read_tagged(lock)
     began = time.monotonic()

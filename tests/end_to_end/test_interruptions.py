@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.folder import RunFolder
-from pipeline.lock import locked
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import locked
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end import stress
 from tests.end_to_end.launcher import environment, wait_for_parts
@@ -95,7 +95,7 @@ def test_a_second_launch_in_the_same_run_folder_is_refused(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.lock.WAIT_S", 0.1)
+    monkeypatch.setattr("pipeline.run_folder.lock.WAIT_S", 0.1)
     config, folder = job(checkpoint, data, tmp_path / "run", data__limit=8), tmp_path / "run"
     RunFolder(folder).make()
     with locked(RunFolder(folder)), pytest.raises(SystemExit):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.folder import RunFolder
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.launcher import start, wait_for_parts
 

@@ -8,10 +8,10 @@ import pytest
 
 from engine.model.load import load_model
 from engine.request import Request
-from pipeline.config import JobConfig, PromptConfig
-from pipeline.folder import RunFolder
-from pipeline.prompt import Prompter
+from pipeline.config.job import JobConfig, PromptConfig
+from pipeline.prompt.prompter import Prompter
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import (
     assert_same_rows,
     job,

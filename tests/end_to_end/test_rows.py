@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import JobConfig
-from pipeline.folder import RunFolder
-from pipeline.plan import load
-from pipeline.retry import Left, failed_places, num_failed_in, what_is_left, with_new
+from pipeline.config.job import JobConfig
+from pipeline.plan.retry import Left, failed_places, num_failed_in, what_is_left, with_new
+from pipeline.plan.run_json import load
 from pipeline.run import run
-from pipeline.timeline import read_timeline
-from pipeline.totals import failures
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.timeline import read_timeline
+from pipeline.stats.totals import failures
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 
 ROWS = [{**row, "lang": "py" if i % 2 else "c"} for i, row in enumerate(prompts(20))]
@@ -142,7 +142,7 @@ def test_a_dry_run_finds_what_would_stop_the_job(
 def test_the_stand_in_runs_a_job_without_weights(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.worker.load_model", None)
+    monkeypatch.setattr("pipeline.generate.worker.load_model", None)
     run(job(checkpoint, data, tmp_path / "run", stand_in=True, prompt__chat=False), 0)
     rows = output_rows(tmp_path / "run")
     assert [row["text"] for row in rows] == [row["prompt"][:8] for row in ROWS]

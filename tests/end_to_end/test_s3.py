@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from pipeline import heartbeat, status, store
-from pipeline.config import JobConfig
-from pipeline.files import place
-from pipeline.folder import RunFolder
-from pipeline.plan import load
+from pipeline import status
+from pipeline.config.job import JobConfig
+from pipeline.plan.run_json import load
 from pipeline.run import run
+from pipeline.run_folder import lease, store
+from pipeline.run_folder.files import place
+from pipeline.run_folder.layout import RunFolder
 from pipeline.score import score_run
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.conftest import forget_the_store
@@ -168,7 +169,7 @@ def test_a_second_launch_is_refused_while_the_first_renews_its_lock(
     lock = place("s3://bucket/runs/held/run.lock")
     assert not isinstance(lock, Path)
     job = config(checkpoint, "s3://bucket/in", "s3://bucket/runs/held", data__limit=8)
-    with heartbeat.held(lock, "process 7 on that host"), pytest.raises(SystemExit):
+    with lease.held(lock, "process 7 on that host"), pytest.raises(SystemExit):
         run(job, 0)
     said = capfd.readouterr().err
     assert (

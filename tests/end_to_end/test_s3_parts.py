@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.drive import Driver
-from pipeline.folder import RunFolder
+from pipeline.generate.driver import Driver
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.flaky_store import FlakyStore
 from tests.end_to_end.launcher import told_once

@@ -8,8 +8,8 @@ import pytest
 
 from engine.model.load import load_model
 from engine.request import Request
-from pipeline.config import PromptConfig
-from pipeline.prompt import Prompter
+from pipeline.config.job import PromptConfig
+from pipeline.prompt.prompter import Prompter
 from pipeline.run import run
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.launcher import finished

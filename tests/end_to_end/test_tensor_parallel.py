@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.folder import RunFolder
 from pipeline.run import run
-from pipeline.totals import Totals, add_up, read_stats
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.totals import Totals, add_up, read_stats
 from tests.checkpoints import (
     EOS,
     MASK,

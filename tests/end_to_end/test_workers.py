@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import JobConfig
-from pipeline.folder import RunFolder
+from pipeline.config.job import JobConfig
 from pipeline.run import run
+from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import (
     assert_same_rows,
     job,

@@ -10,8 +10,8 @@ from engine.config import EngineConfig
 from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
 from engine.legal import check_model
-from engine.model import llada2
 from engine.model.config import ModelConfig
+from engine.model.families import llada2
 from tests.tiny import tiny_config, tiny_llada2_raw_config, tiny_model
 
 

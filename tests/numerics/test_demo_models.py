@@ -9,8 +9,8 @@ import pytest
 import engine
 from engine.model.load import load_model
 from engine.request import Request
-from pipeline.config import PromptConfig
-from pipeline.prompt import Prompter
+from pipeline.config.job import PromptConfig
+from pipeline.prompt.prompter import Prompter
 from tests.numerics.combinations import Combination, legal
 from tests.numerics.exact import assert_exact
 
@@ -32,7 +32,7 @@ COMBINATIONS = [
 
 def requests(name: str, temperature: float) -> list[Request]:
     prompter = Prompter(FOLDERS[name], PromptConfig(), MODELS[name].config.max_positions)
-    rows = pq.read_table(DEMO / "prompts.parquet").to_pylist()[:NUM_PROMPTS]
+    rows = pq.read_table(DEMO / "task" / "prompts.parquet").to_pylist()[:NUM_PROMPTS]
     return [
         Request(
             request_id=i,

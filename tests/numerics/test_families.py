@@ -10,7 +10,7 @@ from engine.engine import DiffusionEngine
 from engine.legal import block_length_of
 from engine.model.load import load_model
 from engine.model.transformer import Transformer
-from pipeline.config import as_dict
+from pipeline.config.job import as_dict
 from tests.launched import composed
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_exact

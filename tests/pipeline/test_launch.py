@@ -9,7 +9,7 @@ from engine.cache.none import NoCache
 from engine.decoding.edit import Edit
 from engine.decoding.factor import Factor
 from engine.decoding.fixed import Fixed
-from pipeline.config import JobConfig
+from pipeline.config.job import JobConfig
 from pipeline.launch import SILENCE_S, options
 from tests.launched import composed, jobs_of
 

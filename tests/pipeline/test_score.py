@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parts import Part
-from pipeline.sandbox import Limits, run_program
+from pipeline.input.parts import Part
+from pipeline.run_folder.output_rows import output_schema
 from pipeline.score import main, pass_at_k, score_run
 from pipeline.tasks import TASKS
 from pipeline.tasks.humaneval import extract_code
-from pipeline.write import output_schema
-from tests.pipeline.plans import plan_of
+from pipeline.tasks.sandbox import Limits, run_program
+from tests.pipeline.plan.plans import plan_of
 
 PROMPT = 'def double(x: int) -> int:\n    """Twice x."""\n'
 TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == -6\n"

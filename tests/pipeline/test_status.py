@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.finish import finish
-from pipeline.folder import RunFolder
-from pipeline.planning import pin
-from pipeline.stats import STATS_SCHEMA, stats_table
+from pipeline.plan.build import pin
+from pipeline.report.finish import finish
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.meter import STATS_SCHEMA, stats_table
 from pipeline.status import Standing, main
 from tests.checkpoints import prompts, write_parquet
-from tests.pipeline.test_drive import Job, StandIn, asking_rows
+from tests.pipeline.generate.test_driver import Job, StandIn, asking_rows
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+"""LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini (arXiv 2512.15745).
+
+The transformer is block-causal, a mixture of experts behind one dense layer, with normalised
+queries and keys and half of each head rotated; logits are not shifted.
+"""
+
+from typing import Any
+
+from engine.model.config import ExpertsConfig, ModelConfig
+from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.families import llada_moe
+from engine.model.weight_map import Names
+
+ITS_OWN: dict[str, Any] = {
+    "use_qk_norm": True,
+    "use_qkv_bias": False,
+    "use_bias": False,
+    "use_rmsnorm": True,
+    "using_split_qkv_in_self_attention": False,
+    "norm_head": False,
+    "norm_softmax": False,
+    "norm_topk_prob": True,
+    "score_function": "sigmoid",
+    "router_dtype": "fp32",
+    "moe_router_enable_expert_bias": True,
+    "num_nextn_predict_layers": 0,
+}
+BLOCK_LENGTH = 32
+"""Where config.json states none, as the published ones do not."""
+
+NAMES = Names(
+    embed="model.word_embeddings",
+    qkv=("attention.query_key_value",),
+    q_norm="attention.query_layernorm",
+    k_norm="attention.key_layernorm",
+    out="attention.dense",
+)
+
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "<role>SYSTEM</role>detailed thinking off<|role_end|>{% endif %}"
+) + llada_moe.CHAT_TEMPLATE
+
+
+def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+    """Translate LLaDA2's `config.json`.
+
+    Raises:
+        ValueError: a key is missing, or states something that this loader does not build.
+    """
+    sizes = read_sizes(raw)
+    rotary_dim = int(sizes["head_dim"] * raw["partial_rotary_factor"])
+    block_length = raw.get("block_length") or raw.get("block_size") or BLOCK_LENGTH
+    said_twice = {
+        "rotary_dim": rotary_dim,
+        "block_size": block_length,
+        "moe_shared_expert_intermediate_size": _shared_size(raw),
+    }
+    refuse_others(raw, ASSUMED | ITS_OWN | said_twice, "LLaDA2")
+    return ModelConfig(
+        family="llada2_moe",
+        mlp_size=raw["intermediate_size"],
+        qk_norm=True,
+        rotary_dim=rotary_dim,
+        block_length=block_length,
+        experts=_read_experts(raw),
+        **sizes,
+        **read_token_ids(raw, mask=156895, eos=156892),
+    )
+
+
+def _shared_size(raw: dict[str, Any]) -> int:
+    return int(raw["num_shared_experts"] or 0) * int(raw["moe_intermediate_size"])
+
+
+def _read_experts(raw: dict[str, Any]) -> ExpertsConfig:
+    if raw["num_experts_per_tok"] < 2:
+        raise ValueError(
+            f"config.json num_experts_per_tok={raw['num_experts_per_tok']}: LLaDA2 normalises the "
+            "weights of two experts or more; a single one's would need another rule"
+        )
+    return ExpertsConfig(
+        num_experts=raw["num_experts"],
+        num_chosen=raw["num_experts_per_tok"],
+        expert_size=raw["moe_intermediate_size"],
+        score="sigmoid",
+        has_bias=True,
+        num_groups=raw["n_group"],
+        num_chosen_groups=raw["topk_group"],
+        routed_scale=raw["routed_scaling_factor"],
+        shared_size=_shared_size(raw),
+        num_dense_layers=raw["first_k_dense_replace"],
+    )

@@ -1,0 +1,127 @@
+"""What is asked of engine/model/plan/__main__.py: its arguments, and the model and settings they
+mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.config import EngineConfig
+from engine.model.config import ModelConfig
+from engine.model.families import config_of
+from engine.model.load import read_config
+from engine.model.plan.footprint import GB, Setup
+from engine.model.plan.published import PUBLISHED
+from engine.sequences import whole_blocks
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The arguments; defaults as in conf/engine/gpu.yaml where that has them.
+
+    Raises:
+        ValueError: one out of range.
+    """
+
+    model: str
+    gpu_memory_gb: float
+    gpus: int = 1
+    dtype: str = "bfloat16"
+    prompt_tokens: int = 512
+    max_new_tokens: int = 512
+    canvas_tokens: int | None = None
+    """None: prompt_tokens + max_new_tokens."""
+    memory_fraction: float = 0.8
+    iteration_tokens: int = 16384
+    page_size: int = 16
+    logits_bytes: int = 2**31
+
+    def __post_init__(self) -> None:
+        names = ("gpu_memory_gb", "gpus", "prompt_tokens", "max_new_tokens", "canvas_tokens")
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name}={value}: give a number above 0")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype}: give one of {', '.join(DTYPES)}")
+
+    @property
+    def gpu_bytes(self) -> int:
+        return int(self.gpu_memory_gb * GB)
+
+
+def asked_of(arguments: Sequence[str]) -> Asked:
+    """
+    Raises:
+        ValueError: an argument that is none, is missing, or is out of range.
+    """
+    types = {field.name: field.type for field in fields(Asked)}
+    known = f"the arguments are {', '.join(f'{name}=' for name in types)}"
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if name not in types or not equals:
+            raise ValueError(f"{argument} is no argument: {known}")
+        try:
+            values[name] = _value(types[name], text)
+        except ValueError:
+            kind = "a number" if types[name] is float else "a whole number"
+            raise ValueError(f"{argument}: give {kind}, as in {name}=8") from None
+    for name in ("model", "gpu_memory_gb"):
+        if name not in values:
+            raise ValueError(f"{name}= is missing: {known}")
+    return Asked(**values)
+
+
+def setup_of(asked: Asked) -> Setup:
+    """
+    Raises:
+        ValueError: an unknown model, settings out of range, a canvas that the model is not made
+            for.
+    """
+    model = model_of(asked.model)
+    num_tokens = asked.canvas_tokens or asked.prompt_tokens + asked.max_new_tokens
+    if num_tokens > model.max_positions:
+        raise ValueError(
+            f"a canvas of {num_tokens} tokens exceeds the {model.max_positions} positions that "
+            f"{asked.model} was trained for: lower canvas_tokens, or prompt_tokens and "
+            "max_new_tokens"
+        )
+    engine = EngineConfig(
+        cache_tokens=None,
+        memory_fraction=asked.memory_fraction,
+        iteration_tokens=asked.iteration_tokens,
+        page_size=asked.page_size,
+        logits_bytes=asked.logits_bytes,
+    )
+    return Setup(
+        model=model,
+        dtype=getattr(torch, asked.dtype),
+        engine=engine,
+        canvas_len=whole_blocks(num_tokens, model.block_length),
+    )
+
+
+def model_of(name: str) -> ModelConfig:
+    """
+    Raises:
+        ValueError: neither a published checkpoint that is known here nor a folder of one.
+    """
+    if name in PUBLISHED:
+        hub_id, raw = PUBLISHED[name]
+        return config_of(raw, hub_id)
+    if Path(name).is_dir():
+        return read_config(Path(name))
+    raise ValueError(
+        f"model={name} is neither the folder of a checkpoint nor one of {', '.join(PUBLISHED)}"
+    )
+
+
+def _value(kind: object, text: str) -> str | float | int:
+    if kind is str:
+        return text
+    return float(text) if kind is float else int(text)

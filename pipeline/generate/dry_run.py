@@ -1,0 +1,90 @@
+"""`dry_run=true`: what would the job do? The plan, its first rows as the model would get them, and
+nothing written."""
+
+from statistics import median
+from typing import cast
+
+from engine.request import Request, Result
+from pipeline.config.job import JobConfig
+from pipeline.generate.prefetch import Preparer
+from pipeline.plan.run_json import Plan
+from pipeline.prompt.prompter import Prompter
+
+ROWS = 256
+"""That are tried, at least, if there are so many."""
+SHOWN_CHARACTERS = 2000
+SHOWN_ERRORS = 5
+
+
+def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) -> str:
+    """What a person reads before the job is started.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    requests, failed, num_parts = _first_rows(config, plan, prompter)
+    num_tried = len(requests) + len(failed)
+    lines = [
+        f"{config.name or config.output}: a dry run, nothing is written",
+        f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
+        f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
+        f"{plan.what_changes}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
+        f"workers; {config.output}",
+        f"  carried          {', '.join(plan.carried) or 'no column'}",
+        f"  prompt from      {', '.join(plan.prompt_columns)}",
+    ]
+    if plan.overrides:
+        own = (f"{setting} from {column!r}" for setting, column in plan.overrides.items())
+        lines.append(f"  rows' own        {', '.join(own)}")
+    lines.append(
+        f"  tried            {num_tried:,} output rows of the first {num_parts} parts, "
+        f"{len(failed)} of them failed"
+    )
+    lines.extend(_lengths(requests, prompter.max_positions) if requests else [])
+    lines.extend(f"    {_place(result)}: {result.error}" for result in failed[:SHOWN_ERRORS])
+    if requests:
+        first = min(requests, key=_key)
+        text = prompter.tokenizer.decode(first.prompt_ids, skip_special_tokens=False)
+        rest = "..." if len(text) > SHOWN_CHARACTERS else ""
+        lines.append(f"--- the prompt of row {_place(first)}, as the model sees it ---")
+        lines.append(f"{text[:SHOWN_CHARACTERS]}{rest}\n---")
+    return "\n".join(lines)
+
+
+def _first_rows(
+    config: JobConfig, plan: Plan, prompter: Prompter
+) -> tuple[list[Request], list[Result], int]:
+    preparer = Preparer(config, plan, prompter)
+    requests: list[Request] = []
+    failed: list[Result] = []
+    num_parts = 0
+    for part in plan.parts:
+        prepared = preparer.prepare(part)
+        requests += prepared.requests
+        failed += prepared.failed
+        num_parts += 1
+        if len(requests) + len(failed) >= ROWS:
+            break
+    return requests, failed, num_parts
+
+
+def _lengths(requests: list[Request], max_positions: int) -> list[str]:
+    prompts = [len(request.prompt_ids) for request in requests]
+    canvases = [len(r.prompt_ids) + r.max_new_tokens for r in requests]
+    return [
+        f"  {name:<17}{min(its):,} to {max(its):,} tokens, median {median(its):,.0f}{more}"
+        for name, its, more in (
+            ("prompts", prompts, ""),
+            ("canvases", canvases, f" (the model holds {max_positions:,})"),
+        )
+    ]
+
+
+def _key(of: Request | Result) -> tuple[int, int]:
+    """Part, and place among its output rows."""
+    return cast(tuple[int, int], of.request_id)
+
+
+def _place(of: Request | Result) -> str:
+    part, place = _key(of)
+    return f"{place} of part {part}"

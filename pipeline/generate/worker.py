@@ -1,0 +1,140 @@
+"""What does a worker need before its first row? Prompts, a model, an engine, and what stands
+between its rows and its files."""
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.config import EngineConfig
+from engine.engine import DiffusionEngine
+from engine.legal import check_model
+from engine.model.families import FAMILIES
+from engine.model.load import fetch_checkpoint, load_model, read_config
+from engine.parallel import TensorParallel
+from engine.stats import EngineStats
+from engine.text.tokenizer import check_tokens
+from pipeline.config.job import JobConfig
+from pipeline.generate.driver import Driver
+from pipeline.generate.stand_in import StandIn
+from pipeline.plan.retry import Left
+from pipeline.plan.run_json import Plan
+from pipeline.prompt.prompter import Prompter
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.meter import Meter
+from pipeline.stats.progress import Tally
+from pipeline.stats.versions import git_revision, library_versions
+from pipeline.workers.ranks import Worker, cpu_threads, device_of
+from pipeline.workers.session import Session
+from pipeline.workers.shutdown import Shutdown
+
+log = logging.getLogger("pipeline")
+
+
+def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
+    model = read_config(checkpoint)
+    check_model(model, config.engine, config.cache)
+    max_positions = model.max_positions
+    if config.generation.max_new_tokens >= max_positions:
+        raise ValueError(
+            f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
+            f"prompt in the model's context of {max_positions}; lower it"
+        )
+    template = FAMILIES[model.family].CHAT_TEMPLATE
+    prompter = Prompter(checkpoint, config.prompt, max_positions, template)
+    check_tokens(prompter.tokenizer, model, checkpoint)
+    return prompter
+
+
+def make_driver(
+    config: JobConfig,
+    plan: Plan,
+    left: Left,
+    folder: RunFolder,
+    session: Session,
+    parallel: TensorParallel,
+    shutdown: Shutdown,
+) -> Driver:
+    """Load the model, or this rank's share of it, and put the engine between rows and files."""
+    worker, device = session.worker, device_of(session.worker)
+    # Rounding may follow the number of threads, and the ranks of a group must round alike.
+    torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
+    loading = time.perf_counter()
+    checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
+    engine: DiffusionEngine | StandIn = StandIn()
+    if not config.stand_in:
+        share = shared_out(config.engine, left.num_outcomes, worker.world // parallel.size)
+        engine = make_engine(config, share, checkpoint, device, parallel)
+    log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
+    meter = Meter(
+        engine.stats,
+        engine.page_bytes * parallel.size,  # each rank keeps as many heads
+        about(worker, device, parallel),
+        start_s=session.start_s,
+        plan_s=loading - session.began,
+        load_s=time.perf_counter() - loading,
+    )
+    return Driver(
+        config,
+        plan,
+        folder,
+        engine=engine,
+        prompter=make_prompter(config, checkpoint),
+        meter=meter,
+        tally=make_tally(config, plan, left, session, engine.stats),
+        session=session,
+        shutdown=shutdown,
+        writes=parallel.rank == 0,
+    )
+
+
+def make_tally(
+    config: JobConfig, plan: Plan, left: Left, session: Session, engine_stats: EngineStats
+) -> Tally:
+    return Tally(
+        session,
+        left.num_outcomes,
+        config.max_failed_fraction,
+        engine_stats,
+        num_before=plan.num_outcomes - left.num_outcomes,
+        failed_before=left.num_failed,
+    )
+
+
+def make_engine(
+    config: JobConfig,
+    share: EngineConfig,
+    checkpoint: Path,
+    device: torch.device,
+    parallel: TensorParallel,
+) -> DiffusionEngine:
+    model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
+    return DiffusionEngine(model, config=share, decoding=config.decoding, cache=config.cache)
+
+
+def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
+    """No engine takes more than its worker's share, or the first to start leaves others idle."""
+    share = max(1, -(-num_to_do // num_workers))
+    return replace(config, max_sequences=min(config.max_sequences, share))
+
+
+def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dict[str, Any]:
+    """Who writes a stats row; of a group it is the first rank."""
+    name = device_name(device)
+    return {
+        "rank": worker.rank,
+        "host": worker.host,
+        "device": name if parallel.size == 1 else f"{parallel.size} x {name}",
+        "versions": library_versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' * (threads != 1)})"

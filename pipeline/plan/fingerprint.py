@@ -1,0 +1,93 @@
+"""What changes the output? These fields must be the same for every start in one run folder.
+
+All else is free to change between two starts: the number of workers, how many sequences and pages
+the engine holds, progress, the limit on failures. Of files and models only the contents count, not
+where they stand.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.job import JobConfig, as_dict
+from pipeline.input.files import WHOLE_BYTES, InputFile
+from pipeline.run_folder.layout import RunFolder
+
+FREE = {
+    *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
+    *("retry_failed", "dry_run", "shutdown_grace_s"),
+    *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
+    *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
+    *("engine.tensor_parallel", "engine.expert_parallel"),
+    *("data.path", "model.path", "model.revision"),
+}
+
+
+def fingerprint(
+    config: JobConfig, files: list[InputFile], checkpoint: Path, revision: str | None
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, value in as_dict(config).items():
+        fields = value.items() if isinstance(value, dict) else [(None, value)]
+        for name, setting in fields:
+            flat[f"{section}.{name}" if name else section] = setting
+    kept = {name: value for name, value in flat.items() if name not in FREE}
+    where = f"{config.model.path}@{revision}" if revision else config.model.path
+    return {
+        **kept,
+        "input files": [f"{file.name} ({file.num_rows} rows, {file.digest})" for file in files],
+        "model files": f"{digest_of(checkpoint)} ({where})",
+    }
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> None:
+    """Stop, naming the fields that differ, unless the run in the folder is this one.
+
+    Raises:
+        ValueError: a field differs.
+    """
+    if names := differing(old, new):
+        lines = [
+            f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
+            for name in names
+        ]
+        raise ValueError(
+            f"output={folder.path} holds a run with other settings:\n"
+            + "\n".join(lines)
+            + "\nGive another output, or the settings that are there to go on with that run."
+        )
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The fields in which two fingerprints are not the same."""
+    names = dict.fromkeys([*old, *new])
+    return [name for name in names if _compared(name, old) != _compared(name, new)]
+
+
+def digest_of(checkpoint: Path) -> str:
+    """Of the contents of a checkpoint's files, wherever the folder stands: whole up to WHOLE_BYTES,
+    of larger ones size, head and tail."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in checkpoint.iterdir() if p.is_file() and p.name[0] != "."):
+        if file.suffix not in (".json", ".safetensors", ".jinja", ".txt", ".model"):
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            if size <= WHOLE_BYTES:
+                digest.update(stream.read())
+            else:
+                digest.update(stream.read(1 << 20))
+                stream.seek(-(1 << 20), 2)
+                digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def _compared(name: str, values: dict[str, Any]) -> Any:
+    value = values.get(name)
+    return value.split(" ")[0] if name == "model files" and value else value
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,116 @@
+"""The dataset card: what does a run folder say of itself, on the Hub or years later?"""
+
+from typing import Any
+
+import yaml
+
+from pipeline.config.job import JobConfig, as_dict
+from pipeline.plan.run_json import Plan
+from pipeline.run_folder.output_rows import OWN_COLUMNS
+from pipeline.stats.formatting import figures, one_line
+
+MEANINGS = {
+    "row_id": "data.id_column of the input, or else its file and row number",
+    "sample_index": "0, 1, ... for each row",
+    "text": "what was generated; null on an error",
+    "token_ids": "its token ids, without EOS",
+    "finish_reason": "`eos`, `length` or `error`",
+    "error": "what was wrong with the row; null if nothing",
+    "num_prompt_tokens": "",
+    "num_generated_tokens": "before EOS",
+    "num_iterations": "forwards that the row's sequence took part in",
+    "num_refreshes": "of these, over its whole canvas",
+    "num_query_tokens": "positions fed through the model",
+    "mean_confidence": "mean probability of the tokens when they were committed",
+    "seed": "of this row and sample",
+}
+
+SIZES = [
+    ("n<1K", 1_000),
+    ("1K<n<10K", 10_000),
+    ("10K<n<100K", 100_000),
+    ("100K<n<1M", 1_000_000),
+    ("1M<n<10M", 10_000_000),
+    ("10M<n<100M", 100_000_000),
+    ("100M<n<1B", 1_000_000_000),
+    ("1B<n<10B", 10_000_000_000),
+    ("10B<n<100B", 100_000_000_000),
+    ("100B<n<1T", 1_000_000_000_000),
+]
+"""The hub's size categories, and what each is below."""
+
+
+def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
+    revision = f" at revision `{plan.model_revision}`" if plan.model_revision else ""
+    settings = as_dict(config)
+    samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
+    own = f"; the row's own where it has one: {', '.join(plan.overrides)}" if plan.overrides else ""
+    return f"""---
+{yaml.safe_dump(_front(plan), sort_keys=False, allow_unicode=True)}---
+
+# Generations of `{plan.model_path}`
+
+{plan.num_outcomes} generations{samples} by the diffusion language model
+`{plan.model_path}`{revision}.
+
+| | |
+|---|---|
+| input | {", ".join(f"`{file.name}` ({file.num_rows} rows)" for file in plan.files[:20])} |
+| prompt | {_settings(settings["prompt"])} |
+| generation | {_settings(settings["generation"])}, run seed {config.seed}{own} |
+| decoding | {_settings(settings["decoding"])} |
+| cache | {_settings(settings["cache"])} |
+| engine | {_settings(settings["engine"])}, {config.model.dtype} |
+
+## Outcome
+
+{_outcome(summary)}
+
+## Columns
+
+| column | type | |
+|---|---|---|
+{_columns(plan)}
+"""
+
+
+def _front(plan: Plan) -> dict[str, Any]:
+    """What the hub and `datasets` read."""
+    sizes = (size for size, limit in SIZES if plan.num_outcomes < limit)
+    files = [{"split": "train", "path": "data/*.parquet"}]
+    return {
+        "pretty_name": f"Generations of {plan.model_path}",
+        "task_categories": ["text-generation"],
+        "size_categories": [next(sizes, "n>1T")],
+        "tags": ["synthetic", "diffusion-language-model"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _outcome(summary: dict[str, Any]) -> str:
+    lines = [f"- {name}: {value}" for name, value in figures(summary)]
+    lines.append(f"- on {', '.join(summary['devices'])}")
+    reasons = summary["finish_reasons"].items()
+    lines.append(f"- finish reasons: {', '.join(f'{name} {count}' for name, count in reasons)}")
+    lines += [
+        f"- error, {count} times: {_verbatim(error)}" for error, count in summary["errors"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _verbatim(text: str) -> str:
+    """A row's text, in which nothing is markup."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def _columns(plan: Plan) -> str:
+    lines = []
+    for field in plan.output_schema:
+        meaning = MEANINGS[field.name] if field.name in OWN_COLUMNS else "carried from the input"
+        lines.append(f"| `{field.name}` | {field.type} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _settings(section: dict[str, Any]) -> str:
+    shown = (f"{name} `{value!r}`" for name, value in section.items() if value is not None)
+    return ", ".join(shown).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,102 @@
+"""How is a figure written for a person, and how a text that comes from a row?"""
+
+from typing import Any
+
+from pipeline.stats.meter import CAUSES
+
+CAUSE_NAMES = {
+    "engine_s": "in the engine",
+    "start_s": "starting",
+    "plan_s": "planning",
+    "load_s": "loading the model",
+    "claim_s": "claiming parts",
+    "read_s": "waiting for rows",
+    "write_s": "writing parts",
+    "idle_s": "other",
+    "tail_s": "waiting for other workers at the end",
+}
+UNITS = (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1))
+assert {*CAUSES, "tail_s"} == set(CAUSE_NAMES), "each second of a worker has one name"
+
+
+def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The run's figures with their names, as card and terminal show them."""
+    return [
+        ("rows", f"{summary['num_rows_out']:,}"),
+        ("failed", f"{summary['num_failed']:,}"),
+        ("tokens (before EOS)", f"{summary['num_generated_tokens']:,}"),
+        ("tokens/s", f"{number(summary['tokens_per_s'])} over the whole wall time"),
+        ("rows/s", number(summary["rows_per_s"])),
+        ("tokens/s of one worker's engine", number(summary["tokens_per_engine_s"])),
+        ("tokens per forward", number(summary["tokens_per_forward"])),
+        ("sequences per batch", number(summary["mean_sequences"])),
+        ("prompt tokens", f"{summary['num_prompt_tokens']:,}"),
+        ("query tokens", by_kind(summary["num_query_tokens"])),
+        ("query tokens per token", number(summary["query_tokens_per_token"])),
+        ("query tokens without use", _wasted(summary)),
+        ("wall time", f"{duration(summary['wall_s'])}, loading included"),
+        ("warm-up", _warm_up(summary)),
+        ("workers' time", _shares(summary)),
+    ]
+
+
+def worker_seconds(summary: dict[str, Any]) -> dict[str, float]:
+    """All seconds of all workers, by what they went into, most first."""
+    spent = {name: summary[cause] for cause, name in CAUSE_NAMES.items()}
+    return dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+
+def by_kind(counts: dict[str, int]) -> str:
+    total = f"{sum(counts.values()):,}"
+    return total + "".join(f", {kind} {count:,}" for kind, count in sorted(counts.items()))
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.2f}"
+
+
+def short(value: float) -> str:
+    """In few letters: 1.2M, 340k, 12, 0.25."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """In the two units that matter: 4.2 s, 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    whole = round(seconds)
+    for big, small, size, of in UNITS:
+        if whole >= size:
+            return f"{whole // size} {big} {whole % size // of} {small}"
+    if seconds < 9.95:
+        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    return f"{whole} s"
+
+
+def one_line(text: str, length: int = 200) -> str:
+    """A row's text for a line of ours: on one line, of bounded length, nothing that a terminal
+    obeys."""
+    begin = text[: 4 * length]
+    line = " ".join("".join(c if c.isprintable() else " " for c in begin).split())
+    return line if len(line) <= length and len(begin) == len(text) else f"{line[:length]}..."
+
+
+def _wasted(summary: dict[str, Any]) -> str:
+    failed, lost = summary["num_failed_query_tokens"], summary["num_lost_query_tokens"]
+    return f"padding {failed:,} (forwards without memory), lost to kills {lost:,}"
+
+
+def _warm_up(summary: dict[str, Any]) -> str:
+    starts = max(1, summary["num_starts"])
+    warm, load = summary["warm_up_s"] / starts, summary["load_s"] / starts
+    return f"{duration(warm)} to a worker's first forward, {duration(load)} of it loading the model"
+
+
+def _shares(summary: dict[str, Any]) -> str:
+    spent = worker_seconds(summary)
+    total = sum(spent.values())
+    shares = [f"{s / total:.0%} {name}" for name, s in spent.items() if s >= 0.01 * total > 0]
+    return ", ".join(shares) or "none"

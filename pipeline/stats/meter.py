@@ -1,0 +1,223 @@
+"""What does a worker count, and what stands in a part's stats row?
+
+Parts overlap in the engine, so a part's row holds what its worker did and spent since it wrote the
+part before; only its rows and tokens are the part's own. The sum over all parts is right, but for
+what a kill took away; timeline/ holds that too (pipeline/stats/timeline.py).
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from engine.stats import EngineStats
+from pipeline.run_folder.output_rows import Outcome
+from pipeline.stats.clock import CLOCK
+
+CAUSES = ("start_s", "plan_s", "load_s", "engine_s", "claim_s", "read_s", "write_s", "idle_s")
+"""What a worker spends its time on; they add up to total_s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What was done and spent in some time: amounts that add up, over time and over workers."""
+
+    num_starts: int = 0
+    num_ok: int = 0
+    num_failed: int = 0
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    """Before EOS."""
+    num_forwards: dict[str, int] = field(default_factory=dict)
+    """Forwards of single sequences, by kind."""
+    num_query_tokens: dict[str, int] = field(default_factory=dict)
+    num_failed_query_tokens: int = 0
+    """Of forwards that found no memory: in no sequence's account, and all the padding there is."""
+    num_iterations: int = 0
+    total_s: float = 0.0
+    start_s: float = 0.0
+    """From the start of the process until the job begins: libraries are imported."""
+    plan_s: float = 0.0
+    """Until the model is loaded: the plan is made or waited for."""
+    load_s: float = 0.0
+    """The model is loaded."""
+    engine_s: float = 0.0
+    forward_s: float = 0.0
+    """Of engine_s, in the model."""
+    claim_s: float = 0.0
+    """Parts are drawn."""
+    read_s: float = 0.0
+    """The engine has room, and the rows for it are not ready."""
+    write_s: float = 0.0
+    idle_s: float = 0.0
+    """All other: text is made of token ids, counts are passed on."""
+    warm_up_s: float = 0.0
+    """From a worker's start to the end of its first forward; also in the seconds above."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return self._with(other, 1)
+
+    def __sub__(self, before: "Work") -> "Work":
+        return self._with(before, -1)
+
+    def _with(self, other: "Work", sign: int) -> "Work":
+        amounts: dict[str, Any] = {}
+        for name in WORK:
+            mine, its = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                amounts[name] = {
+                    kind: mine.get(kind, 0) + sign * its.get(kind, 0) for kind in mine | its
+                }
+            else:
+                amounts[name] = mine + sign * its
+        return Work(**amounts)
+
+    @property
+    def mean_sequences(self) -> float | None:
+        """Sequences in one batched forward: the batch's occupancy."""
+        return ratio(sum(self.num_forwards.values()), self.num_iterations)
+
+    @property
+    def tokens_per_forward(self) -> float | None:
+        """TPF: over forwards of single sequences, of every kind."""
+        return ratio(self.num_generated_tokens, sum(self.num_forwards.values()))
+
+
+WORK = tuple(f.name for f in fields(Work))
+COUNTS = pa.map_(pa.string(), pa.int64())
+
+
+def _type(kind: Any) -> pa.DataType:
+    return {int: pa.int64(), float: pa.float64()}.get(kind, COUNTS)
+
+
+WORK_SCHEMA = pa.schema(
+    [
+        ("rank", pa.int32()),
+        *((name, pa.string()) for name in ("host", "device", "git_revision")),
+        ("versions", pa.map_(pa.string(), pa.string())),
+        *((f.name, _type(f.type)) for f in fields(Work)),
+        ("mean_sequences", pa.float64()),
+        ("tokens_per_forward", pa.float64()),
+        *((name, pa.int64()) for name in ("peak_pages", "peak_cache_bytes")),
+        ("finished_at", pa.timestamp("us", "UTC")),
+    ]
+)
+"""Of stats rows: whose work, the work, and when it was done, which took total_s."""
+STATS_SCHEMA = pa.schema([("part", pa.int32()), *WORK_SCHEMA])
+
+
+class Meter:
+    """One worker's counters and clocks, and what they came to since the part that it wrote last."""
+
+    def __init__(
+        self,
+        engine_stats: EngineStats,
+        page_bytes: int,
+        about: dict[str, Any],
+        *,
+        start_s: float = 0.0,
+        plan_s: float = 0.0,
+        load_s: float = 0.0,
+    ) -> None:
+        """It is made when the model is loaded; the seconds given lie behind the worker."""
+        self._engine_stats = engine_stats
+        self._page_bytes = page_bytes
+        self._about = about
+        self._began = time.perf_counter() - start_s - plan_s - load_s
+        self._spent: dict[str, Any] = {
+            **{"start_s": start_s, "plan_s": plan_s, "load_s": load_s},
+            **dict.fromkeys(("claim_s", "read_s", "write_s"), 0.0),
+        }
+        self._running: tuple[str, float] | None = None
+        self._counts = dict.fromkeys(
+            ("num_ok", "num_failed", "num_prompt_tokens", "num_generated_tokens"), 0
+        )
+        self._before = Work()
+        self._written: dict[int, int] = {}
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Count the time inside as claim_s, read_s or write_s."""
+        assert self._running is None, f"{name} inside {self._running}"
+        self._running = name, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[name] += time.perf_counter() - self._running[1]
+            self._running = None
+
+    def count(self, outcome: Outcome) -> None:
+        counts, result = self._counts, outcome.result
+        counts["num_failed" if outcome.failed else "num_ok"] += 1
+        counts["num_prompt_tokens"] += result.num_prompt_tokens
+        counts["num_generated_tokens"] += len(result.token_ids)
+
+    def work(self) -> Work:
+        """All that the worker has done and spent since it started."""
+        now, stats, spent = time.perf_counter(), self._engine_stats, dict(self._spent)
+        if self._running is not None:
+            spent[self._running[0]] += now - self._running[1]
+        total_s, warm_at = now - self._began, stats.first_iteration_at
+        return Work(
+            num_starts=1,
+            **self._counts,
+            num_forwards=dict(stats.num_forwards),
+            num_query_tokens=dict(stats.num_query_tokens),
+            num_failed_query_tokens=stats.num_failed_query_tokens,
+            num_iterations=stats.num_iterations,
+            total_s=total_s,
+            **spent,
+            engine_s=stats.iteration_s,
+            forward_s=stats.forward_s,
+            idle_s=max(0.0, total_s - stats.iteration_s - sum(spent.values())),
+            warm_up_s=0.0 if warm_at is None else warm_at - self._began,
+        )
+
+    def described(self, work: Work) -> dict[str, Any]:
+        """Some of this worker's work, done just now, as a stats row without a part."""
+        peak = self._engine_stats.peak_pages
+        return {
+            **self._about,
+            **asdict(work),
+            "mean_sequences": work.mean_sequences,
+            "tokens_per_forward": work.tokens_per_forward,
+            "peak_pages": peak,
+            "peak_cache_bytes": peak * self._page_bytes,
+            "finished_at": CLOCK.now(),
+        }
+
+    def row(self, part: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The stats row of a part that is complete; the next begins."""
+        work = self.work()
+        its, self._before = work - self._before, work
+        counts = _counts(outcomes)
+        self._written[part] = counts["num_failed"]
+        return {**self.described(its), "part": part, **counts}
+
+    def written(self) -> dict[int, int]:
+        """The parts since this was last asked, with their failed rows."""
+        written, self._written = self._written, {}
+        return written
+
+
+def stats_table(row: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([row], schema=STATS_SCHEMA)
+
+
+def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    results = [outcome.result for outcome in outcomes]
+    num_failed = sum(outcome.failed for outcome in outcomes)
+    return {
+        "num_ok": len(outcomes) - num_failed,
+        "num_failed": num_failed,
+        "num_prompt_tokens": sum([result.num_prompt_tokens for result in results]),
+        "num_generated_tokens": sum([len(result.token_ids) for result in results]),
+    }
+
+
+def ratio(count: float, of: float) -> float | None:
+    return count / of if of else None

@@ -1,0 +1,151 @@
+"""How do stats rows add up, and what rates are honest?
+
+Tokens are those before EOS. A rate is over the wall time of the whole job, loading included, or,
+under its own name, over the time in the engine.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.run_folder.files import read_tables
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.meter import STATS_SCHEMA, Work, ratio
+from pipeline.stats.timeline import read_timeline
+
+GAP_S = 1.0
+"""Work further apart than this is of two starts."""
+RATES = (
+    *("tokens_per_s", "rows_per_s", "tokens_per_engine_s", "tokens_per_forward"),
+    *("query_tokens_per_token", "mean_sequences"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals(Work):
+    """Stats rows added up; seconds are of all workers together, but for `wall_s`."""
+
+    wall_s: float = 0.0
+    """While at least one worker was there; time between two starts is not in it."""
+    tail_s: float = 0.0
+    """A worker had nothing left to do, and others had."""
+    peak_pages: int = 0
+    peak_cache_bytes: int = 0
+    num_workers: int = 0
+    hosts: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+    git_revisions: list[str] = field(default_factory=list)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return ratio(self.num_generated_tokens, self.wall_s)
+
+    @property
+    def rows_per_s(self) -> float | None:
+        return ratio(self.num_ok + self.num_failed, self.wall_s)
+
+    @property
+    def tokens_per_engine_s(self) -> float | None:
+        """What one worker makes while its engine is at work."""
+        return ratio(self.num_generated_tokens, self.engine_s)
+
+    @property
+    def query_tokens_per_token(self) -> float | None:
+        return ratio(sum(self.num_query_tokens.values()), self.num_generated_tokens)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), **{name: getattr(self, name) for name in RATES}}
+
+
+def add_up(table: pa.Table) -> Totals:
+    """The totals of stats rows, of parts or of a timeline."""
+    if not table.num_rows:
+        return Totals()
+    amounts = {f.name: _sum(table[f.name]) for f in fields(Work)}
+    starts, ends = times(table)
+    ranks = table["rank"].to_numpy()
+    spans = covered(starts, ends)
+    return Totals(
+        **amounts,
+        wall_s=sum(end - start for start, end in spans),
+        tail_s=_tail_s(spans, starts, ends, ranks),
+        peak_pages=pc.max(table["peak_pages"]).as_py(),
+        peak_cache_bytes=pc.max(table["peak_cache_bytes"]).as_py(),
+        num_workers=len(set(ranks.tolist())),
+        hosts=_distinct(table["host"]),
+        devices=_distinct(table["device"]),
+        git_revisions=_distinct(table["git_revision"]),
+    )
+
+
+def read_stats(folder: RunFolder, parts: Iterable[int]) -> pa.Table:
+    """The stats rows of these parts, but for those that have none."""
+    wanted = set(parts)
+    there = wanted & folder.parts_with_stats() if wanted else wanted
+    names = [name for name in STATS_SCHEMA.names if name != "versions"]
+    return read_tables([folder.stats_file(part) for part in sorted(there)], STATS_SCHEMA, names)
+
+
+def read_work(folder: RunFolder, parts: Iterable[int]) -> pa.Table:
+    """All work there was, that on lost parts too, from the timelines; of a run that has none, that
+    of its parts."""
+    timeline = read_timeline(folder)
+    return timeline if timeline.num_rows else read_stats(folder, parts)
+
+
+def failures(folder: RunFolder, timeline: pa.Table, parts: Iterable[int]) -> dict[int, int]:
+    """The number of failed rows of each of these parts: what their worker's timeline says, and of
+    those that are in none, as the youngest may be, their stats rows."""
+    said: dict[int, int] = {}
+    for written in timeline.sort_by("finished_at")["parts"].to_pylist():
+        said.update(written or ())
+    known = {part: said[part] for part in parts if part in said}
+    rows = read_stats(folder, set(parts) - known.keys())
+    named = zip(rows["part"].to_pylist(), rows["num_failed"].to_pylist(), strict=True)
+    return {**known, **dict(named)}
+
+
+def times(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """When each row's work began and ended, in seconds since 1970."""
+    ends = table["finished_at"].cast(pa.int64()).to_numpy() / 1e6
+    return ends - table["total_s"].to_numpy(), ends
+
+
+def covered(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
+    """The union of intervals: one span for each start of the job."""
+    spans: list[tuple[float, float]] = []
+    for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if spans and start <= spans[-1][1] + GAP_S:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end)
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _tail_s(
+    spans: list[tuple[float, float]], starts: np.ndarray, ends: np.ndarray, ranks: np.ndarray
+) -> float:
+    total_s = 0.0
+    for start, end in spans:
+        inside = (starts >= start) & (ends <= end)
+        for rank in np.unique(ranks[inside]):
+            total_s += end - float(ends[inside & (ranks == rank)].max())
+    return total_s
+
+
+def _sum(column: pa.ChunkedArray) -> Any:
+    if not pa.types.is_map(column.type):
+        return pc.sum(column).as_py() or 0
+    counts: dict[str, int] = {}
+    for pairs in column.to_pylist():
+        for kind, count in pairs or ():
+            counts[kind] = counts.get(kind, 0) + count
+    return counts
+
+
+def _distinct(column: pa.ChunkedArray) -> list[str]:
+    return sorted(pc.unique(column.drop_null()).to_pylist())

@@ -1,0 +1,184 @@
+"""Run one program under limits: the process behind pipeline/tasks/sandbox.py, which describes it.
+
+Started as `python -I sandbox_child.py`, so it imports the standard library only.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+FIRST_UID = 1 << 20
+"""Root runs programs as this user plus the process id: a user of its own for each program."""
+OVERFLOW_UID = 65534
+"""Who one is in a user namespace without a map: the count of processes is that namespace's own."""
+MAX_REASON_CHARS = 300
+PR_SET_KEEPCAPS, CAPABILITY_VERSION_3, CAP_DAC_READ_SEARCH = 8, 0x20080522, 1 << 2
+
+
+def main() -> None:
+    job = json.load(sys.stdin.buffer)
+    limits = job["limits"]
+    is_isolated = isolate()
+    # The secret never leaves this function's frames: a program that exits early cannot pass.
+    secret = os.urandom(16)
+    uid = FIRST_UID + os.getpid()
+    verdict_r, verdict_w = os.pipe()
+    start = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        os.close(verdict_r)
+        os.setsid()
+        run(job["program"], limits, uid, verdict_w, secret)
+    os.close(verdict_w)
+    status, cpu_s = wait(pid, limits["timeout_s"])
+    duration_s = time.perf_counter() - start
+    # The kernel kills by its own, coarser count of CPU time.
+    is_out_of_cpu = cpu_s > 0.9 * limits["cpu_s"]
+    reason = judge(read_now(verdict_r), secret, status, is_out_of_cpu)
+    outcome = {
+        "passed": reason == "passed",
+        "reason": reason,
+        "duration_s": duration_s,
+        "has_network": not is_isolated,
+    }
+    print(json.dumps(outcome))
+
+
+def isolate() -> bool:
+    """New network and process-id namespaces for the child. False where the system refuses."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None)
+    flags = CLONE_NEWNET | CLONE_NEWPID
+    return bool(libc.unshare(flags) == 0 or libc.unshare(flags | CLONE_NEWUSER) == 0)
+
+
+def wait(pid: int, timeout_s: float) -> tuple[int | None, float]:
+    """Exit code (negative: signal; None: out of time) and CPU seconds. Nothing of it survives."""
+
+    def on_alarm(signum: int, frame: Any) -> NoReturn:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, on_alarm)
+    is_late = False
+    try:
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except TimeoutError:
+        is_late = True
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    # Not reaped yet, so the ids are still its own. In a process-id namespace the child is process
+    # 1 and all its descendants end with it; elsewhere those that kept its group do.
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return (None if is_late else os.waitstatus_to_exitcode(status)), cpu_s
+
+
+def read_now(fd: int) -> bytes:
+    """What stands in the pipe; a descendant that still holds it open is not waited for."""
+    readable, _, _ = select.select([fd], [], [], 0)
+    return os.read(fd, 65536) if readable else b""
+
+
+def judge(verdict: bytes, secret: bytes, status: int | None, is_out_of_cpu: bool) -> str:
+    if status is None:
+        return "timeout"
+    if secret in verdict:
+        return verdict.split(secret, 1)[1].decode(errors="replace")
+    if is_out_of_cpu or status == -signal.SIGXCPU:
+        return "timeout"
+    if status < 0:
+        return f"failed: killed by {signal.Signals(-status).name}"
+    return f"failed: exited with status {status} before its tests were done"
+
+
+def run(program: str, limits: dict[str, Any], uid: int, verdict_fd: int, secret: bytes) -> NoReturn:
+    """In the forked child. Ends the process, whatever the program does."""
+    reason = "failed: the sandbox could not set its limits"
+    home = os.getpid()
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        enter_limits(limits, uid)
+        reason = outcome_of(program)
+    finally:
+        if os.getpid() == home:  # not in a process that the program forked
+            os.write(verdict_fd, secret + reason.encode("utf-8", "replace"))
+        os._exit(0)
+
+
+def outcome_of(program: str) -> str:
+    try:
+        exec(compile(program, "program.py", "exec"), {"__name__": "__main__"})
+    except MemoryError:
+        return "memory"
+    except BaseException as error:  # noqa: BLE001 SystemExit and the like too
+        return f"failed: {describe(error)}"
+    return "passed"
+
+
+def describe(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:  # noqa: BLE001 the program's own __str__
+        text = ""
+    return f"{name}: {text}"[:MAX_REASON_CHARS] if text else name
+
+
+def enter_limits(limits: dict[str, Any], uid: int) -> None:
+    has_own_user = drop_root(uid) or os.getuid() == OVERFLOW_UID
+    cpu_s = math.ceil(limits["cpu_s"])
+    pairs = [
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    if has_own_user:
+        pairs.append((resource.RLIMIT_NPROC, limits["num_processes"]))
+    for kind, value in pairs:
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def drop_root(uid: int) -> bool:
+    """Become a user that owns nothing. Where only root can read Python, keep the right to read."""
+    if os.getuid() != 0:
+        return False
+    libc = ctypes.CDLL(None)
+    try:
+        os.chown(".", uid, uid)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.seteuid(uid)
+        can_import = os.access(os.__file__, os.R_OK, effective_ids=True)
+        os.seteuid(0)
+        if not can_import:
+            libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        os.setresuid(uid, uid, uid)
+    except OSError:  # a user namespace without this user: whoever it is, it is not root outside
+        return False
+    if not can_import:
+        header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+        sets = (ctypes.c_uint32 * 6)(CAP_DAC_READ_SEARCH, CAP_DAC_READ_SEARCH, 0, 0, 0, 0)
+        return bool(libc.capset(header, sets) == 0)
+    return True
+
+
+if __name__ == "__main__":
+    main()

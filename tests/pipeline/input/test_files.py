@@ -1,0 +1,189 @@
+"""The input: which files, their columns and rows, and what is said of those that will not do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.input.files import common_schema, inspect, list_inputs, names_of
+from tests.checkpoints import prompts, write_json_lines, write_parquet
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    write_parquet(tmp_path / "b.parquet", prompts(5))
+    write_parquet(tmp_path / "a.parquet", prompts(3))
+    write_parquet(tmp_path / "sub" / "a.parquet", prompts(4))
+    write_parquet(tmp_path / ".hidden.parquet", prompts(1))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "README.md").write_text("")
+    return tmp_path
+
+
+def test_a_folder_a_glob_and_a_list_are_sorted_and_none_is_taken_twice(folder: Path) -> None:
+    a, b, sub_a = (str(folder / name) for name in ("a.parquet", "b.parquet", "sub/a.parquet"))
+    assert list_inputs(str(folder)) == [a, b, sub_a]
+    assert list_inputs(f"{folder}/*.parquet") == [a, b]
+    assert list_inputs([b, str(folder)]) == [b, a, sub_a]
+    assert list_inputs(a) == [a]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nowhere.parquet", "no such file or folder"),
+        ("*.parquet.zst", "no file that ends in one of .parquet"),
+        ("README.md", "no file that ends in one of .parquet"),
+        ("empty", "no file that ends in one of .parquet"),
+        ("gopher://host/x.parquet", "Protocol not known"),
+    ],
+)
+def test_a_path_without_input_is_refused(folder: Path, path: str, told: str) -> None:
+    (folder / "empty").mkdir()
+    entry = path if "://" in path else str(folder / path)
+    with pytest.raises(ValueError, match=r"data\.path=") as error:
+        list_inputs(entry)
+    assert path in str(error.value)
+    assert told in str(error.value)
+
+
+def test_names_are_stems_or_as_much_of_the_path_as_tells_them_apart() -> None:
+    paths = ["/d/x/train.parquet", "/d/y/train.parquet", "/d/y/test.jsonl.gz", "hf://d/a.b.json"]
+    assert names_of(paths) == ["x/train.parquet", "y/train.parquet", "test", "a.b"]
+    assert names_of(["/d/a.jsonl", "/d/a.parquet"]) == ["a.jsonl", "a.parquet"]
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.json"])
+def test_json_lines_have_the_columns_of_all_their_lines(tmp_path: Path, name: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a"},
+        {"prompt": None, "x": 1},
+        {"x": 2.5, "y": {"z": ["q"]}},
+    ]
+    file, schema = inspect(str(write_json_lines(tmp_path / name, rows)), "in")
+    assert file.num_rows == 3
+    assert schema.field("prompt").type == pa.string()
+    assert schema.field("x").type == pa.float64()
+    assert schema.field("y").type == pa.struct([("z", pa.list_(pa.string()))])
+
+
+def test_types_are_widened_over_batches_of_lines(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"x": 1}] * 1000 + [{"x": 0.5, "late": "z"}]
+    _, schema = inspect(str(write_json_lines(tmp_path / "in.jsonl", rows)), "in")
+    assert schema == pa.schema([("x", pa.float64()), ("late", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
+        ('{"a": 1}\n\n[1]\n', "line 3: list; must be an object"),
+        ('{"a": 1}\n{"a": "x"}\n', "column 'a' holds values of different types"),
+        ('{"a": 1}\n' * 1000 + '{"a": "x"}\n', "'a'|Field a"),
+        ('{"a": "x"}\n{"a": "\xe9\\u00e9"}\n', "line 2: not UTF-8"),
+        ('{"a": "\\ud83d\\ude00"}\n{"a": "\\ude00\\ud83d"}', "line 2: half a surrogate pair"),
+    ],
+)
+def test_bad_lines_are_refused_with_their_place(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=told) as error:
+        inspect(str(file), "bad")
+    assert "bad.jsonl" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bad.parquet", "bad.jsonl.gz"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps({"prompt": "x"}))
+    with pytest.raises(ValueError, match=f"{name}: cannot be read"):
+        inspect(str(tmp_path / name), "bad")
+
+
+def test_a_torn_file_is_refused(tmp_path: Path) -> None:
+    packed = write_json_lines(tmp_path / "torn.jsonl.gz", prompts(500))
+    packed.write_bytes(packed.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"torn.jsonl.gz: cannot be read"):
+        inspect(str(packed), "in")
+
+
+def test_files_at_urls_are_listed_and_read(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "in.parquet", prompts(5))
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/a.parquet", (tmp_path / "in.parquet").read_bytes())
+    store.pipe("/bucket/b.jsonl", b'{"prompt": "x"}')
+    paths = list_inputs(["memory://bucket/*.parquet", "memory://bucket"])
+    assert paths == ["memory:///bucket/a.parquet", "memory:///bucket/b.jsonl"]
+    looked = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    assert [(file.name, file.num_rows) for file, _ in looked] == [("a", 5), ("b", 1)]
+    with pytest.raises(ValueError, match=r"memory://bucket/c\.jsonl: no such file"):
+        list_inputs("memory://bucket/c.jsonl")
+
+
+def test_the_digest_follows_the_content(tmp_path: Path) -> None:
+    one = inspect(str(write_parquet(tmp_path / "1.parquet", prompts(9))), "f")[0]
+    same = inspect(str(write_parquet(tmp_path / "2.parquet", prompts(9))), "f")[0]
+    other = inspect(str(write_parquet(tmp_path / "3.parquet", prompts(9, first=1))), "f")[0]
+    assert one.digest == same.digest != other.digest
+
+
+def schema_of(files: dict[str, pa.Schema], folder: Path) -> pa.Schema:
+    for name, schema in files.items():
+        pq.write_table(schema.empty_table(), folder / name)
+    looked = [inspect(str(folder / name), name) for name in files]
+    return common_schema([file for file, _ in looked], [schema for _, schema in looked])
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ([("prompt", pa.string()), ("id", pa.string())], "'id': string in .*2.*, int64 in .*1"),
+        ([("prompt", pa.string())], "'id': no such column in .*2.*, int64 in .*1"),
+        ([("prompt", pa.string()), ("id", pa.int64()), ("q", pa.int8())], "'q': int8 in .*2"),
+    ],
+)
+def test_files_must_agree_on_columns_and_types(
+    tmp_path: Path, other: list[tuple[str, pa.DataType]], told: str
+) -> None:
+    first = pa.schema([("prompt", pa.string()), ("id", pa.int64())])
+    with pytest.raises(ValueError, match=told):
+        schema_of({"1.parquet": first, "2.parquet": pa.schema(other)}, tmp_path)
+
+
+def test_the_order_of_columns_may_differ(tmp_path: Path) -> None:
+    first = pa.schema([("prompt", pa.string()), ("id", pa.int64())])
+    second = pa.schema([first.field("id"), first.field("prompt")])
+    assert schema_of({"1.parquet": first, "2.parquet": second}, tmp_path) == first
+
+
+def test_json_lines_files_may_lack_columns_and_are_widened_together(tmp_path: Path) -> None:
+    files = [
+        write_json_lines(tmp_path / "1.jsonl", [{"prompt": "a", "x": 1}]),
+        write_json_lines(tmp_path / "2.jsonl", [{"prompt": "b", "x": 0.5, "y": "q"}]),
+    ]
+    looked = [inspect(str(file), file.stem) for file in files]
+    schema = common_schema([file for file, _ in looked], [schema for _, schema in looked])
+    assert schema == pa.schema([("prompt", pa.string()), ("x", pa.float64()), ("y", pa.string())])
+
+
+def test_the_digest_sees_a_row_that_changes_no_size(tmp_path: Path) -> None:
+    digests = set()
+    for word in ("aaaa", "bbbb"):
+        rows = {"prompt": ["0000", word, "zzzz"]}
+        file = tmp_path / f"{word}.parquet"
+        pq.write_table(pa.table(rows), file, compression="none")
+        digests.add(inspect(str(file), "x")[0].digest)
+    assert len(digests) == 2
+
+
+def test_files_may_disagree_on_nulls(tmp_path: Path) -> None:
+    strict = pa.schema([pa.field("prompt", pa.string(), nullable=False)])
+    pq.write_table(pa.table({"prompt": ["a"]}, schema=strict), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["b", None]}), tmp_path / "b.parquet")
+    looked_at = [inspect(str(tmp_path / name), name) for name in ("a.parquet", "b.parquet")]
+    schema = common_schema([file for file, _ in looked_at], [schema for _, schema in looked_at])
+    assert schema.field("prompt").nullable

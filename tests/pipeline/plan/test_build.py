@@ -1,0 +1,293 @@
+"""The plan: the same for ever, whatever the workers; and a run folder holds one run only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config.job import JobConfig
+from pipeline.input.reader import PartReader
+from pipeline.plan.build import make_plan, pin
+from pipeline.plan.run_json import Plan, load
+from pipeline.run_folder.layout import RunFolder
+from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[Path]:
+    """10 and 5 rows."""
+    return [
+        write_parquet(tmp_path / "one.parquet", prompts(10)),
+        write_parquet(tmp_path / "two.parquet", prompts(5)),
+    ]
+
+
+def plan_of(config: JobConfig) -> Plan:
+    return make_plan(config, Path(config.model.path))
+
+
+def test_a_plan_is_the_same_each_time_and_survives_json(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    config = job(checkpoint, data, tmp_path / "run", data__limit=12)
+    plan = plan_of(config)
+    assert plan == plan_of(config)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert (plan.num_rows, len(plan.parts), plan.prompt_columns) == (12, 4, ["prompt"])
+    assert plan.carried == ["task_id", "prompt", "tags", "about"]
+
+
+def test_run_json_tells_a_reader_what_is_planned(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    pin(plan_of(job(checkpoint, data, folder.path)), folder)
+    written = json.loads(folder.plan_file.read_text())
+    assert (written["num_rows"], written["num_outcomes"]) == (15, 15)
+    assert written["parts"][0] == [0, 0, 4, 4, 4]
+    assert written["output_columns"]["token_ids"].startswith("list<")
+    assert "torch" in written["versions"]
+
+
+CHANGES = {
+    "generation__max_new_tokens": 9,
+    "generation__temperature": 0.5,
+    "decoding": {"name": "threshold", "threshold": 0.4},
+    "cache": {"name": "none"},
+    "columns__seed": None,
+    "columns__num_samples": None,
+    "data__limit": 3,
+    "data__part_rows": 5,
+    "data__carry": ["task_id"],
+    "prompt__system": "be brief",
+    "prompt__chat": False,
+    "model__dtype": "bfloat16",
+    "engine__block_length": 8,
+    "engine__stop_at_eos": False,
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def pinned(checkpoint: Path, data: list[Path], tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    pin(plan_of(job(checkpoint, data, folder.path)), folder)
+    return folder
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_field_that_changes_the_rows_is_named_with_both_values(
+    pinned: RunFolder, checkpoint: Path, data: list[Path], field: str
+) -> None:
+    changed = plan_of(job(checkpoint, data, pinned.path, **{field: CHANGES[field]}))
+    with pytest.raises(ValueError, match="other settings") as error:
+        pin(changed, pinned)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3, "the first line, the one field that differs, the remedy"
+    assert lines[1].strip().startswith(field.replace("__", "."))
+    assert " there, " in lines[1]
+    assert "Give another output" in lines[2]
+
+
+def test_all_fields_that_differ_are_named(
+    pinned: RunFolder, checkpoint: Path, data: list[Path]
+) -> None:
+    changed = job(checkpoint, data, pinned.path, seed=5, generation__max_new_tokens=7)
+    with pytest.raises(ValueError, match="seed: 0 there, 5 now") as error:
+        pin(plan_of(changed), pinned)
+    assert "generation.max_new_tokens: 8 there, 7 now" in str(error.value)
+
+
+def test_what_does_not_change_the_rows_is_free(
+    pinned: RunFolder, checkpoint: Path, data: list[Path]
+) -> None:
+    free = {
+        "engine__max_sequences": 3,
+        "engine__cache_tokens": 999,
+        "engine__page_size": 8,
+        "engine__tensor_parallel": 2,
+        "engine__expert_parallel": True,
+        "progress_every_s": 1.0,
+        "max_failed_fraction": 0.1,
+        "threads": 2,
+        "task": "functions",
+    }
+    pin(plan_of(job(checkpoint, data, pinned.path, **free)), pinned)
+
+
+def test_other_input_files_are_seen(pinned: RunFolder, checkpoint: Path, data: list[Path]) -> None:
+    write_parquet(data[1], prompts(5, first=1))
+    with pytest.raises(ValueError, match=r"input files: .*two \(5 rows"):
+        pin(plan_of(job(checkpoint, data, pinned.path)), pinned)
+
+
+def test_another_model_is_seen(pinned: RunFolder, data: list[Path], tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", seed=7)
+    with pytest.raises(ValueError, match=r"model files: .*other"):
+        pin(plan_of(job(other, data, pinned.path)), pinned)
+
+
+def test_moved_files_are_the_same_files(
+    pinned: RunFolder, checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    moved = [file.rename(tmp_path / "moved" / file.name) for file in data]
+    pin(plan_of(job(checkpoint, moved, pinned.path)), pinned)
+
+
+def test_parts_without_a_plan_are_not_touched(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.data_file(0).touch()
+    with pytest.raises(ValueError, match=r"no run\.json"):
+        pin(plan_of(job(checkpoint, data, folder.path)), folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"parts": 3}'])
+def test_a_broken_run_json_is_no_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json: not a plan of this version"):
+        load(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"prompt__column": "question"}, r"prompt\.column='question'.*task_id, prompt"),
+        ({"data__carry": ["task_id", "nope"]}, r"data\.carry: nope.*task_id, prompt"),
+    ],
+)
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(
+    checkpoint: Path, data: list[Path], tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        plan_of(job(checkpoint, data, tmp_path / "run", **changes))
+
+
+def test_no_prompt_column_at_all_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"id": 1, "q": "x"}])
+    with pytest.raises(ValueError, match=r"(?s)'prompt'.*'messages'.*id, q"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))
+
+
+def test_a_carried_column_that_collides_is_refused_with_both_names(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "x", "text": "y", "error": 1}]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    with pytest.raises(ValueError, match=r"input's 'text', 'error' would collide with .*'text'"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))
+    assert plan_of(job(checkpoint, data, tmp_path / "run", data__carry=[])).carried == []
+
+
+def test_input_without_rows_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), empty)
+    with pytest.raises(ValueError, match="no rows in 1 files"):
+        plan_of(job(checkpoint, empty, tmp_path / "run"))
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"output=.*file/run: cannot be written"):
+        RunFolder(tmp_path / "file" / "run").make()
+
+
+def test_a_column_that_parquet_cannot_hold_is_refused_before_anything_is_computed(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_json_lines(tmp_path / "in.jsonl", [{"prompt": "a", "meta": {}}])
+    with pytest.raises(ValueError, match=r"data\.carry: column 'meta' of type struct<>"):
+        make_plan(job(checkpoint, data, tmp_path / "run"), checkpoint)
+
+
+def test_a_template_around_messages_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    data = write_json_lines(tmp_path / "in.jsonl", [{"messages": turns}])
+    config = job(checkpoint, data, tmp_path / "run", prompt__template="Say {prompt}")
+    with pytest.raises(
+        ValueError, match=r"prompt\.template: \{prompt\} not in the data, which has messages"
+    ):
+        make_plan(config, checkpoint)
+
+
+ASKING = [
+    {**row, "num_samples": n} for row, n in zip(prompts(6), (1, 3, None, 0, 2, 5), strict=True)
+]
+"""With a job of 2 samples, of parts of 4 rows: 1 + 3 + 2 + 1 (an error), 2 + 5."""
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.jsonl"])
+def test_parts_count_the_samples_that_their_rows_ask_for(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    write = write_parquet if name.endswith("parquet") else write_json_lines
+    changes = {"generation__num_samples": 2, "generation__temperature": 0.5}
+    config = job(checkpoint, write(tmp_path / name, ASKING), tmp_path / "run", **changes)
+    plan = plan_of(config)
+    assert [part.num_outcomes for part in plan.parts] == [7, 7]
+    assert (plan.num_rows, plan.num_outcomes) == (6, 14)
+    assert Plan.from_json(plan.to_json()) == plan
+    off = job(checkpoint, tmp_path / name, tmp_path / "run", columns__num_samples=None, **changes)
+    assert plan_of(off).num_outcomes == 12
+
+
+def test_a_plan_that_stands_is_not_counted_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", ASKING)
+    config = job(checkpoint, data, tmp_path / "run", generation__temperature=0.5)
+    plan = plan_of(config)
+    reads: list[int] = []
+    read = PartReader.rows
+
+    def counted(self: PartReader, file: int, first: int, num_rows: int) -> pa.Table:
+        reads.append(num_rows)
+        return read(self, file, first, num_rows)
+
+    monkeypatch.setattr(PartReader, "rows", counted)
+    assert make_plan(config, checkpoint, plan) == plan
+    assert reads == []
+    warmer = job(checkpoint, data, tmp_path / "run", generation__temperature=0.6)
+    assert make_plan(warmer, checkpoint, plan).parts == plan.parts
+    assert sum(reads) == len(ASKING), "another plan is counted"
+
+
+def test_only_the_overriding_columns_are_read_to_count(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{**row, "seed": 1} for row in ASKING])
+    asked: list[list[str]] = []
+    read = pq.ParquetFile.iter_batches
+
+    def watched(self: pq.ParquetFile, size: int, columns: list[str], **others: Any) -> Any:
+        asked.append(columns)
+        return read(self, size, columns=columns, **others)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    plan_of(job(checkpoint, data, tmp_path / "run", generation__temperature=0.5))
+    assert asked == [["num_samples", "seed"]]
+
+
+def test_overriding_columns_are_carried_but_for_the_seed(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "seed": 1, "temperature": 0.5, "note": "n"}]
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    plan = plan_of(job(checkpoint, data, tmp_path / "run"))
+    assert plan.carried == ["prompt", "temperature", "note"]
+    assert plan.read_schema.names == ["prompt", "temperature", "note", "seed"]
+    for changes in ({"columns__seed": None}, {"data__carry": ["seed"]}):
+        with pytest.raises(ValueError, match=r"the input's 'seed' would collide"):
+            plan_of(job(checkpoint, data, tmp_path / "run", **changes))
+
+
+def test_an_overriding_column_of_text_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "temperature": "hot"}])
+    with pytest.raises(ValueError, match=r"columns\.temperature='temperature'.*type string"):
+        plan_of(job(checkpoint, data, tmp_path / "run"))

@@ -1,0 +1,110 @@
+"""Parts that died with their worker, while others live: nobody waits for them for ever."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.input.parts import Part
+from pipeline.plan.claims import FINISHED, TURN, Claims
+from pipeline.plan.heartbeat import PULSE, beating, wait_for_parts
+from pipeline.plan.run_json import Plan
+from pipeline.run_folder.layout import RunFolder
+from pipeline.workers.ranks import Worker
+from pipeline.workers.session import LocalStore, Session, again_key
+from tests.pipeline.plan.plans import plan_of
+
+PLAN = plan_of([Part(index, 0, index * 4, 4, 4, 4) for index in range(30)])
+SILENT_S = 1.5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.plan.heartbeat.SILENT_S", SILENT_S)
+    monkeypatch.setattr("pipeline.plan.heartbeat.BEAT_S", 0.1)
+
+
+class Worker3:
+    """Three workers of one job; each draws, and writes what it draws."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        store = LocalStore()
+        self.sessions = [Session(store, 0, Worker(rank=rank, world=3)) for rank in range(3)]
+        self.drawn: list[list[int]] = [[], [], []]
+        self.plan = PLAN
+
+    def work(self, rank: int, part_s: float = 0.0) -> None:
+        session = self.sessions[rank]
+        claims = Claims(session, self.plan, self.folder)
+        for parts in claims.rounds(self._are_there):
+            with beating(session):
+                for part in parts:
+                    time.sleep(part_s)
+                    self.folder.data_file(part.index).touch()
+                    self.drawn[rank].append(part.index)
+        if rank == 0:
+            session.set(FINISHED, "")
+
+    def _are_there(self, plan: Plan) -> bool:
+        return wait_for_parts(plan, self.folder, self.sessions[0], [])
+
+
+def test_what_a_dead_worker_had_is_drawn_once_more(
+    folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    three = Worker3(folder)
+    dead = iter(Claims(three.sessions[2], PLAN, folder))
+    lost = [next(dead).index for _ in range(3)]
+    threads = [threading.Thread(target=three.work, args=(rank,), daemon=True) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert sorted(three.drawn[0] + three.drawn[1]) == list(range(30)), "each once"
+    assert folder.parts_done() == set(range(30))
+    said = capfd.readouterr().err
+    assert f"3 parts ({', '.join(map(str, lost))}) were lost with the workers" in said
+
+
+def test_a_slow_worker_is_waited_for(folder: RunFolder) -> None:
+    """Its last part takes longer than a dead one is given."""
+    three = Worker3(folder)
+    three.plan = plan_of(PLAN.parts[:2])
+    slow = threading.Thread(target=three.work, args=(1, 3 * SILENT_S), daemon=True)
+    slow.start()
+    while not three.sessions[0].add(PULSE, 0):
+        time.sleep(0.01)
+    three.work(0)
+    slow.join(20)
+    assert sorted(three.drawn[0] + three.drawn[1]) == [0, 1]
+    assert three.drawn[1]
+
+
+def test_failed_rows_that_another_has_run_again_are_not_waited_for(folder: RunFolder) -> None:
+    """A launch that was taken over still wrote part 1; its draw here finds nothing left."""
+    session = Session(LocalStore(), 0, Worker())
+    for part in PLAN.parts:
+        folder.data_file(part.index).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.plan.claims.is_left", lambda part, folder, retry: part.index == 2)
+        drawn = [part.index for part in Claims(session, PLAN, folder, retry_failed=True)]
+        session.add(again_key(2), 1)  # as its worker does when it has written it
+        assert not list(Claims(session, PLAN, folder, retry_failed=True)), "not twice in one start"
+        session.add(TURN, 1)
+        (second,) = Claims(session, PLAN, folder, retry_failed=True).rounds()
+        assert not list(second), "nor in the next turn, though a row failed again"
+    assert drawn == [2]
+    assert wait_for_parts(PLAN, folder, session, [1, 2])
+    assert not wait_for_parts(
+        plan_of([*PLAN.parts, Part(30, 0, 120, 4, 4, 4)]), folder, session, []
+    )

@@ -1,0 +1,200 @@
+"""The sandbox: every limit is enforced, and only a program that reached its end passes."""
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline.tasks.sandbox import Limits, Outcome, run_program
+
+SHORT = Limits(timeout_s=0.5)
+GENEROUS_S = 8.0
+"""A busy machine may be slow; a limit that does not hold would take longer still."""
+
+
+def reason(program: str, limits: Limits | None = None) -> str:
+    """The limit is far off unless a test sets it near."""
+    outcome = run_program(program, limits or Limits(timeout_s=30.0, cpu_s=30))
+    assert outcome.passed == (outcome.reason == "passed")
+    return outcome.reason
+
+
+def test_a_program_that_reaches_its_end_passes() -> None:
+    outcome = run_program("assert 1 + 1 == 2", Limits())
+    assert outcome.passed
+    assert outcome.reason == "passed"
+    assert 0 < outcome.duration_s < GENEROUS_S
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("assert 1 == 2", "failed: AssertionError"),
+        ("assert 1 == 2, 'not\\nequal'", "failed: AssertionError: not equal"),
+        ("x = (", "failed: SyntaxError: '(' was never closed (program.py, line 1)"),
+        ("def f(): f()\nf()", "failed: RecursionError: maximum recursion depth exceeded"),
+        ("import ctypes; ctypes.string_at(0)", "failed: killed by SIGSEGV"),
+        ("raise KeyboardInterrupt", "failed: KeyboardInterrupt"),
+        ("class E(Exception):\n def __str__(self): raise E\nraise E", "failed: E"),
+    ],
+)
+def test_what_went_wrong_is_said(program: str, expected: str) -> None:
+    assert reason(program) == expected
+
+
+@pytest.mark.parametrize(
+    "exit_early",
+    ["import sys; sys.exit(0)", "import os; os._exit(0)", "raise SystemExit", "exit()"],
+)
+def test_an_early_exit_does_not_pass(exit_early: str) -> None:
+    assert reason(f"{exit_early}\nassert False").startswith("failed: ")
+
+
+def test_a_verdict_cannot_be_written_without_the_secret() -> None:
+    program = """
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b"passed" * 10)
+        os.write(fd, b'{"passed": true, "reason": "passed", "duration_s": 0, "has_network": 0}')
+    except OSError:
+        pass
+print('{"passed": true}')
+os._exit(0)
+"""
+    assert reason(program).startswith("failed: exited with status 0")
+
+
+def test_only_the_program_itself_can_pass_not_a_process_it_forked() -> None:
+    assert reason("import os\nif os.fork(): os._exit(0)").startswith("failed: exited with status 0")
+
+
+def test_wall_clock_limit() -> None:
+    start = time.monotonic()
+    assert reason("import time; time.sleep(60)", SHORT) == "timeout"
+    assert time.monotonic() - start < GENEROUS_S
+
+
+def test_cpu_limit() -> None:
+    limits = Limits(timeout_s=30, cpu_s=1)
+    outcome = run_program("while True: pass", limits)
+    assert outcome.reason == "timeout"
+    assert outcome.duration_s < 20
+
+
+def test_an_endless_loop_that_swallows_exceptions_ends() -> None:
+    program = "while True:\n try:\n  while True: pass\n except BaseException: pass"
+    assert reason(program, SHORT) == "timeout"
+
+
+def test_memory_limit() -> None:
+    limits = Limits(timeout_s=30, memory_bytes=256 << 20)
+    assert reason("x = bytearray(100 << 20)", limits) == "passed"
+    assert reason("x = bytearray(400 << 20)", limits) == "memory"
+    assert reason("x = []\nwhile True: x.append(' ' * 1000)", limits) == "memory"
+
+
+def test_file_size_limit() -> None:
+    limits = Limits(timeout_s=30, file_bytes=1000)
+    write = "with open('f', 'wb') as file: file.write(bytes({}))"
+    assert reason(write.format(1000), limits) == "passed"
+    assert reason(write.format(1001), limits) == "failed: OSError: [Errno 27] File too large"
+
+
+def test_endless_output_fills_nothing() -> None:
+    program = "import sys\nwhile True: print('x' * 100_000); print('y' * 100_000, file=sys.stderr)"
+    assert reason(program, SHORT) == "timeout"
+
+
+@pytest.mark.parametrize("escape", ["", "os.setsid();"])
+@pytest.mark.parametrize("then", ["", "os._exit(0)", "time.sleep(60)"])
+def test_children_end_with_the_program(tmp_path: Path, escape: str, then: str) -> None:
+    """The child would touch a file later; the pipe of its standard streams is not waited for."""
+    if escape and not is_isolated():
+        pytest.skip("a process that leaves its group is only found in a process-id namespace")
+    tmp_path.chmod(0o777)
+    sign = tmp_path / "alive"
+    program = (
+        f"import os, time\nif os.fork() == 0:\n    {escape}\n    time.sleep(1)\n"
+        f"    open({str(sign)!r}, 'w')\n{then}"
+    )
+    start = time.monotonic()
+    run_program(program, SHORT)
+    assert time.monotonic() - start < GENEROUS_S
+    time.sleep(1.2)
+    assert not sign.exists()
+
+
+def is_isolated() -> bool:
+    return not run_program("", Limits()).has_network
+
+
+def test_a_fork_bomb_is_stopped() -> None:
+    if not is_isolated() and os.getuid() != 0:
+        pytest.skip("the number of processes is limited only for a user of its own")
+    program = "import os\nwhile True:\n os.fork()"
+    assert "Resource temporarily unavailable" in reason(program) or reason(program) == "timeout"
+
+
+def test_no_network() -> None:
+    if not is_isolated():
+        pytest.skip("this system does not let the network be cut off")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        program = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"
+        assert reason(program).startswith("failed: OSError")
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_root_is_not_root_inside(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("not root")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    mine.chmod(0o644)
+    assert reason(f"open({str(mine)!r}, 'w')").startswith("failed: PermissionError")
+    assert mine.read_text() == "mine"
+
+
+def test_the_surroundings_are_empty() -> None:
+    program = """
+import os, sys
+assert os.listdir() == [], os.listdir()
+assert set(os.environ) <= {"LC_CTYPE"}, os.environ
+assert sys.stdin.read() == ""
+open("scratch", "w").write("allowed")
+assert __name__ == "__main__"
+"""
+    assert reason(program) == "passed"
+
+
+def test_the_folder_is_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert reason("import os; os.makedirs('a/b'); open('a/b/c', 'w').close()") == "passed"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_odd_characters_reach_the_program() -> None:
+    assert reason("assert len('ü\u2028\U0001f600') == 3") == "passed"
+    assert reason("x = 'half \ud800'").startswith(("passed", "failed: "))
+    assert reason("x = '\0'").startswith("failed: ")
+
+
+def test_programs_run_from_threads() -> None:
+    def one(number: int) -> Outcome:
+        return run_program(f"assert {number} % 2 == 0", Limits(timeout_s=30))
+
+    with ThreadPoolExecutor(4) as executor:
+        outcomes = list(executor.map(one, range(12)))
+    assert [outcome.passed for outcome in outcomes] == [n % 2 == 0 for n in range(12)]
+
+
+@pytest.mark.parametrize("field", ["timeout_s", "cpu_s", "memory_bytes", "num_processes"])
+def test_limits_check_themselves(field: str) -> None:
+    with pytest.raises(ValueError, match=f"limits.{field}=0: must be above 0"):
+        Limits(**{field: 0})

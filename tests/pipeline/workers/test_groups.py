@@ -1,0 +1,149 @@
+"""Groups of ranks: who is in one, and how they find each other among what dead ranks left."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+from torch.distributed import TCPStore
+
+from engine.config import EngineConfig
+from engine.parallel import ALONE
+from pipeline.workers.groups import (
+    address,
+    check_world,
+    join,
+    joined_group,
+    lost_a_rank,
+    open_store,
+    workers_said,
+)
+from pipeline.workers.ranks import Worker
+from pipeline.workers.session import LocalStore, Session
+
+HERE, NAME = "127.0.0.1", "group/0"
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_world_is_a_whole_number_of_groups(size: int) -> None:
+    check_world(Worker(world=4), size)
+
+
+def test_other_worlds_are_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"tensor_parallel=4 .* of 6: .* multiple of 4 .* divisor"):
+        check_world(Worker(world=6), 4)
+    with pytest.raises(ValueError, match=r"tensor_parallel=2 .* of 1: .* multiple of 2 ranks"):
+        check_world(Worker(), 2)
+
+
+def test_a_group_counts_as_one_worker() -> None:
+    assert workers_said(Worker(world=8), 1) == "8"
+    assert workers_said(Worker(world=8), 4) == "2, each of 4 ranks"
+
+
+def test_without_tensor_parallelism_there_is_no_group() -> None:
+    worker = Worker()
+    with joined_group(EngineConfig(), worker, Session(LocalStore(), 0, worker)) as parallel:
+        assert parallel is ALONE
+        assert not dist.is_initialized()
+
+
+class Ranks:
+    """The ranks of one group, as threads: daemons, since one that meets nobody waits for ever."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.store = LocalStore()
+
+    def session(self, rank: int) -> Session:
+        return Session(self.store, 0, Worker(rank=rank, world=self.size))
+
+    def start(self, rank: int) -> Future[TCPStore]:
+        session, found = self.session(rank), Future[TCPStore]()
+
+        def meet() -> None:
+            if rank:
+                found.set_result(join(session, NAME, rank))
+            else:
+                found.set_result(open_store(session, NAME, self.size, HERE))
+
+        threading.Thread(target=meet, daemon=True).start()
+        return found
+
+
+def assert_meet(*ranks: Future[TCPStore]) -> None:
+    stores = [rank.result(timeout=20) for rank in ranks]
+    for i, store in enumerate(stores):
+        store.set(f"rank {i}", "")
+    for store in stores:
+        store.wait([f"rank {i}" for i in range(len(stores))], timedelta(seconds=20))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_ranks_meet_in_whatever_order_they_come(order: tuple[int, ...]) -> None:
+    ranks, started = Ranks(3), {}
+    for rank in order:
+        started[rank] = ranks.start(rank)
+        time.sleep(0.15)
+    assert_meet(*(started[rank] for rank in range(3)))
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The port of somebody who listens and never answers."""
+    with socket.create_server((HERE, 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_the_address_of_a_dead_rank_is_not_tried(stranger: int) -> None:
+    """Somebody else may have its port by now."""
+    ranks = Ranks(2)
+    left = json.dumps([HERE, stranger, ["token of a dead rank"]])
+    ranks.session(1).set_for_all_starts(NAME, left)
+    ranks.session(1).set_for_all_starts(f"{NAME}/1", "token of a dead rank")
+    second, first = ranks.start(1), ranks.start(0)
+    assert_meet(first, second)
+
+
+def test_a_first_rank_waits_for_the_living_and_not_for_what_the_dead_left() -> None:
+    ranks = Ranks(2)
+    ranks.session(1).set_for_all_starts(f"{NAME}/1", "token of a dead rank")
+    first = ranks.start(0)
+    time.sleep(0.3)
+    assert not first.done()
+    assert_meet(first, ranks.start(1))
+
+
+def test_a_group_that_is_full_is_no_place_for_the_next_start() -> None:
+    """Its ranks are still alive when the first new one comes."""
+    ranks = Ranks(2)
+    old = [ranks.start(0), ranks.start(1)]
+    assert_meet(*old)
+    second = ranks.start(1)
+    time.sleep(0.3)
+    assert not second.done()
+    first = ranks.start(0)
+    assert_meet(first, second)
+    assert first.result().port != old[0].result().port
+
+
+def test_ranks_are_reached_where_torchruns_store_is_reached_from() -> None:
+    with socket.create_server((HERE, 0)) as server:
+        env = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(server.getsockname()[1])}
+        assert address(env) == "localhost", "on the store's host, as all reach the store"
+
+
+def test_the_end_of_another_rank_is_told_from_an_error_of_ones_own() -> None:
+    with pytest.raises(dist.DistError) as error:
+        TCPStore(HERE, 1, None, False, timedelta(seconds=0.5), wait_for_workers=False)
+    assert lost_a_rank(error.value)
+    closed = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
+    assert lost_a_rank(RuntimeError(closed))
+    assert not lost_a_rank(OSError(28, os.strerror(28)))
+    assert not lost_a_rank(RuntimeError("the device is gone"))
