@@ -23,7 +23,7 @@ from pipeline.launch import launch, say_and_exit
 from pipeline.plan.build import make_plan, pin
 from pipeline.plan.claims import FINISHED, Claims
 from pipeline.plan.heartbeat import beating, wait_for_parts
-from pipeline.plan.retry import Left, what_is_left
+from pipeline.plan.retry import Remaining, find_remaining
 from pipeline.plan.run_json import Plan, planned_before
 from pipeline.report.finish import check_failures, finish
 from pipeline.run_folder.layout import RunFolder
@@ -60,9 +60,9 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             folder.make()
             held.enter_context(locked(folder))
             plan = pin_plan(config, plan, folder)
-            session.set(LEFT, what_is_left(plan, folder, config.retry_failed).to_json())
+            session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
             session.set(PLAN, plan.to_json())
-        plan, left = Plan.from_json(session.wait(PLAN)), Left.from_json(session.wait(LEFT))
+        plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
             # Of a group all do as its first, which may know of another start than the others.
@@ -80,7 +80,7 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
 def do_rows(
     config: JobConfig,
     plan: Plan,
-    left: Left,
+    left: Remaining,
     folder: RunFolder,
     session: Session,
     parallel: TensorParallel,
@@ -157,7 +157,7 @@ def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
 
 
 def start_line(
-    config: JobConfig, plan: Plan, left: Left, folder: RunFolder, session: Session
+    config: JobConfig, plan: Plan, left: Remaining, folder: RunFolder, session: Session
 ) -> Line:
     """Say what is to be done. Rows that were done before count as done, and in no rate."""
     num_done = plan.num_outcomes - left.num_outcomes

@@ -19,7 +19,7 @@ from pipeline.config.job import JobConfig
 from pipeline.input.errors import InputError
 from pipeline.input.parts import Part
 from pipeline.input.reader import PartReader, seed_of, seed_of_sample
-from pipeline.input.row_settings import Asked, Asker
+from pipeline.input.row_settings import RowSettings, SettingsReader
 from pipeline.input.where import Where
 from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompter, RowError
@@ -51,7 +51,7 @@ class Preparer:
             None if where is None else Where(where, schema),
             config.data.id_column,
         )
-        self._asker = Asker(config.generation, plan.overrides)
+        self._settings_reader = SettingsReader(config.generation, plan.overrides)
 
     def prepare(self, part: Part) -> Prepared:
         """
@@ -59,8 +59,8 @@ class Preparer:
             InputError: the file is no longer what the plan saw.
         """
         rows, row_ids = self._reader.read(part)
-        asked = self._asker.asked(rows)
-        if sum(a.num_samples for a in asked) != part.num_outcomes:
+        settings = self._settings_reader.read(rows)
+        if sum(a.num_samples for a in settings) != part.num_outcomes:
             raise InputError(
                 f"data.path={self._plan.files[part.file].path}: from row {part.first_row} on it "
                 f"asks for other numbers of samples than planned, {part.num_outcomes} for "
@@ -70,7 +70,7 @@ class Preparer:
         failed: list[Result] = []
         prompts = rows.select(self._plan.prompt_columns).to_pylist()
         place = 0
-        for row, its in enumerate(asked):
+        for row, its in enumerate(settings):
             ids, fault = self._token_ids(prompts[row], its)
             for sample in range(its.num_samples):
                 request_id, seed = (part.index, place), self._seed(row_ids[row], sample, its)
@@ -88,24 +88,26 @@ class Preparer:
                     )
                 )
         requests.sort(key=lambda r: -len(r.prompt_ids) - r.max_new_tokens)
-        num_samples = [its.num_samples for its in asked]
+        num_samples = [its.num_samples for its in settings]
         return Prepared(
             part, rows.select(self._plan.carried), row_ids, num_samples, requests, failed
         )
 
-    def _token_ids(self, prompt: dict[str, Any], asked: Asked) -> tuple[list[int], str | None]:
+    def _token_ids(
+        self, prompt: dict[str, Any], settings: RowSettings
+    ) -> tuple[list[int], str | None]:
         """A prompt's ids, or what is wrong with the row."""
-        if asked.error is not None:
-            return [], asked.error
+        if settings.error is not None:
+            return [], settings.error
         try:
-            return self._prompter.token_ids(prompt, asked.max_new_tokens), None
+            return self._prompter.token_ids(prompt, settings.max_new_tokens), None
         except RowError as error:
             return [], str(error)
 
-    def _seed(self, row_id: str, sample: int, asked: Asked) -> int:
-        if asked.seed is None:
+    def _seed(self, row_id: str, sample: int, settings: RowSettings) -> int:
+        if settings.seed is None:
             return seed_of(self._config.seed, row_id, sample)
-        return seed_of_sample(asked.seed, sample)
+        return seed_of_sample(settings.seed, sample)
 
 
 class Ahead:

@@ -20,7 +20,7 @@ from engine.text.tokenizer import check_tokens
 from pipeline.config.job import JobConfig
 from pipeline.generate.driver import Driver
 from pipeline.generate.stand_in import StandIn
-from pipeline.plan.retry import Left
+from pipeline.plan.retry import Remaining
 from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompter
 from pipeline.run_folder.layout import RunFolder
@@ -52,7 +52,7 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
 def make_driver(
     config: JobConfig,
     plan: Plan,
-    left: Left,
+    left: Remaining,
     folder: RunFolder,
     session: Session,
     parallel: TensorParallel,
@@ -92,7 +92,7 @@ def make_driver(
 
 
 def make_tally(
-    config: JobConfig, plan: Plan, left: Left, session: Session, engine_stats: EngineStats
+    config: JobConfig, plan: Plan, left: Remaining, session: Session, engine_stats: EngineStats
 ) -> Tally:
     return Tally(
         session,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.input.errors import InputError
 from pipeline.input.files import InputFile
 from pipeline.input.reader import PartReader, ids_of
-from pipeline.input.row_settings import Asker
+from pipeline.input.row_settings import SettingsReader
 from pipeline.input.where import Where
 
 BATCH_ROWS = 1 << 16
@@ -21,11 +21,11 @@ Counts = tuple[int, int, np.ndarray]
 that is left out."""
 
 
-def counted(
+def count_rows(
     files: list[InputFile],
     schema: pa.Schema,
     *,
-    asker: Asker,
+    settings_reader: SettingsReader,
     where: Where | None,
     id_column: str | None,
     limit: int | None,
@@ -43,7 +43,7 @@ def counted(
             if left == 0:
                 break
             rows = reader.rows(file, first, min(BATCH_ROWS, of_file.num_rows - first))
-            counts = _samples(rows, asker)
+            counts = _samples(rows, settings_reader)
             if where is not None:
                 counts *= where.takes(rows)
             if left is not None:
@@ -98,7 +98,7 @@ class Ids:
             seen[row_id] = (file, row)
 
 
-def _samples(rows: pa.Table, asker: Asker) -> np.ndarray:
-    if not asker.needs_count:
-        return np.full(rows.num_rows, asker.num_samples)
-    return np.array([asked.num_samples for asked in asker.asked(rows)], dtype=np.int64)
+def _samples(rows: pa.Table, settings_reader: SettingsReader) -> np.ndarray:
+    if not settings_reader.needs_count:
+        return np.full(rows.num_rows, settings_reader.num_samples)
+    return np.array([asked.num_samples for asked in settings_reader.read(rows)], dtype=np.int64)

@@ -23,7 +23,7 @@ WHOLE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RowSettings:
     max_new_tokens: int
     temperature: float
     num_samples: int
@@ -33,7 +33,7 @@ class Asked:
     error: str | None = None
 
 
-def own_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]:
+def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]:
     """Setting -> the column that overrides it, for those that the data has.
 
     Raises:
@@ -59,7 +59,7 @@ def own_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]:
     return found
 
 
-class Asker:
+class SettingsReader:
     """Reads what rows ask for, of a job and the columns that override it."""
 
     def __init__(self, job: GenerationConfig, columns: Mapping[str, str]) -> None:
@@ -82,15 +82,15 @@ class Asker:
             self._job["num_samples"] > 1 and bool(self._columns)
         )
 
-    def asked(self, rows: pa.Table) -> list[Asked]:
+    def read(self, rows: pa.Table) -> list[RowSettings]:
         """What each row asks for; `rows` has at least the columns that override."""
         values = {name: rows[column].to_pylist() for name, column in self._columns.items()}
         return [
-            self._asked({name: column[row] for name, column in values.items()})
+            self._read_one({name: column[row] for name, column in values.items()})
             for row in range(rows.num_rows)
         ]
 
-    def _asked(self, cells: Mapping[str, Any]) -> Asked:
+    def _read_one(self, cells: Mapping[str, Any]) -> RowSettings:
         own: dict[str, Any] = {}
         for setting, value in cells.items():
             if value is None:
@@ -99,21 +99,21 @@ class Asker:
             if fault := _fault(setting, value):
                 return self._failed(f"{name}={value}: {fault}, or null for the job's own")
             own[setting] = float(value) if setting == "temperature" else int(value)
-        asked = Asked(**(self._job | own))
-        if asked.num_samples > 1 and asked.temperature == 0:
+        settings = RowSettings(**(self._job | own))
+        if settings.num_samples > 1 and settings.temperature == 0:
             samples, temperature = (
                 f"{self._columns[name] if name in own else f'generation.{name}'}"
-                f"={getattr(asked, name)}"
+                f"={getattr(settings, name)}"
                 for name in ("num_samples", "temperature")
             )
             return self._failed(
                 f"{samples} with {temperature}: all would be the same; give the row a "
                 "temperature above 0, or one sample"
             )
-        return asked
+        return settings
 
-    def _failed(self, error: str) -> Asked:
-        return Asked(**(self._job | {"num_samples": 1, "error": error}))
+    def _failed(self, error: str) -> RowSettings:
+        return RowSettings(**(self._job | {"num_samples": 1, "error": error}))
 
 
 def _fault(setting: str, value: Any) -> str | None:

@@ -15,8 +15,8 @@ from pipeline.input.files import (
     stamps_of,
 )
 from pipeline.input.parts import Part, cut, cut_counted
-from pipeline.input.row_counts import counted
-from pipeline.input.row_settings import Asker, own_columns
+from pipeline.input.row_counts import count_rows
+from pipeline.input.row_settings import SettingsReader, override_columns
 from pipeline.input.where import Where
 from pipeline.plan import pace
 from pipeline.plan.fingerprint import check_same, differing, fingerprint
@@ -41,7 +41,7 @@ def make_plan(
     files, schemas = inspect_all(paths, stamps)
     schema = common_schema(files, schemas)
     prompts = _prompt_columns(schema, config.prompt)
-    overrides = own_columns(schema, config.columns)
+    overrides = override_columns(schema, config.columns)
     where = None if config.data.where is None else Where(config.data.where, schema)
     ids = _id_columns(schema, config.data.id_column)
     carried = _carried(schema.names, config.data.carry, [*overrides.values(), *ids])
@@ -122,22 +122,22 @@ def _parts(
     where: Where | None,
 ) -> list[Part]:
     """Cut, and each with its output rows; only the columns that these depend on are read."""
-    data, asker = config.data, Asker(config.generation, overrides)
+    data, settings_reader = config.data, SettingsReader(config.generation, overrides)
     names = _id_columns(schema, data.id_column) + (where.columns if where else [])
-    names += asker.columns if asker.needs_count else []
+    names += settings_reader.columns if settings_reader.needs_count else []
     if names:
         asked_of = _only(schema, names)
-        batches = counted(
+        batches = count_rows(
             files,
             asked_of,
-            asker=asker,
+            settings_reader=settings_reader,
             where=where,
             id_column=data.id_column,
             limit=data.limit,
         )
         parts = cut_counted(batches, data.part_rows)
     else:
-        parts = cut(files, data.part_rows, data.limit, asker.num_samples)
+        parts = cut(files, data.part_rows, data.limit, settings_reader.num_samples)
     if not parts:
         taken = "" if where is None else f" that data.where={data.where!r} takes"
         raise ValueError(f"data.path={data.path}: no rows{taken} in {len(files)} files")

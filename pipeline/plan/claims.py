@@ -19,7 +19,7 @@ from engine.parallel import ALONE, TensorParallel
 from pipeline.input.parts import Part
 from pipeline.plan.heartbeat import Watch
 from pipeline.plan.pace import decide
-from pipeline.plan.retry import is_left
+from pipeline.plan.retry import is_open
 from pipeline.plan.run_json import Plan
 from pipeline.run_folder.layout import RunFolder
 from pipeline.workers.session import POLL_S, Session, again_key
@@ -108,10 +108,10 @@ class Claims:
     def _is_left(self, index: int) -> bool:
         if not self._retry_failed:
             is_new = index not in self._done_before
-            return is_new and is_left(self.plan.parts[index], self._folder, False)
+            return is_new and is_open(self.plan.parts[index], self._folder, False)
         if self._session.add(again_key(index), 0):
             return False
-        if is_left(self.plan.parts[index], self._folder, True):
+        if is_open(self.plan.parts[index], self._folder, True):
             return True
         self._session.add(again_key(index), 1)  # nothing is left to be done again
         return False

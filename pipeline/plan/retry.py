@@ -24,7 +24,7 @@ from pipeline.stats.totals import failures
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Remaining:
     num_outcomes: int = 0
     """Output rows to come."""
     again: list[int] = field(default_factory=list)
@@ -38,11 +38,11 @@ class Left:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Left":
+    def from_json(cls, text: str) -> "Remaining":
         return cls(**json.loads(text))
 
 
-def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
+def find_remaining(plan: Plan, folder: RunFolder, retry_failed: bool) -> Remaining:
     done, timeline = sorted(folder.parts_done()), read_timeline(folder, ["finished_at", "parts"])
     last = pc.max(timeline["finished_at"]).as_py()
     last_at = None if last is None else last.isoformat()
@@ -50,14 +50,14 @@ def what_is_left(plan: Plan, folder: RunFolder, retry_failed: bool) -> Left:
     num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in there)
     if not retry_failed:
         num_failed = sum(failures(folder, timeline, there).values())
-        return Left(num_outcomes, num_failed=num_failed, last_at=last_at)
+        return Remaining(num_outcomes, num_failed=num_failed, last_at=last_at)
     with ThreadPoolExecutor(THREADS) as pool:
         failed = list(pool.map(num_failed_in, map(folder.data_file, done)))
     again = [part for part, num in zip(done, failed, strict=True) if num]
-    return Left(num_outcomes + sum(failed), again, last_at=last_at)
+    return Remaining(num_outcomes + sum(failed), again, last_at=last_at)
 
 
-def is_left(part: Part, folder: RunFolder, retry_failed: bool) -> bool:
+def is_open(part: Part, folder: RunFolder, retry_failed: bool) -> bool:
     file = folder.data_file(part.index)
     return not exists(file) or (retry_failed and num_failed_in(file) > 0)
 

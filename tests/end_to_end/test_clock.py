@@ -32,7 +32,7 @@ def set_clock() -> Iterator[time_machine.Traveller]:
 def new_process_at_noon(set_clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch) -> None:
     set_clock.move_to(NOON)
     clock = Clock()
-    for module in ("run", "stats"):
+    for module in ("run", "stats.meter"):
         monkeypatch.setattr(f"pipeline.{module}.CLOCK", clock)
 
 

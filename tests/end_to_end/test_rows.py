@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.job import JobConfig
-from pipeline.plan.retry import Left, failed_places, num_failed_in, what_is_left, with_new
+from pipeline.plan.retry import Remaining, failed_places, find_remaining, num_failed_in, with_new
 from pipeline.plan.run_json import load
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
@@ -74,11 +74,11 @@ def test_failed_rows_are_run_again_and_no_others(
     run(config, 0)
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
     plan, untouched = load(folder), folder.data_file(3).stat()
-    left = what_is_left(plan, folder, False)
+    left = find_remaining(plan, folder, False)
     assert (left.num_outcomes, left.again, left.num_failed) == (0, [], 4)
-    left = what_is_left(plan, folder, True)
+    left = find_remaining(plan, folder, True)
     assert (left.num_outcomes, len(left.again), left.num_failed) == (4, 3, 0)
-    assert Left.from_json(left.to_json()) == left
+    assert Remaining.from_json(left.to_json()) == left
     run(job(checkpoint, data, folder.path, **many), 0)
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
     capfd.readouterr()
@@ -91,7 +91,7 @@ def test_failed_rows_are_run_again_and_no_others(
     assert sum(failures(folder, read_timeline(folder), folder.parts_done()).values()) == 1
     summary = json.loads(folder.summary_file.read_text())
     assert (summary["num_ok"], summary["num_failed"]) == (19, 1)
-    left = what_is_left(plan, folder, True)
+    left = find_remaining(plan, folder, True)
     assert (left.num_outcomes, len(left.again)) == (1, 1)
     run(job(checkpoint, data, folder.path, **many, retry_failed=True), 0)
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))

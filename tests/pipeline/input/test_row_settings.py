@@ -7,19 +7,19 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config.job import ColumnsConfig, GenerationConfig
-from pipeline.input.row_settings import MAX_SAMPLES, Asked, Asker, own_columns
+from pipeline.input.row_settings import MAX_SAMPLES, RowSettings, SettingsReader, override_columns
 
 JOB = GenerationConfig(max_new_tokens=64, temperature=0.5, num_samples=2)
 SETTINGS = ("max_new_tokens", "temperature", "num_samples", "seed")
 
 
-def asked(rows: dict[str, list[Any] | pa.Array], job: GenerationConfig = JOB) -> list[Asked]:
+def read(rows: dict[str, list[Any] | pa.Array], job: GenerationConfig = JOB) -> list[RowSettings]:
     table = pa.table(rows)
-    return Asker(job, own_columns(table.schema, ColumnsConfig())).asked(table)
+    return SettingsReader(job, override_columns(table.schema, ColumnsConfig())).read(table)
 
 
 def test_a_row_overrides_what_it_names_and_null_is_the_jobs() -> None:
-    first, second, third = asked(
+    first, second, third = read(
         {
             "max_new_tokens": [8, None, None],
             "temperature": [None, 0.9, None],
@@ -27,13 +27,13 @@ def test_a_row_overrides_what_it_names_and_null_is_the_jobs() -> None:
             "seed": [None, -5, None],
         }
     )
-    assert first == Asked(max_new_tokens=8, temperature=0.5, num_samples=3)
-    assert second == Asked(max_new_tokens=64, temperature=0.9, num_samples=2, seed=-5)
-    assert third == Asked(max_new_tokens=64, temperature=0.5, num_samples=2)
+    assert first == RowSettings(max_new_tokens=8, temperature=0.5, num_samples=3)
+    assert second == RowSettings(max_new_tokens=64, temperature=0.9, num_samples=2, seed=-5)
+    assert third == RowSettings(max_new_tokens=64, temperature=0.5, num_samples=2)
 
 
 def test_zero_is_a_value_and_no_null() -> None:
-    (row,) = asked({"temperature": [0], "seed": [0], "num_samples": [1]})
+    (row,) = read({"temperature": [0], "seed": [0], "num_samples": [1]})
     assert (row.temperature, row.seed, row.error) == (0.0, 0, None)
 
 
@@ -48,11 +48,11 @@ def test_zero_is_a_value_and_no_null() -> None:
 )
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_whole_numbers_come_in_any_column_of_numbers(setting: str, column: pa.Array) -> None:
-    row, default = asked({setting: column})
+    row, default = read({setting: column})
     value = getattr(row, setting)
     assert (row.error, value) == (None, 4)
     assert type(value) is (float if setting == "temperature" else int)
-    assert default == asked({"seed": pa.nulls(1)})[0]
+    assert default == read({"seed": pa.nulls(1)})[0]
 
 
 BAD = {
@@ -69,7 +69,7 @@ BAD = {
 def test_a_bad_value_is_the_rows_error_and_one_output_row(setting: str, value: Any) -> None:
     value = value if isinstance(value, pa.Scalar) else pa.scalar(value)
     column = pa.array([value, pa.scalar(None, value.type)])
-    bad, good = asked({setting: column, "num_samples": [3, 3]} | {setting: column})
+    bad, good = read({setting: column, "num_samples": [3, 3]} | {setting: column})
     assert bad.error is not None
     assert bad.error.startswith(f"{setting}={value}: give ")
     assert bad.error.endswith("or null for the job's own")
@@ -87,7 +87,7 @@ def test_a_bad_value_is_the_rows_error_and_one_output_row(setting: str, value: A
 def test_samples_that_would_all_be_the_same_are_the_rows_error(
     rows: dict[str, list[Any]], told: str
 ) -> None:
-    (row,) = asked(rows)
+    (row,) = read(rows)
     assert row.error is not None
     assert row.error.startswith(told)
     assert "temperature above 0, or one sample" in row.error
@@ -96,7 +96,7 @@ def test_samples_that_would_all_be_the_same_are_the_rows_error(
 
 def test_the_jobs_greedy_temperature_counts_too() -> None:
     greedy = GenerationConfig()
-    many, warm = asked({"num_samples": [4, 4], "temperature": [None, 0.1]}, greedy)
+    many, warm = read({"num_samples": [4, 4], "temperature": [None, 0.1]}, greedy)
     assert many.error is not None
     assert many.error.startswith("num_samples=4 with generation.temperature=0.0")
     assert (warm.error, warm.num_samples) == (None, 4)
@@ -104,20 +104,20 @@ def test_the_jobs_greedy_temperature_counts_too() -> None:
 
 def test_errors_name_the_column_that_the_user_named() -> None:
     rows = pa.table({"heat": [-1.0], "temperature": [0.3]})
-    columns = own_columns(rows.schema, ColumnsConfig(temperature="heat"))
-    (row,) = Asker(JOB, columns).asked(rows)
+    columns = override_columns(rows.schema, ColumnsConfig(temperature="heat"))
+    (row,) = SettingsReader(JOB, columns).read(rows)
     assert row.error is not None
     assert row.error.startswith("heat=-1.0: ")
 
 
 def test_columns_are_found_named_and_turned_off() -> None:
     schema = pa.schema([("seed", pa.int64()), ("heat", pa.float32()), ("prompt", pa.string())])
-    assert own_columns(schema, ColumnsConfig()) == {"seed": "seed"}
-    assert own_columns(schema, ColumnsConfig(seed=None)) == {}
+    assert override_columns(schema, ColumnsConfig()) == {"seed": "seed"}
+    assert override_columns(schema, ColumnsConfig(seed=None)) == {}
     config = ColumnsConfig(temperature="heat")
-    assert own_columns(schema, config) == {"temperature": "heat", "seed": "seed"}
+    assert override_columns(schema, config) == {"temperature": "heat", "seed": "seed"}
     with pytest.raises(ValueError, match=r"columns\.seed='sed': not in the data.*seed, heat"):
-        own_columns(schema, ColumnsConfig(seed="sed"))
+        override_columns(schema, ColumnsConfig(seed="sed"))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -126,12 +126,12 @@ def test_a_column_of_another_type_is_refused(setting: str, kind: pa.DataType) ->
     told = rf"columns\.{setting}='{setting}'.*is of type {kind}.*columns\.{setting}=null"
     told = told.replace("<", ".").replace(">", ".")
     with pytest.raises(ValueError, match=told):
-        own_columns(pa.schema([(setting, kind)]), ColumnsConfig())
+        override_columns(pa.schema([(setting, kind)]), ColumnsConfig())
 
 
 def test_rows_are_counted_only_where_they_can_differ() -> None:
     one = GenerationConfig(temperature=0.5)
-    assert not Asker(one, {"temperature": "t", "seed": "s"}).needs_count
-    assert not Asker(JOB, {}).needs_count
-    assert Asker(one, {"num_samples": "n"}).needs_count
-    assert Asker(JOB, {"seed": "s"}).needs_count, "a bad seed makes one row of two"
+    assert not SettingsReader(one, {"temperature": "t", "seed": "s"}).needs_count
+    assert not SettingsReader(JOB, {}).needs_count
+    assert SettingsReader(one, {"num_samples": "n"}).needs_count
+    assert SettingsReader(JOB, {"seed": "s"}).needs_count, "a bad seed makes one row of two"

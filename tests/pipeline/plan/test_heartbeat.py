@@ -96,7 +96,7 @@ def test_failed_rows_that_another_has_run_again_are_not_waited_for(folder: RunFo
     for part in PLAN.parts:
         folder.data_file(part.index).touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.plan.claims.is_left", lambda part, folder, retry: part.index == 2)
+        patch.setattr("pipeline.plan.claims.is_open", lambda part, folder, retry: part.index == 2)
         drawn = [part.index for part in Claims(session, PLAN, folder, retry_failed=True)]
         session.add(again_key(2), 1)  # as its worker does when it has written it
         assert not list(Claims(session, PLAN, folder, retry_failed=True)), "not twice in one start"
