@@ -1,17 +1,18 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# All targets run in .venv, which is made when a target first needs it.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
-#   make test    install the test extras, run the whole suite (a quarter of an hour on two cores)
-#   make exact   every combination on the demo models against the plain loops (an hour)
-#   make stress  thirty jobs broken at random moments, each brought to its end (half an hour)
-#   make lint    ruff, ruff format, mypy
-#   make bench   the benchmarks, both demo models (hours on two cores)
+#   make test    install the test extras, run the whole test suite (15 minutes on two cores)
+#   make exact   compare every combination with the plain loops, on the demo models (an hour)
+#   make stress  interrupt thirty jobs at random moments, resume each until done (half an hour)
+#   make lint    ruff, ruff format, mypy, lint-imports
+#   make bench   run the benchmarks on both demo models (hours on two cores)
+#   make clean   remove .venv and what building left behind
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-# The pinned version, and where its CPU build is if the configured index has none.
+# The pinned version of torch, and an index with its CPU build if pip's own index has none.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
@@ -36,6 +37,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench engine
@@ -43,7 +45,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench frontier
 	$(BIN)/python -m jobs.bench frontier --model jobs/demo/model_block --plot jobs/bench/results/frontier_block.png
 
-# torch first and alone: the CPU build where there is no NVIDIA GPU, the index's own where there is.
+# Without an NVIDIA GPU, torch's CPU build is installed first, so that pip does not choose the CUDA
+# build for the package.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(or $(HAS_GPU),0),0)

@@ -1,9 +1,9 @@
-"""Sequences and their spans -> the packed tensors of one forward. No padding: Q is the sum of the
-spans.
+"""Packs the spans of many sequences into the tensors of one forward, without padding.
 
-Shape letters, here and in the runner: Q query tokens of all sequences, in plan order; M asked
-positions of all active blocks, by sequence and then by position; B sequences; R runs of query
-tokens that see the same context; T pages of the longest.
+Shape letters, here and in engine/runner.py: Q query tokens of all sequences, in plan order;
+M requested positions (those whose logits are computed) of all active blocks, ordered by sequence,
+then by position; B sequences; R runs (query tokens of one sequence that attend to the same
+context); T pages of the longest context.
 """
 
 from collections.abc import Iterator
@@ -20,35 +20,39 @@ from engine.model.config import ModelConfig
 from engine.request import Positions, Sequence
 
 Plan = list[tuple[Sequence, Span]]
+"""The sequences that take part in a forward, each with its span."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """All tensors are on the device."""
+    """The packed inputs of one forward; all tensors are on the device."""
 
     positions_Q: Tensor
+    """Canvas position of each query token."""
     slots_Q: Tensor
     layout: PagedLayout
     index_M: Tensor
-    """Where in Q each asked position is."""
+    """Index in Q of each requested position."""
     logit_index_M: Tensor
-    """Where in Q its logits come from: itself, or, where they are shifted, the position before."""
+    """Index in Q of the query token that a requested position's logits are computed from: the
+    position itself or, in a model with shifted logits, the position before it."""
     slots_M: Tensor
     asked: AskedPositions
-    """Without tokens and state, which only the device knows."""
+    """The requested positions. What only the device knows (tokens, masks, state) is filled in by
+    engine/decide.py."""
 
 
 def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -> Batch:
-    """The batch of a plan. Everything travels to the device as one int64 buffer."""
+    """Build the batch of a plan. All arrays go to the device in one copy of one int64 buffer."""
     spans = [_array(span.positions) for _, span in plan]
-    asked_for = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
+    requested = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
     first_slots = np.array([sequence.first_slot for sequence, _ in plan])
-    index_M = _places(query_starts, spans, asked_for)
-    sources = [its - 1 for its in asked_for]
-    logit_index_M = _places(query_starts, spans, sources) if model.is_shifted else index_M
-    positions_Q, position_M = np.concatenate(spans), np.concatenate(asked_for)
-    counts = [its.size for its in asked_for]
+    index_M = _indices_in_q(query_starts, spans, requested)
+    sources = [positions - 1 for positions in requested]
+    logit_index_M = _indices_in_q(query_starts, spans, sources) if model.is_shifted else index_M
+    positions_Q, position_M = np.concatenate(spans), np.concatenate(requested)
+    counts = [positions.size for positions in requested]
     runs = list(_runs(plan, spans, query_starts, model.block_length))
     arrays = {
         "positions_Q": positions_Q,
@@ -58,7 +62,7 @@ def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -
         "slots_M": position_M + np.repeat(first_slots, counts),
         "position_M": position_M,
         "sequence_M": np.repeat(np.arange(len(plan)), counts),
-        **_facts([sequence for sequence, _ in plan]),
+        **_per_sequence([sequence for sequence, _ in plan]),
         "query_starts": np.array([start for start, *_ in runs] + [positions_Q.size]),
         "context_lens_R": np.array([context_len for *_, context_len in runs]),
         "page_table_RT": _page_table(runs, page_size).ravel(),
@@ -81,8 +85,8 @@ def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -
         context_lens_R=sent["context_lens_R"].int(),
         host_runs=runs,
     )
-    of_batch = ("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M")
-    return Batch(**{name: sent[name] for name in of_batch}, layout=layout, asked=asked)
+    fields = ("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M")
+    return Batch(**{name: sent[name] for name in fields}, layout=layout, asked=asked)
 
 
 def _array(positions: Positions) -> np.ndarray:
@@ -91,22 +95,22 @@ def _array(positions: Positions) -> np.ndarray:
     return np.array(positions, dtype=np.int64)
 
 
-def _places(
+def _indices_in_q(
     query_starts: np.ndarray, spans: list[np.ndarray], wanted: list[np.ndarray]
 ) -> np.ndarray:
-    """Where in Q the wanted positions of each sequence are, which its span holds."""
-    places = [
-        start + np.searchsorted(positions, its)
-        for start, positions, its in zip(query_starts, spans, wanted, strict=False)
+    """Indices in Q of the wanted canvas positions of each sequence; its span contains them."""
+    indices = [
+        start + np.searchsorted(span, positions)
+        for start, span, positions in zip(query_starts, spans, wanted, strict=False)
     ]
-    return np.concatenate(places)
+    return np.concatenate(indices)
 
 
 def _runs(
     plan: Plan, spans: list[np.ndarray], query_starts: np.ndarray, block_length: int | None
 ) -> Iterator[tuple[int, int, int, int]]:
-    """(query start, query end, first slot, context length): one of each sequence, or, under
-    block-causal attention, one of each block in its span."""
+    """Yield (query start, query end, first slot, context length) of every run: one run per
+    sequence or, under block-causal attention, one per attention block in its span."""
     for (sequence, _), positions, start in zip(plan, spans, query_starts, strict=False):
         if block_length is None:
             yield int(start), int(start) + positions.size, sequence.first_slot, sequence.canvas_len
@@ -118,8 +122,8 @@ def _runs(
             yield int(start) + first, int(start) + end, sequence.first_slot, context_len
 
 
-def _facts(sequences: list[Sequence]) -> dict[str, np.ndarray]:
-    """What a strategy is told of each sequence."""
+def _per_sequence(sequences: list[Sequence]) -> dict[str, np.ndarray]:
+    """The per-sequence values that a decoding strategy may use."""
     return {
         "num_masked_at_block_start_B": np.array([s.num_masked_at_block_start for s in sequences]),
         "num_iterations_in_block_B": np.array([s.num_iterations_in_block for s in sequences]),
@@ -130,12 +134,12 @@ def _facts(sequences: list[Sequence]) -> dict[str, np.ndarray]:
 
 
 def _bits_of(values: list[float]) -> np.ndarray:
-    """float64, to travel with the integers."""
+    """The bits of float64 values as int64, so that they fit into the buffer of integers."""
     return np.array(values, dtype=np.float64).view(np.int64)
 
 
 def _page_table(runs: list[tuple[int, int, int, int]], page_size: int) -> np.ndarray:
-    """[R, T]: a contiguous run's pages are consecutive; past a context's last page, zeros."""
+    """int64 [R, T]: the pages of each run's context, which are consecutive, then zeros."""
     num_pages_R = np.array([-(-context_len // page_size) for *_, context_len in runs])
     first_page_R = np.array([first_slot // page_size for *_, first_slot, _ in runs])
     offsets_T = np.arange(num_pages_R.max())

@@ -1,6 +1,7 @@
-"""The canvases of all live sequences, on the device: token ids addressed by slot, like K and V.
+"""Stores the canvases of all live sequences: token ids on the device, addressed by slot like K
+and V.
 
-Shape letters: S slots, M asked positions.
+Shape letters: S slots, M requested positions.
 """
 
 from typing import NamedTuple
@@ -10,23 +11,25 @@ from torch import Tensor
 
 
 class Decision(NamedTuple):
-    """What the asked positions come to in one iteration."""
+    """What one iteration decides for each requested position."""
 
     token_M: Tensor
-    """int64."""
+    """int64: the token that the position takes if it commits."""
     confidence_M: Tensor
-    """float32, the model's probability of that token."""
+    """float32: the model's probability of that token."""
     commit_M: Tensor
-    """bool; the others stay as they are."""
+    """bool: whether the position commits. If not, its token stays as it is."""
 
 
 class Canvases:
+    """One token id for each slot of the KV cache."""
+
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
         self._tokens_S = torch.full((num_slots,), mask_token_id, device=device)
 
     def lay_out(self, first_slot: int, prompt_ids: list[int], canvas_len: int) -> None:
-        """Write a prompt and the masks behind it."""
+        """Write a prompt, and masks for the rest of its canvas."""
         prompt = torch.tensor(prompt_ids, device=self._tokens_S.device)
         self._tokens_S[first_slot : first_slot + len(prompt_ids)] = prompt
         self._tokens_S[first_slot + len(prompt_ids) : first_slot + canvas_len] = self._mask_token_id
@@ -38,10 +41,10 @@ class Canvases:
         return tokens == self._mask_token_id
 
     def commit(self, slots_M: Tensor, old_M: Tensor, decision: Decision) -> Tensor:
-        """Write a decision over the old tokens.
+        """Write the committed tokens; `old_M` are the tokens there now.
 
-        Returns what the host reads, the one transfer of an iteration: int32 [2, M], the committed
-        token or -1, and the bits of its float32 confidence.
+        Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
+        first row holds the committed token or -1, its second the bits of the float32 confidence.
         """
         committed_M = decision.token_M.where(decision.commit_M, -1).int()
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))

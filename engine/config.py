@@ -1,54 +1,61 @@
-"""The engine's own settings; decoding strategy and cache policy bring theirs."""
+"""The engine's settings, except those of the decoding strategy and the cache policy.
+
+Strategies (engine/decoding/) and policies (engine/cache/) are dataclasses of their own settings.
+"""
 
 from dataclasses import dataclass
 
 from engine.soft import SoftIteration
 
 BLOCK_LENGTH = 32
-"""Of a model that has none of its own."""
+"""The default for models whose config has no block length."""
 BYTES_PER_LOGIT = {False: 24, True: 44}
-"""At the peak, without and with noise for draws, which is hashed and drawn in 64 bits. Measured, of
-the hungriest strategies: entropy_bound 21, credit with noise 41; threshold takes 13 and 37."""
+"""Peak memory per logit in bytes, without (False) and with (True) sampling noise, which is hashed
+and drawn in 64 bits. Enough for the strategies that were measured to take the most: entropy_bound
+takes 21 and credit with noise 41; threshold takes 13 and 37."""
 NO_SOFT_ITERATION = SoftIteration()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How sequences are cut into blocks, how many live at once, and what memory they may take.
+    """How canvases are divided into blocks, how many sequences are live at once, and how much
+    memory they may take.
 
     Raises:
         ValueError: a field out of range.
     """
 
     block_length: int | None = None
-    """Positions denoised together; the last block of a generation region may be shorter. null: what
-    a block-causal model was trained with, 32 for any other model. A divisor of the former denoises
-    its blocks in sub-blocks, as Fast_dLLM_v2 does (8 of 32)."""
+    """Positions denoised together; the last block of a generation region may be shorter. null: the
+    length that a block-causal model was trained with, and 32 for any other model. A block-causal
+    model also takes a divisor of its length: its blocks are then denoised in sub-blocks, as
+    Fast_dLLM_v2 does (8 of 32)."""
     stop_at_eos: bool = True
     """End a sequence once an EOS is committed and nothing before it is masked."""
     max_sequences: int = 32
-    """Sequences alive at once; more share one forward, and need more memory."""
+    """At most this many sequences are live at once. A higher number packs more sequences into each
+    forward, and needs more memory."""
     iteration_tokens: int = 8192
-    """Query tokens of one forward, at most; a span longer than this has a forward to itself.
-    Sequences that find no room sit out an iteration, and come first in the next: so refreshes are
-    spread over iterations and none stalls the others."""
+    """At most this many query tokens in one forward; a longer span gets a forward to itself.
+    Sequences that do not fit sit out the iteration and come first in the next one. This spreads
+    refreshes over iterations, so that they do not stall the other sequences."""
     cache_tokens: int | None = 16384
-    """Canvas positions that K and V are kept for, over all live sequences; null: as many as
-    memory_fraction has room for."""
+    """Canvas positions that the KV cache can hold, for all live sequences together; null: as many
+    as memory_fraction has room for."""
     memory_fraction: float = 0.8
-    """Share of the memory that is free once the weights are loaded, for K and V; asked only where
+    """Share of the memory left free by the weights that the KV cache may take. Only used if
     cache_tokens is null."""
     page_size: int = 16
-    """Canvas positions of one page; a canvas is granted whole pages."""
+    """Canvas positions per page; a canvas is granted whole pages."""
     logits_bytes: int = 2**30
-    """The head and the decoding strategy take the asked positions in pieces, so that a forward's
-    logits, and what is computed from them, never take more memory than this."""
+    """Limit on the memory taken by a forward's logits and by what is computed from them. To stay
+    within it, the head and the decoding strategy process the requested positions in pieces."""
     tensor_parallel: int = 1
-    """Ranks that hold one model together, each a share of it; all ranks are groups of so many. More
-    than 1 where a model does not fit on one GPU."""
+    """Ranks that hold one model together, each a share of it; the job's ranks are divided into
+    groups of this size. Use more than 1 if the model does not fit on one GPU."""
     expert_parallel: bool = False
-    """Each rank of a group has some of the experts whole; false: each has a slice of every
-    expert."""
+    """true: each rank of a group holds some of the experts whole; false: each rank holds a slice
+    of every expert."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
@@ -62,7 +69,7 @@ class EngineConfig:
         if self.cache_tokens is not None and self.cache_tokens < self.page_size:
             raise ValueError(
                 f"engine.cache_tokens={self.cache_tokens} is less than one page "
-                f"(engine.page_size={self.page_size}): raise it to the longest canvas at least"
+                f"(engine.page_size={self.page_size}): raise it to at least the longest canvas"
             )
         if not 0 < self.memory_fraction < 1:
             raise ValueError(
@@ -70,12 +77,14 @@ class EngineConfig:
             )
         if self.expert_parallel and self.tensor_parallel == 1:
             raise ValueError(
-                "engine.expert_parallel=true with engine.tensor_parallel=1: there are no ranks to "
-                "part the experts among; set engine.tensor_parallel to their number"
+                "engine.expert_parallel=true with engine.tensor_parallel=1: a single rank holds "
+                "all experts; set engine.tensor_parallel to the number of ranks to divide the "
+                "experts among, or engine.expert_parallel=false"
             )
 
     def positions_of_a_piece(self, num_words: int, any_sampled: bool) -> int:
-        """As many as logits_bytes has room for, each with `num_words` logits; one at least."""
+        """How many requested positions, with `num_words` logits each, logits_bytes has room for;
+        at least 1."""
         return max(1, self.logits_bytes // (num_words * BYTES_PER_LOGIT[any_sampled]))
 
     def pages_for(self, num_tokens: int) -> int:

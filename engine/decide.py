@@ -1,6 +1,9 @@
-"""From hidden states to commits: the head, the strategy and soft iteration, piece by piece.
+"""Turns hidden states into commits: the head, the decoding strategy and soft iteration.
 
-Shape letters: M asked positions, D hidden size, B sequences.
+The requested positions are processed in pieces, so that their logits fit into
+EngineConfig.logits_bytes.
+
+Shape letters: M requested positions, D hidden size, B sequences.
 """
 
 from dataclasses import replace
@@ -17,10 +20,15 @@ from engine.runner import ModelRunner
 from engine.state import SlotState
 
 SOFT = "soft_embedding"
-"""Soft iteration's field in the slots: what the last logits of a position expected."""
+"""Soft iteration's field of the slot state: the embedding that a position's last logits expect."""
 
 
 class Decider:
+    """Decides which requested positions commit to which tokens, and writes them to the canvases.
+
+    It also keeps the per-position state of the strategy and of soft iteration.
+    """
+
     def __init__(
         self,
         config: EngineConfig,
@@ -36,15 +44,17 @@ class Decider:
         self._runner = runner
         self._canvases = canvases
         self._config = config
-        self._settled_every = model.block_length if model.is_shifted else None
-        self._longest_run = runner.model.parallel.longest_share(model.vocab_size)
+        self._attn_block_length_if_shifted = model.block_length if model.is_shifted else None
+        # All ranks of a group must cut the same pieces, though their shares of the words differ.
+        self._most_words_of_a_rank = runner.model.parallel.longest_share(model.vocab_size)
         fields = dict(decoding.state_fields(model.vocab_size, block_length))
         if config.soft.enabled:
             fields[SOFT] = StateField(model.hidden_size, runner.dtype)
         self._state = SlotState(fields, num_slots, runner.device)
 
     def asked(self, batch: Batch) -> AskedPositions:
-        """The batch's asked positions, with what the device knows of them."""
+        """The batch's requested positions, completed with what only the device knows: their tokens
+        and state. With soft iteration, also its limits on the confidence threshold."""
         asked = batch.asked
         token_M = self._canvases.tokens(batch.slots_M)
         is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
@@ -58,7 +68,8 @@ class Decider:
         )
 
     def added(self, asked: AskedPositions) -> Tensor | None:
-        """What soft iteration adds to the embeddings of the asked positions, [M, D]."""
+        """What soft iteration adds to the embeddings of the requested positions, [M, D]: zeros
+        where a position is not masked. None if soft iteration is off."""
         if not self._soft.enabled:
             return None
         weight_M = asked.of_sequence(self._soft.weight(asked.num_iterations_B))
@@ -66,15 +77,15 @@ class Decider:
         return asked.state[SOFT] * weight_M[:, None].to(self._runner.dtype)
 
     def commit(self, batch: Batch, asked: AskedPositions, hidden_MD: Tensor) -> Tensor:
-        """Decide and write; returns what the host reads, int32 [2, M] as Canvases.commit says.
+        """Decide which positions commit, and write their tokens and all new state.
 
-        Nothing is written before all memory is there, so that a forward which fails for want of it
-        can be run again.
+        Nothing is written until everything has been computed, so a forward that runs out of memory
+        can be run again. Returns the report for the host, int32 [2, M] (see Canvases.commit).
         """
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32)
-        piece = self._config.positions_of_a_piece(self._longest_run, asked.any_sampled)
+        piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, asked.any_sampled)
         starts = range(0, num_asked, piece)
         proposals = joined(
             [
@@ -83,12 +94,12 @@ class Decider:
             ]
         )
         commit_M = self._decoding.choose(asked, proposals)
-        if self._settled_every is not None:
-            # The logits of a block's first position come from a finished block and can change no
-            # more: as in Fast-dLLM v2 (arXiv 2509.26328) it waits for nothing.
-            commit_M = commit_M | (
-                asked.is_masked_M & (asked.position_M % self._settled_every == 0)
-            )
+        if self._attn_block_length_if_shifted is not None:
+            # Shifted logits of an attention block's first position come from the finished block
+            # before it and can no longer change, so the position commits at once, as in Fast-dLLM
+            # v2 (arXiv 2509.26328).
+            is_first_M = asked.position_M % self._attn_block_length_if_shifted == 0
+            commit_M = commit_M | (asked.is_masked_M & is_first_M)
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
         report = self._canvases.commit(batch.slots_M, asked.token_M, decision)
         self._state.write(batch.slots_M, proposals.state)

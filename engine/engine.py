@@ -1,7 +1,7 @@
 """The engine: token ids in, token ids out. It knows no text, Parquet or Hydra.
 
-Its four components are chosen apart: the model, the iteration manager (EngineConfig), the decoding
-strategy and the cache policy.
+Its four components are chosen independently of each other: the model, the iteration manager
+(configured by EngineConfig), the decoding strategy and the cache policy.
 """
 
 import logging
@@ -33,10 +33,13 @@ log = logging.getLogger("engine")
 
 
 class DiffusionEngine:
-    """Iteration-level batching over one model, on the model's device and in its dtype.
+    """Generates for many sequences at once with one model, on its device and in its dtype.
+
+    Batching is per iteration: sequences join and leave the batch between any two forwards.
 
     Raises:
-        ValueError: components that do not go together (engine/legal.py), or no memory for a page.
+        ValueError: the components do not go together (engine/legal.py), or there is no memory for
+            even one page.
     """
 
     def __init__(
@@ -84,16 +87,16 @@ class DiffusionEngine:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more request could be admitted before the next forward, pages allowing."""
+        """Whether one more request could be admitted before the next forward, if it gets pages."""
         return self.num_unfinished < self.config.max_sequences
 
     @property
     def page_bytes(self) -> int:
-        """K and V of one page, over all layers."""
+        """Bytes that K and V of one page take on this rank, over all layers."""
         return self.runner.kv.num_bytes // self.num_pages
 
     def add(self, request: Request) -> None:
-        """Queue a request. One that can never run comes back as an error from run_iteration."""
+        """Queue a request. If it can never run, the next run_iteration returns it as an error."""
         refusal = self._refusal(request)
         if refusal is None:
             self.iterations.waiting.append(request)
@@ -102,7 +105,8 @@ class DiffusionEngine:
 
     @torch.inference_mode()
     def run_iteration(self) -> list[Result]:
-        """One forward over live sequences, and the commits that follow; what finished in it."""
+        """Run one forward over live sequences and write its commits. Returns the results of the
+        sequences that finished in it, and of refused requests."""
         start = time.perf_counter()
         refused, self._refused = self._refused, []
         plan = self.iterations.schedule()
@@ -123,8 +127,8 @@ class DiffusionEngine:
         return refused + finished
 
     def results(self, requests: Iterable[Request]) -> Iterator[Result]:
-        """Results in the order in which they finish; requests are drawn only while there is
-        room."""
+        """Yield results in the order in which they finish. Requests are drawn from the iterable
+        only while there is room."""
         source = iter(requests)
         exhausted = False
         while not exhausted or self.num_unfinished:
@@ -136,11 +140,16 @@ class DiffusionEngine:
                     self.add(request)
             yield from self.run_iteration()
 
+    def abort(self) -> None:
+        """Drop all unfinished requests and free their pages."""
+        self.iterations.abort()
+        self._refused.clear()
+
     def _committed(self, plan: Plan) -> np.ndarray | None:
-        """What the plan's forward commits; None if there was no memory for it.
+        """The commits of the plan's forward, or None if it ran out of memory.
 
         Raises:
-            GroupOutOfMemory: instead of None, in a tensor-parallel group.
+            GroupOutOfMemory: the forward ran out of memory in a tensor-parallel group.
         """
         try:
             return self._forward(plan)
@@ -150,16 +159,16 @@ class DiffusionEngine:
             ranks = self.runner.model.parallel.size
             if ranks > 1:
                 raise GroupOutOfMemory(
-                    f"no memory for a forward of {_num_query_tokens(plan)} query tokens; of "
-                    f"{ranks} ranks that hold one model, none can give way alone: lower "
-                    "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (where it "
+                    f"no memory for a forward of {_num_query_tokens(plan)} query tokens; the model "
+                    f"is divided among {ranks} ranks, and one rank cannot retry alone: lower "
+                    "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (if it "
                     "is null, engine.memory_fraction)"
                 ) from error
             return None
 
     def _forward(self, plan: Plan) -> np.ndarray:
-        """The plan through the model and the strategy; its commits, as Canvases.commit returns
-        them."""
+        """Run the plan through the model and the strategy. Returns the report of its commits (see
+        Canvases.commit)."""
         batch = pack(plan, self.config.page_size, self.model_config, self.runner.device)
         asked = self.decider.asked(batch)
         token_ids_Q = self.canvases.tokens(batch.slots_Q)
@@ -168,7 +177,12 @@ class DiffusionEngine:
         return report
 
     def _give_way(self, plan: Plan) -> list[Result]:
-        """Outside the handler, whose error would keep the failed forward's tensors alive."""
+        """Plan smaller forwards after one that ran out of memory. Returns an error for a sequence
+        that does not fit even alone.
+
+        This runs outside the `except` block: the exception would keep the failed forward's tensors
+        alive.
+        """
         if self.runner.device.type == "cuda":
             torch.cuda.empty_cache()
         self.stats.num_failed_forwards += 1
@@ -176,20 +190,20 @@ class DiffusionEngine:
         num_tokens = _num_query_tokens(plan)
         self.stats.num_failed_query_tokens += num_tokens
         log.warning(
-            "no memory for a forward of %d query tokens; going on with %d at most",
+            "no memory for a forward of %d query tokens; continuing with at most %d per forward",
             num_tokens,
             self.iterations.token_budget,
         )
         if hopeless is None:
             return []
         reason = (
-            f"no memory for a forward of {num_tokens} query tokens, even alone: lower "
+            f"no memory for a forward of {num_tokens} query tokens of this row alone: lower "
             "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
         )
         return [Result.failed(hopeless.request, reason)]
 
     def _refusal(self, request: Request) -> str | None:
-        """Why a request can never run, and what to do; None if it can."""
+        """Why a request can never run and what to do about it, or None if it can run."""
         model, num_prompt_tokens = self.model_config, len(request.prompt_ids)
         canvas_len = self.rules.canvas_len(request)
         lengths = f"{num_prompt_tokens} prompt + {request.max_new_tokens} new tokens"
@@ -214,12 +228,12 @@ class DiffusionEngine:
 
     def _too_few_pages(self, canvas_len: int) -> str:
         """The setting that a canvas exceeds, and the remedy."""
-        there_is = self.num_pages * self.config.page_size
+        available = self.num_pages * self.config.page_size
         needed = self.config.pages_for(canvas_len) * self.config.page_size
         if self.config.cache_tokens is not None:
-            return f"engine.cache_tokens={there_is}: raise it to {needed} at least"
+            return f"engine.cache_tokens={available}: raise it to at least {needed}"
         return (
-            f"the {there_is} canvas positions that fit into engine.memory_fraction="
+            f"the {available} canvas positions that fit into engine.memory_fraction="
             f"{self.config.memory_fraction} of the free memory ({needed} are needed): raise it, "
             "shorten the prompt or lower max_new_tokens"
         )

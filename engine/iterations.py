@@ -1,13 +1,14 @@
-"""The diffusion-iteration manager: who takes part in the next forward, with which span.
+"""The diffusion-iteration manager: chooses the sequences and spans of each forward.
 
-    schedule: admit waiting requests while there is room -> ask the cache policy for every live
-              sequence's span -> take as many as the budget of query tokens allows
-    advance:  take in the commits -> next block where one is full -> retire what is done
-    give_way: a forward found no memory: smaller plans from now on
+    schedule: admit waiting requests while there is room -> ask the cache policy for the span of
+              every live sequence -> plan as many spans as the query-token budget allows
+    advance:  record the commits -> enter the next block where one is finished -> retire finished
+              sequences
+    give_way: after a forward that ran out of memory, lower the query-token budget
 
-A sequence leaves in the iteration in which it finishes; its pages are free, and its place is
-taken, before the next forward. Nothing waits for a neighbour: every sequence is at its own block
-and iteration.
+A sequence is retired in the iteration in which it finishes: its pages are free, and a waiting
+request can take its place, before the next forward. Sequences never wait for each other: each
+proceeds through its blocks independently.
 """
 
 from collections import deque
@@ -23,10 +24,12 @@ from engine.request import Request, Result, Sequence
 from engine.sequences import SequenceRules
 
 CLEAN_ITERATIONS = 64
-"""After so many without a failure the budget of query tokens doubles again."""
+"""After this many iterations without a memory failure, a lowered query-token budget is doubled."""
 
 
 class IterationManager:
+    """The waiting requests, the live sequences, their pages and the query-token budget."""
+
     def __init__(
         self,
         config: EngineConfig,
@@ -47,12 +50,14 @@ class IterationManager:
         self._num_clean = 0
 
     def schedule(self) -> Plan:
-        """The spans of the next forward; empty only if nothing waits and nothing lives."""
+        """Admit waiting requests and plan the next forward. The plan is empty only if no request
+        is waiting and no sequence is live."""
         self._admit_waiting()
         return self._within_budget()
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
-        """Take in an iteration's commits, int32 [2, M] as Canvases.commit returns them."""
+        """Record an iteration's commits, int32 [2, M] (see Canvases.commit). Returns the results of
+        the sequences that finished, which are retired."""
         tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
         start, done = 0, []
         for sequence, span in plan:
@@ -64,16 +69,19 @@ class IterationManager:
             start = end
             if result is not None:
                 done.append((sequence, result))
-        assert start == len(tokens), f"{len(tokens)} decisions for {start} asked positions"
+        assert start == len(tokens), f"{len(tokens)} decisions for {start} requested positions"
         self._recover()
         for sequence, _ in done:
             self.retire(sequence)
         return [result for _, result in done]
 
     def give_way(self, plan: Plan) -> Sequence | None:
-        """A forward found no memory. Half as many query tokens from now on: the others keep their
-        pages and sit out iterations. Returns the sequence that failed alone, twice in a row: it is
-        retired, since it will never fit."""
+        """After the plan's forward ran out of memory, lower the query-token budget to half of the
+        plan. Sequences that no longer fit into a forward keep their pages and sit out iterations.
+
+        If a sequence was the only one of the forward, twice in a row, it will never fit: it is
+        retired and returned.
+        """
         self._num_clean = 0
         self.token_budget = max(1, sum(span.num_query_tokens for _, span in plan) // 2)
         if len(plan) > 1:
@@ -85,6 +93,12 @@ class IterationManager:
         self.retire(sequence)
         return sequence
 
+    def abort(self) -> None:
+        """Drop all waiting requests and retire all live sequences."""
+        self.waiting.clear()
+        for sequence in list(self.live):
+            self.retire(sequence)
+
     def _admit_waiting(self) -> None:
         while self.waiting and len(self.live) < self._config.max_sequences:
             sequence = self._admit(self.waiting[0])
@@ -92,16 +106,20 @@ class IterationManager:
                 break
             self.waiting.popleft()
             self.live.append(sequence)
-        assert self.live or not self.waiting, "nothing lives, and yet a request found no pages"
+        assert self.live or not self.waiting, "all pages are free, yet a request got none"
 
     def _recover(self) -> None:
+        """Count an iteration without a memory failure; after enough of them, double the budget, up
+        to engine.iteration_tokens."""
         self._num_clean += 1
         if self._num_clean % CLEAN_ITERATIONS == 0:
             self.token_budget = min(2 * self.token_budget, self._config.iteration_tokens)
 
     def _within_budget(self) -> Plan:
-        """Who failed alone is tried again at once; else who sat out longest comes first, then in
-        the order of admission. The first always finds room."""
+        """The spans that fit into the query-token budget, in order of priority: a sequence whose
+        forward failed for lack of memory when it ran alone, then those that have sat out the most
+        iterations, then by order of admission. The first is planned even if it exceeds the
+        budget."""
         plan: Plan = []
         num_tokens = 0
         for sequence in sorted(self.live, key=lambda s: (not s.has_failed_alone, -s.num_skipped)):
@@ -115,7 +133,7 @@ class IterationManager:
         return plan
 
     def _admit(self, request: Request) -> Sequence | None:
-        """Grant pages and lay out the canvas; None if no run of pages is long enough now."""
+        """Allocate pages and lay out the canvas; None if no free run of pages is long enough."""
         canvas_len = self._rules.canvas_len(request)
         first_page = self.pages.allocate(self._config.pages_for(canvas_len))
         if first_page is None:
@@ -125,5 +143,6 @@ class IterationManager:
         return self._rules.sequence(request, first_page, first_slot)
 
     def retire(self, sequence: Sequence) -> None:
+        """Free the pages of a sequence and remove it from the live ones."""
         self.pages.free(sequence.first_page)
         self.live.remove(sequence)

@@ -1,4 +1,4 @@
-"""Which components go together? Asked when a job's config is read, and again by the engine."""
+"""Checks which components go together: when a job's config is read, and again in the engine."""
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
@@ -10,29 +10,34 @@ from engine.parallel import TensorParallel
 
 
 def check_components(decoding: DecodingStrategy, cache: CachePolicy) -> None:
-    """
+    """Check that a decoding strategy and a cache policy can be combined.
+
     Raises:
-        ValueError: this strategy and this policy do not go together.
+        ValueError: they cannot: the strategy edits tokens that the policy no longer recomputes.
     """
     if decoding.edits and not cache.serves_edits:
         raise ValueError(
             f"{name_of(decoding)} with {name_of(cache)}: the strategy may still change committed "
-            "tokens of the active block, the policy computes them no more; take another cache"
+            "tokens of the active block, but the policy no longer recomputes them; take another "
+            "cache"
         )
 
 
 def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) -> None:
-    """
+    """Check that a model can run with an engine config and a cache policy.
+
     Raises:
-        ValueError: the policy is wrong for the model's attention, the block length is not its own,
-            or it cannot be shared out among so many ranks.
+        ValueError: the policy does not support the model's attention, the model's blocks do not
+            divide into blocks of engine.block_length, or the model cannot be divided among
+            engine.tensor_parallel ranks.
     """
     check_shares(model, config)
     if model.block_length is None:
         if not cache.serves_bidirectional:
             raise ValueError(
                 f"{name_of(cache)} with a bidirectional model ({model.family}): its finished "
-                "blocks see what comes later, so no K and V are final; take cache=dual or another"
+                "blocks attend to later ones, so their K and V are never final; take another "
+                "cache, such as cache=dual"
             )
         return
     if not cache.serves_block_causal:
@@ -45,16 +50,18 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
         raise ValueError(
             f"engine.block_length={config.block_length}: this model ({model.family}) is "
             f"block-causal with blocks of {model.block_length}; set engine.block_length=null, or "
-            "to a divisor, for sub-blocks"
+            f"to a divisor of {model.block_length} to denoise in sub-blocks"
         )
 
 
 def check_shares(model: ModelConfig, config: EngineConfig) -> None:
-    """Other numbers need not divide: widths, words and experts are shared out unevenly.
+    """Check that the model's heads and experts can be divided among the ranks of a group.
+
+    Nothing else is checked: MLP widths, vocabulary words and experts may be divided unevenly.
 
     Raises:
-        ValueError: the ranks of a group would not all have whole heads, and equally many, or an
-            expert each.
+        ValueError: some rank would not get the same number of whole heads as the others, or, with
+            expert parallelism, would get no expert.
     """
     size, kv_heads = config.tensor_parallel, model.num_kv_heads
     if model.num_heads % size:
@@ -64,8 +71,8 @@ def check_shares(model: ModelConfig, config: EngineConfig) -> None:
         )
     if kv_heads % size and size % kv_heads:
         raise ValueError(
-            f"engine.tensor_parallel={size}: is no divisor and no multiple of the model's "
-            f"num_kv_heads={kv_heads}; set it to one of these"
+            f"engine.tensor_parallel={size}: is neither a divisor nor a multiple of the model's "
+            f"num_kv_heads={kv_heads}; set it to one"
         )
     if not config.expert_parallel:
         return
@@ -78,24 +85,28 @@ def check_shares(model: ModelConfig, config: EngineConfig) -> None:
         raise ValueError(
             f"engine.expert_parallel=true with engine.tensor_parallel={size}: the model has "
             f"num_experts={model.experts.num_experts}, and each rank needs one; set "
-            "engine.expert_parallel=false, or engine.tensor_parallel to so many at most"
+            "engine.expert_parallel=false, or engine.tensor_parallel to at most "
+            f"{model.experts.num_experts}"
         )
 
 
 def assert_shared(parallel: TensorParallel, config: EngineConfig) -> None:
-    """Who makes an engine takes the model's shares from the engine's config."""
-    shares = (parallel.size, parallel.split_experts)
-    assert shares == (config.tensor_parallel, config.expert_parallel), (
-        f"the model is shared out as {shares}, and not as the config says"
+    """Assert that the model was loaded with the tensor parallelism that the config says."""
+    loaded = (parallel.size, parallel.split_experts)
+    assert loaded == (config.tensor_parallel, config.expert_parallel), (
+        f"the model is divided with (tensor_parallel, expert_parallel)={loaded}, not as the config "
+        "says"
     )
 
 
 def block_length_of(model: ModelConfig, config: EngineConfig) -> int:
+    """How many positions are denoised together: the config's value, or the model's, or the
+    default."""
     return config.block_length or model.block_length or BLOCK_LENGTH
 
 
 def name_of(component: DecodingStrategy | CachePolicy) -> str:
-    """As a config chooses it."""
+    """How a config selects the component, such as `cache=dual`; else the name of its class."""
     names: dict[type, str] = {cls: f"cache={name}" for name, cls in CACHE_POLICIES.items()}
     names |= {cls: f"decoding={name}" for name, cls in DECODERS.items()}
     return names.get(type(component), type(component).__name__)

@@ -1,4 +1,4 @@
-"""How many pages fit, and was that error a lack of memory?"""
+"""Computes how many KV-cache pages fit into memory, and recognises out-of-memory errors."""
 
 from pathlib import Path
 
@@ -11,13 +11,14 @@ MEMORY_FILE = Path("/proc/meminfo")
 
 
 class GroupOutOfMemory(MemoryError):
-    """One rank of a tensor-parallel group found no memory for a forward: the others are in the
-    middle of it, so none can run a smaller one instead."""
+    """A rank of a tensor-parallel group ran out of memory in a forward. The other ranks are in the
+    middle of the same forward, so the group cannot retry with a smaller one."""
 
 
 def num_pages(config: EngineConfig, model: Transformer) -> int:
-    """The pages to make: what cache_tokens says, or what memory_fraction of the free memory holds,
-    on the rank with the least of it, but no more than max_sequences of the longest canvases fill.
+    """How many pages to allocate: cache_tokens' worth or, if that is null, as many as fit into
+    memory_fraction of the free memory on the rank that has the least, but no more than
+    max_sequences canvases of the model's longest context fill.
 
     Raises:
         ValueError: not even one page fits.
@@ -36,21 +37,21 @@ def num_pages(config: EngineConfig, model: Transformer) -> int:
 
 
 def fitting_pages(config: EngineConfig, page_bytes: int, free: int) -> int:
-    """The pages that memory_fraction of `free` bytes holds; 0 if not even one."""
+    """How many pages fit into memory_fraction of `free` bytes; may be 0."""
     return int(config.memory_fraction * free) // page_bytes
 
 
 def slot_bytes(model: Transformer) -> int:
-    """K and V of one canvas position, over all layers, as far as this rank keeps them."""
+    """Bytes of K and V of one canvas position, over all layers, for the heads on this rank."""
     config, num_kv_heads = model.config, model.num_kv_heads
     return 2 * config.num_layers * num_kv_heads * config.head_dim * model.embed.weight.itemsize
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be allocated now.
+    """Bytes of memory that can be allocated now.
 
     Raises:
-        ValueError: this system does not say how much there is.
+        ValueError: this system does not say how much memory is free.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -65,8 +66,11 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed. torch has a class for what its own allocator on a GPU could not
-    get, and only words for a CPU's, the driver's and cuBLAS's."""
+    """Whether the error means that an allocation failed.
+
+    torch raises OutOfMemoryError only for its GPU allocator. Failures of the CPU allocator, the
+    CUDA driver and cuBLAS are RuntimeErrors that only their message tells apart.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(

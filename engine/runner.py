@@ -1,4 +1,8 @@
-"""Batch -> hidden states -> logits: the model, its pages and the clock. No policy."""
+"""Runs the model on a batch, with the KV pages, and measures the time. Decides nothing.
+
+Shape letters as in engine/batch.py; also D hidden size, H query heads, K key/value heads, E head
+size, U words of the vocabulary on this rank.
+"""
 
 import time
 
@@ -13,6 +17,8 @@ from engine.model.transformer import Transformer
 
 
 class ModelRunner:
+    """A model with its KV pages and a clock."""
+
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
         self.model = model
         self.kv = KVPages(model, num_pages, page_size)
@@ -27,10 +33,10 @@ class ModelRunner:
         return self.model.embed.weight.dtype
 
     def forward(self, batch: Batch, token_ids_Q: Tensor, added_MD: Tensor | None = None) -> Tensor:
-        """Hidden states at the asked positions, [M, D].
+        """Hidden states from which the logits of the requested positions follow, [M, D].
 
-        `added_MD` is added to the embeddings of the asked positions. K and V of every query token
-        are in their pages afterwards.
+        `added_MD` is added to the embeddings of the requested positions. Also writes K and V of
+        every query token to the pages.
         """
 
         def attend(layer: int, q_QHE: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> Tensor:
@@ -44,7 +50,8 @@ class ModelRunner:
             return self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
 
     def logits(self, hidden_MD: Tensor) -> Logits:
-        """Of the positions of `hidden_MD`; -inf at the mask token."""
+        """Logits for the hidden states, with -inf at the mask token, so that it is never
+        predicted."""
         with self._clock:
             local_MU = self.model.logits(hidden_MD)
         config = self.model.config
@@ -54,13 +61,13 @@ class ModelRunner:
         return logits
 
     def forward_s(self) -> float:
-        """Seconds in the model since the last call. On a GPU, ask only after its results were
-        read: else it waits."""
+        """Seconds spent in the model since the last call. On a GPU, call it only after reading the
+        results of the forward; otherwise it waits for them."""
         return self._clock.take_s()
 
 
 class _HostClock:
-    """Adds up the time inside `with`, that of a forward which fails too."""
+    """Adds up the seconds spent inside `with`, including those of a forward that fails."""
 
     def __init__(self) -> None:
         self._total_s = 0.0
@@ -77,6 +84,8 @@ class _HostClock:
 
 
 class _CudaClock:
+    """The same for a GPU, measured with CUDA events."""
+
     def __init__(self) -> None:
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 

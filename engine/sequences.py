@@ -1,9 +1,9 @@
-"""The life of one sequence: its blocks, what a commit changes, when it turns and when it ends.
+"""The life of one sequence: its blocks, what a commit changes, when a block and the sequence end.
 
-    laid out -> block entered -> forwards until no mask is left -> (edited until nothing changes)
+    laid out -> block entered -> forwards until no mask is left -> (edits until nothing changes)
              -> next block entered -> ... -> done at EOS, or with the last block
 
-Nothing here knows of other sequences.
+Nothing here knows about other sequences.
 """
 
 import math
@@ -14,23 +14,31 @@ from engine.decoding.base import DecodingStrategy
 from engine.request import FinishReason, Request, Result, Sequence
 
 NOT_FINITE = (
-    "the model's logits are not finite: take model.dtype=bfloat16 or float32; where it is one of "
-    "these already, look for damaged weights"
+    "the model's logits are not finite: take model.dtype=bfloat16 or float32; if it is one of "
+    "these already, check the weights for damage"
 )
+"""The error of a sequence whose confidences are NaN."""
 
 
 def whole_blocks(num_tokens: int, attn_block_length: int | None) -> int:
-    """The canvas that holds so many tokens: whole blocks under block-causal attention."""
+    """Length of the canvas that holds `num_tokens`: under block-causal attention, rounded up to
+    whole attention blocks."""
     return num_tokens + -num_tokens % (attn_block_length or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRules:
+    """Applies forwards and their commits to the record of a sequence.
+
+    The fields are the settings of the engine; all progress is kept in the Sequence.
+    """
+
     block_length: int
+    """Positions that are denoised together."""
     attn_block_length: int | None
-    """Of block-causal attention, a multiple of block_length. Blocks then lie at absolute multiples
-    of their length, and canvases are whole attention blocks; None: blocks begin at the prompt's
-    end."""
+    """Length of a block-causal model's attention blocks, a multiple of block_length. Blocks then
+    begin at multiples of block_length, and a canvas consists of whole attention blocks. None: the
+    model is bidirectional, and the first block begins at the prompt's end."""
     is_shifted: bool
     stop_at_eos: bool
     eos_token_ids: tuple[int, ...]
@@ -42,6 +50,7 @@ class SequenceRules:
         )
 
     def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
+        """The record of a new sequence, which has entered its first block."""
         num_prompt_tokens = len(request.prompt_ids)
         tail = 0 if self.attn_block_length is None else num_prompt_tokens % self.block_length
         sequence = Sequence(
@@ -56,7 +65,8 @@ class SequenceRules:
         return sequence
 
     def span(self, sequence: Sequence, policy: CachePolicy) -> Span:
-        """Of the sequence's next forward."""
+        """The span of the sequence's next forward: the cache policy's, extended if the model's
+        logits are shifted."""
         span = policy.next_span(sequence)
         if self.is_shifted:
             span = with_sources(span, sequence)
@@ -65,7 +75,7 @@ class SequenceRules:
         return span
 
     def count(self, sequence: Sequence, span: Span) -> None:
-        """A forward has been run over this span."""
+        """Record that a forward has run over this span."""
         is_refresh = span.kind is SpanKind.REFRESH
         sequence.has_failed_alone = False
         sequence.num_iterations += 1
@@ -85,15 +95,17 @@ class SequenceRules:
     def advance(
         self, sequence: Sequence, tokens: list[int], confidences: list[float]
     ) -> Result | None:
-        """Take in what a decoding forward said at the asked positions; the result of a sequence
-        that is done."""
+        """Record a decoding forward's commits at the requested positions. Returns the result if the
+        sequence is done or has failed."""
         if any(map(math.isnan, confidences)):
             return Result.failed(sequence.request, NOT_FINITE)
-        self.take_in(sequence, tokens, confidences)
+        self.record_commits(sequence, tokens, confidences)
         return self.result(sequence) if self.turn(sequence) else None
 
-    def take_in(self, sequence: Sequence, tokens: list[int], confidences: list[float]) -> None:
-        """Commits at the asked positions; -1 where there is none."""
+    def record_commits(
+        self, sequence: Sequence, tokens: list[int], confidences: list[float]
+    ) -> None:
+        """Record the commits at the requested positions; a token of -1 is no commit."""
         still_masked: list[int] = []
         changed: list[int] = []
         asked = zip(sequence.asked_positions, tokens, confidences, strict=True)
@@ -112,24 +124,24 @@ class SequenceRules:
             sequence.asked_positions = sequence.masked_positions
         elif sequence.asked_positions and self._is_settled(sequence.asked_positions[0]):
             sequence.asked_positions = sequence.asked_positions[1:]
-        self._find_eos(sequence, changed)
+        self._update_eos(sequence, changed)
 
     def turn(self, sequence: Sequence) -> bool:
-        """Enter the next block if this one is finished. True if the sequence is done."""
+        """Enter the next block if this one is finished. Returns whether the sequence is done."""
         if self.has_ended(sequence):
             return True
         if not self.is_finished(sequence):
             return False
         if not sequence.has_changed and self.block_length == self.attn_block_length:
-            # The forward that found nothing to change has written the block's final K and V. With
-            # sub-blocks it may have left out those before.
+            # The forward that changed nothing has written the block's final K and V, so it needs no
+            # commit pass. With sub-blocks, that forward may not have covered the earlier ones.
             sequence.num_cached = sequence.block_end
         self.enter_block(sequence, sequence.block_end)
         return False
 
     def has_ended(self, sequence: Sequence) -> bool:
-        """Whether all before an EOS, or all that was asked for, is committed and can change no
-        more."""
+        """Whether all positions before an EOS, or all positions that the request wants, are
+        committed and can no longer change."""
         eos = sequence.eos_position if self.stop_at_eos else None
         end = sequence.end_position if eos is None else eos
         if sequence.block_end < end:
@@ -140,7 +152,7 @@ class SequenceRules:
         return not masked or masked[0] >= end
 
     def is_finished(self, sequence: Sequence) -> bool:
-        """Whether the active block has no mask left, and is not to be asked once more."""
+        """Whether the active block has no mask left and needs no further forward for edits."""
         if sequence.masked_positions:
             return False
         most = self.decoding.max_post_iterations
@@ -178,17 +190,18 @@ class SequenceRules:
         )
 
     def _is_settled(self, position: int) -> bool:
-        """Whether the logits of the position can change no more, since they come from a finished
-        block: it commits in its block's first forward (engine/decide.py), and is not asked
-        again."""
+        """Whether the position's logits can no longer change, because shifted logits come from the
+        position before it, which is in a finished block. Such a position commits in its block's
+        first forward (engine/decide.py) and is not requested again."""
         return (
             self.is_shifted
             and self.attn_block_length is not None
             and position % self.attn_block_length == 0
         )
 
-    def _find_eos(self, sequence: Sequence, changed: list[int]) -> None:
-        """The first EOS that counts; only an edit can take one back."""
+    def _update_eos(self, sequence: Sequence, changed: list[int]) -> None:
+        """Update `eos_position`, the first EOS before `end_position`. Without edits an EOS is never
+        taken back, so the changed positions are all that must be searched."""
         edits, known = self.decoding.edits, sequence.eos_position
         found = [
             position

@@ -1,6 +1,8 @@
-"""Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): a masked position of the active block
-goes into the next forward as the mask's embedding plus a little of what the model expected there in
-the last one. A block's first forward has nothing to add, and masks behind the block stay masks.
+"""Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): feeds expectations back as embeddings.
+
+The input embedding of a masked position of the active block is the mask's embedding plus a weighted
+mean of the embeddings of the words that the model expected there in the forward before. A block's
+first forward has nothing to add, and masks after the active block stay plain masks.
 
 Shape letters as in engine/decoding/positions.py and logits.py.
 """
@@ -15,9 +17,11 @@ from engine.decoding.logits import Logits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftIteration:
-    """With t the sequence's decoding forwards so far, the expected embedding weighs
-    min(weight_start + weight_growth * t, weight_max), and no confidence threshold is below
-    1 - relaxation * t.
+    """Settings of soft iteration.
+
+    With t the number of decoding forwards that the sequence has had before this one, the expected
+    embedding is added with the weight min(weight_start + weight_growth * t, weight_max), and every
+    confidence threshold is at least 1 - relaxation * t.
 
     Raises:
         ValueError: a field out of range.
@@ -29,10 +33,10 @@ class SoftIteration:
     weight_max: float = 0.3
     relaxation: float = 0.02
     temperature: float = 1.0
-    """Of the softmax over the words that are expected."""
+    """Temperature of the softmax that weighs the words of the expectation."""
     top_k: int | None = None
-    """The expectation runs over so many of the likeliest words; null: over the whole vocabulary,
-    which costs as much as the head does."""
+    """Number of the likeliest words in the expectation; null: the whole vocabulary, which costs as
+    much as the model's head."""
 
     def __post_init__(self) -> None:
         for name in ("weight_start", "weight_growth", "weight_max", "relaxation"):
@@ -44,16 +48,17 @@ class SoftIteration:
             raise ValueError(f"engine.soft.top_k={self.top_k}: give at least 1, or null for all")
 
     def weight(self, num_iterations_B: Tensor) -> Tensor:
-        """float32 [B]."""
+        """Weight of the expected embedding in each sequence, float32 [B]."""
         grown_B = self.weight_start + self.weight_growth * num_iterations_B.float()
         return grown_B.clamp(max=self.weight_max)
 
     def least_threshold(self, num_iterations_B: Tensor) -> Tensor:
-        """float32 [B]."""
+        """Lower limit of each sequence's confidence threshold, float32 [B]."""
         return 1 - self.relaxation * num_iterations_B.float()
 
     def expected(self, logits: Logits, embedding_VD: Tensor) -> Tensor:
-        """The embedding that the logits expect, [M, D] in the embedding's dtype."""
+        """Mean embedding of the likeliest words, weighted by their probabilities: [M, D] in the
+        dtype of the embeddings."""
         if self.top_k is None or self.top_k >= logits.num_words:
             return logits.expected(embedding_VD, self.temperature)
         top = logits.top_k(self.top_k)

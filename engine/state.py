@@ -1,7 +1,10 @@
-"""What a decoding strategy, or soft iteration, keeps of a position while its block is active.
+"""Stores what a decoding strategy or soft iteration remembers of a position from one forward to the
+next, while the position's block is active.
 
-It lies on the device, addressed by slot like token ids, K and V, and so it belongs to the sequence
-that was granted the slot. Shape letters: S slots, M asked positions, W width of a field.
+The state is on the device and addressed by slot, like token ids, K and V. So it belongs to the
+sequence that holds the slot.
+
+Shape letters: S slots, M requested positions, W width of a field.
 """
 
 from collections.abc import Mapping
@@ -13,6 +16,8 @@ from engine.decoding.base import StateField
 
 
 class SlotState:
+    """One row of every field for each slot."""
+
     def __init__(
         self, fields: Mapping[str, StateField], num_slots: int, device: torch.device
     ) -> None:
@@ -22,7 +27,8 @@ class SlotState:
         }
 
     def rows(self, slots_M: Tensor, is_first_M: Tensor) -> dict[str, Tensor]:
-        """Every field's [M, W]; zeros where the position's block has just been entered."""
+        """The rows of every field, [M, W]. Zeros where `is_first_M`: the position's block has just
+        been entered, and the slot still holds old values."""
         is_first_M1 = is_first_M[:, None]
         return {
             name: rows_SW[slots_M].masked_fill_(is_first_M1, 0)
@@ -30,6 +36,9 @@ class SlotState:
         }
 
     def write(self, slots_M: Tensor, rows: Mapping[str, Tensor]) -> None:
-        assert rows.keys() == self._fields.keys(), f"{list(rows)}, not {list(self._fields)}"
+        """Store the new rows of every field."""
+        assert rows.keys() == self._fields.keys(), (
+            f"the decoding strategy returned state for {list(rows)}, not for {list(self._fields)}"
+        )
         for name, rows_MW in rows.items():
             self._fields[name].index_copy_(0, slots_M, rows_MW)

@@ -1,7 +1,8 @@
-"""How does a worker stop a job? One clear message for all workers, a traceback in its log, exit 1.
+"""Turn the exception that stops a job into one message for all workers and an exit code.
 
-A ValueError or an OSError is something the user can mend, and its message says how. Any other
-exception is our own fault or the machine's, and the message says where its traceback is.
+A ValueError or OSError is something the user can fix, and the message says how. Any other exception
+is a bug or a fault of the machine, and the message says where its traceback is: in the worker's
+log. The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM.
 """
 
 import errno
@@ -19,23 +20,24 @@ from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.store import without_secrets
 from pipeline.workers.groups import lost_a_rank
-from pipeline.workers.logs import Kept, kept_log
+from pipeline.workers.logs import LogState, worker_log
 from pipeline.workers.session import Session
 from pipeline.workers.shutdown import Terminated
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SILENCE_S = 15.0
-"""How long a worker whose failure is not the first, or only follows from the end of another, waits
-for its launcher to end it."""
-RESUME = "Finished parts are kept: the same command goes on with the rest."
+"""Seconds that a worker holds its message back if another worker failed before it, or if it failed
+only because another rank of its group ended. Its launcher normally ends it within this time, so
+that only the first failure is reported."""
+RESUME = "Finished parts are kept: run the same command again to resume."
 
 
 @contextmanager
-def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
-    """Turn an exception into a message, said by the worker that fails first."""
-    kept = Kept()
+def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
+    """Turn an exception into an exit code and a message, which the first worker to fail prints."""
+    log_state = LogState()
     try:
-        with kept_log(folder, session.worker.rank) as kept:
+        with worker_log(folder, session.worker.rank) as log_state:
             yield
     except KeyboardInterrupt:
         if session.worker.is_first:
@@ -48,12 +50,13 @@ def stop_says_why(session: Session, folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)
-        message = without_secrets(explanation(error, session, folder, kept))
+        message = without_secrets(explanation(error, session, folder, log_state))
         print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
 
 
-def explanation(error: Exception, session: Session, folder: RunFolder, kept: Kept) -> str:
+def explanation(error: Exception, session: Session, folder: RunFolder, log_state: LogState) -> str:
+    """What stopped the job, and what the user can do about it."""
     rank = session.worker.rank
     if isinstance(error, Unreachable):
         return f"{error}. {RESUME}"
@@ -65,13 +68,13 @@ def explanation(error: Exception, session: Session, folder: RunFolder, kept: Kep
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.cache_tokens (where it "
-            f"is null, engine.memory_fraction) or engine.max_sequences. {RESUME}"
+            f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.max_sequences or "
+            f"engine.cache_tokens (if that is null, engine.memory_fraction). {RESUME}"
         )
     where = f"the traceback is in {folder.log_file(rank)}"
-    if not kept.has_end:
+    if not log_state.has_traceback:
         where = "".join(traceback.format_exception(error))
     return (
         f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"
-        f"{RESUME} This is no fault of the job's settings; {where}"
+        f"{RESUME} The job's settings are not the cause; {where}"
     )

@@ -1,11 +1,12 @@
-"""From a command line to a JobConfig: Hydra is here, and nothing behind this file sees it.
+"""Turn the command line into a JobConfig, with Hydra. No other module knows of Hydra.
 
-The files right in conf/ are the ready jobs, options of group `conf` (run.yaml, the root, apart).
-The conf folder is pipeline/conf in an installed wheel and beside pipeline/ in a checkout or
-editable install. Files that come with the packages are named `${packaged:jobs/demo/model}`, which
-is a place beside pipeline/ too, so they are found from any working directory.
+    command line + conf/*.yaml  --Hydra-->  DictConfig  --read_config-->  JobConfig  -->  the job
 
-Every worker composes for itself; what Hydra prints meanwhile (help, errors) rank 0 says once.
+The YAML files directly in conf/ are the ready jobs (the options of group `conf`), except run.yaml,
+the root config. Configs name files that come with the packages as `${packaged:jobs/demo/model}`, a
+path relative to the folder that holds pipeline/, so they are found from any working directory.
+
+Every rank composes its own config. Only rank 0 prints what Hydra says (help, errors).
 """
 
 import atexit
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -26,48 +26,43 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.from_dict import defaults_of
+from engine.from_dict import defaults_of
+from engine.model.defaults import PACKAGES, conf_folder
 from pipeline.config.job import COMPONENTS, SECTIONS, JobConfig, job_config
 from pipeline.stats.clock import process_age_s
 from pipeline.workers.ranks import this_worker
 
 ROOT = "run"
-PACKAGES = Path(__file__).resolve().parent.parent
 NAMELESS = "runs/None"
-"""What run.yaml's default output comes to without conf=NAME."""
+"""The value of run.yaml's default `output` without conf=NAME."""
 GROUPS = ("model", "decoding", "cache", "engine")
 SILENCE_S = 30.0
-"""How long ranks above 0 leave the word to rank 0 when the command line is wrong."""
+"""Seconds that ranks above 0 hold their message back when the command line is wrong: rank 0 prints
+the same message and ends, and then the launcher ends the others."""
 
 Job = Callable[[JobConfig, int, float], None]
-"""Called with the config, its number in a sweep, and the seconds that the process took until the
-first."""
-
-
-def conf_folder() -> Path:
-    for folder in (PACKAGES / "pipeline" / "conf", PACKAGES / "conf"):
-        if (folder / f"{ROOT}.yaml").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"no conf/{ROOT}.yaml in or beside {PACKAGES / 'pipeline'}: install again"
-    )
+"""Called with the config, the job's number in a sweep (else 0), and the seconds since the process
+started (0 for later jobs of a sweep)."""
 
 
 def options(group: str = "") -> list[str]:
-    """The names that `group=` takes; without a group, those that `conf=` takes."""
+    """The names that GROUP=NAME accepts; without a group, the ready jobs (conf=NAME)."""
     names = (file.stem for file in (conf_folder() / group).glob("*.yaml"))
     return sorted(name for name in names if group or name != ROOT)
 
 
 def launch(job: Job) -> None:
-    """Run `job` as the command line says: once, or once for each job of a sweep."""
+    """Run `job` with the config of the command line: once, or once for each job of a sweep.
+
+    What Hydra itself writes to stderr is held back, so that `explain_hydra_error` can improve it.
+    """
     rank, out, err = this_worker().rank, sys.stdout, sys.stderr
-    said = io.StringIO()
+    hydra_stderr = io.StringIO()
 
     def task(cfg: DictConfig) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                config = read(cfg)
+                config = read_config(cfg)
             except ValueError as error:
                 say_and_exit(str(error), rank)
             number = job_number()
@@ -76,23 +71,23 @@ def launch(job: Job) -> None:
     _register()
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(task)
     try:
-        unheard = io.StringIO()
+        discarded = io.StringIO()
         with (
-            contextlib.redirect_stderr(said),
-            contextlib.redirect_stdout(unheard if rank else out),
+            contextlib.redirect_stderr(hydra_stderr),
+            contextlib.redirect_stdout(discarded if rank else out),
         ):
             main()
     except SystemExit as stop:
-        if stop.code and said.getvalue():
-            say_and_exit(explained(said.getvalue()), rank)
+        if stop.code and hydra_stderr.getvalue():
+            say_and_exit(explain_hydra_error(hydra_stderr.getvalue()), rank)
         raise
 
 
-def read(cfg: DictConfig) -> JobConfig:
-    """The JobConfig of what Hydra composed.
+def read_config(cfg: DictConfig) -> JobConfig:
+    """Turn what Hydra composed into a JobConfig.
 
     Raises:
-        ValueError: no ready job was chosen, or the config is wrong.
+        ValueError: neither a ready job nor input data was given, or a field is wrong.
     """
     if cfg.name is None and OmegaConf.is_missing(cfg.data, "path"):
         ready = ", ".join(f"conf={name}" for name in options())
@@ -110,15 +105,16 @@ def read(cfg: DictConfig) -> JobConfig:
 
 
 def job_number() -> int:
-    """0 outside a sweep."""
+    """The job's number in a sweep, from 0; 0 outside a sweep."""
     hydra_job = HydraConfig.get().job
     return 0 if OmegaConf.is_missing(hydra_job, "num") else hydra_job.num
 
 
-def explained(message: str) -> str:
-    """Hydra's own message, and the list that it leaves out: the fields that do exist."""
-    for sign in ("Set the environment variable HYDRA_FULL_ERROR", "Config search path"):
-        message = message.split(sign)[0]
+def explain_hydra_error(message: str) -> str:
+    """Hydra's message without its advice on debugging. If it is about an unknown field, our own
+    message instead, which also lists the fields that exist."""
+    for advice in ("Set the environment variable HYDRA_FULL_ERROR", "Config search path"):
+        message = message.split(advice)[0]
     unknown = re.search(r"Could not override '([\w.@/]+)'", message)
     if unknown is None:
         return message.strip()
@@ -126,6 +122,7 @@ def explained(message: str) -> str:
 
 
 def _fields_of(section: str) -> str:
+    """The fields of a section, such as `data` or `engine.soft`; '' is the root config."""
     if section in SECTIONS:
         return f"{section} has {', '.join(defaults_of(SECTIONS[section]))}"
     outer, _, inner = section.partition(".")
@@ -143,7 +140,8 @@ def _fields_of(section: str) -> str:
 
 
 def say_and_exit(message: str, rank: int) -> NoReturn:
-    """Stop a job whose workers all fail alike: rank 0 says why, its launcher ends the others."""
+    """Stop a job in which all ranks fail for the same reason: rank 0 prints it, and the launcher
+    ends the others while they hold their message back."""
     if rank:
         time.sleep(SILENCE_S)
     print(f"pipeline.run stopped: {message}", file=sys.__stderr__, flush=True)
@@ -151,7 +149,7 @@ def say_and_exit(message: str, rank: int) -> NoReturn:
 
 
 def _register() -> None:
-    """Tell Hydra the fields with their defaults, the ready jobs, and how paths are found."""
+    """Register with Hydra the fields and their defaults, the ready jobs, and our resolvers."""
     store = ConfigStore.instance()
     root = {name: value for name, value in defaults_of(JobConfig).items() if name not in GROUPS}
     root |= {name: defaults_of(cls) for name, cls in SECTIONS.items() if name not in GROUPS}
@@ -170,7 +168,8 @@ def _register() -> None:
 
 
 def _scratch() -> str:
-    """A folder for the file that Hydra writes in a sweep; gone when the process ends."""
+    """A temporary folder for the file that Hydra writes in a sweep, so that the working directory
+    stays clean. Removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="hydra-sweep-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

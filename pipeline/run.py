@@ -1,7 +1,11 @@
-"""`torchrun --nproc-per-node=8 -m pipeline.run conf=humaneval`: prompts in, generations out.
+"""Generate all prompts of a job: `torchrun --nproc-per-node=8 -m pipeline.run conf=humaneval`.
 
-Also without torchrun, as one worker; `--help` says what can be chosen. The same command again goes
-on where the last one stopped.
+    rank 0       make the plan, lock the run folder, write run.json, find what is left to do
+    every rank   wait for the plan, load the model, then claim and generate parts until none is left
+    rank 0       write the summary, the dataset card and the report
+
+Without torchrun the job runs as one worker. `--help` lists what can be chosen. If a job was
+interrupted, the same command resumes it.
 """
 
 import logging
@@ -16,22 +20,22 @@ import yaml
 from engine.model.load import check_weights, fetch_checkpoint
 from engine.parallel import TensorParallel
 from pipeline.config.job import JobConfig, as_dict
-from pipeline.failures import stop_says_why
+from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
-from pipeline.generate.worker import make_driver, make_prompter, shared_out
+from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
 from pipeline.launch import launch, say_and_exit
 from pipeline.plan.build import make_plan, pin
 from pipeline.plan.claims import FINISHED, Claims
-from pipeline.plan.heartbeat import beating, wait_for_parts
+from pipeline.plan.heartbeat import sending_heartbeats, wait_for_parts
 from pipeline.plan.retry import Remaining, find_remaining
-from pipeline.plan.run_json import Plan, planned_before
+from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.report.finish import check_failures, finish
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
-from pipeline.stats.progress import Line, shown
-from pipeline.workers.groups import check_world, joined_group, workers_said
+from pipeline.stats.progress import ProgressLine, show_progress
+from pipeline.workers.groups import check_world, describe_workers, joined_group
 from pipeline.workers.logs import log_to
 from pipeline.workers.ranks import Worker, this_worker
 from pipeline.workers.session import Session, Store, connect
@@ -41,18 +45,21 @@ log = logging.getLogger("pipeline")
 
 PLAN, LEFT = "plan", "left to do"
 COUNTED = "counted"
-"""Who has passed on all counts and written its timeline; the summary reads them."""
+"""Counter of the ranks that have published all their counts and written their timeline, which the
+summary reads."""
 
 
 def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
-    """One job, from its config to its summary, as one of its workers; `job` counts in a sweep, and
-    `start_s` is what this process took until here."""
+    """Run one job, from its config to its summary, as one of its ranks.
+
+    `job` is its number in a sweep, `start_s` the seconds that this process has run before.
+    """
     worker, folder = this_worker(), RunFolder(config.output)
-    session = Session(connected(worker), job, worker, start_s)
+    session = Session(connect_or_exit(worker), job, worker, start_s)
     shutdown = Shutdown(config.shutdown_grace_s)
-    with stop_says_why(session, folder), shutdown.heard(), ExitStack() as held:
+    with exit_with_message(session, folder), shutdown.handling_sigterm(), ExitStack() as held:
         if config.dry_run:
-            try_out(config, worker, folder)
+            dry_run(config, worker, folder)
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
@@ -65,10 +72,11 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
-            # Of a group all do as its first, which may know of another start than the others.
+            # All ranks of a group use their first rank's value: after a restart, the others may
+            # have read an older one.
             left = replace(left, num_outcomes=parallel.first(left.num_outcomes))
             if left.num_outcomes:
-                plan = do_rows(config, plan, left, folder, session, parallel, shutdown)
+                plan = generate_rows(config, plan, left, folder, session, parallel, shutdown)
             if worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
@@ -77,7 +85,7 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
         session.leave()
 
 
-def do_rows(
+def generate_rows(
     config: JobConfig,
     plan: Plan,
     left: Remaining,
@@ -86,9 +94,10 @@ def do_rows(
     parallel: TensorParallel,
     shutdown: Shutdown,
 ) -> Plan:
-    """Bring what is left to its end; the plan, its parts final."""
+    """Generate what is left to do, as one of the ranks. Returns the plan with its final parts:
+    data.part_minutes may have joined some."""
     line = start_line(config, plan, left, folder, session)
-    with beating(session):
+    with sending_heartbeats(session):
         driver = make_driver(config, plan, left, folder, session, parallel, shutdown)
     claims = Claims(
         session,
@@ -99,30 +108,31 @@ def do_rows(
         part_minutes=config.data.part_minutes,
     )
 
-    def are_there(final: Plan) -> bool:
-        return wait_for_parts(final, folder, session, left.again)
+    def all_parts_done(final: Plan) -> bool:
+        return wait_for_parts(final, folder, session, left.retried)
 
     is_first = session.worker.is_first
-    with shown(line, session, config.progress_every_s):
-        for parts in claims.rounds(are_there):
-            with beating(session), shutdown.finishing(parallel.size == 1):
+    with show_progress(line, session, config.progress_every_s):
+        for parts in claims.rounds(all_parts_done):
+            with sending_heartbeats(session), shutdown.grace_period(parallel.size == 1):
                 driver.run(parts)
             if parts.is_last and not is_first:
                 session.add(f"{COUNTED}/{parts.turn}", 1)
-        if is_first:
-            session.leave_from(f"{COUNTED}/{claims.turn}", session.worker.world, is_host=True)
+        if is_first:  # the summary needs the counts of all ranks
+            session.arrive(f"{COUNTED}/{claims.turn}", session.worker.world, waits=True)
     return claims.plan
 
 
-def connected(worker: Worker) -> Store:
+def connect_or_exit(worker: Worker) -> Store:
     try:
         return connect(worker)
     except (ValueError, ConnectionError) as error:
         say_and_exit(str(error), worker.rank)
 
 
-def try_out(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
-    """All that would stop the job is found here too."""
+def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
+    """Print what the job would do. Settings, model or input that would stop the job are refused
+    here too."""
     if worker.is_first:
         check_world(worker, config.engine.tensor_parallel)
         plan = make_plan_of(config, folder, worker)
@@ -132,24 +142,25 @@ def try_out(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
 
 
 def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
-    """Rank 0 looks at model and input; what is wrong with a job is found before anything is
-    written.
+    """Check the model and the input, and cut the input into parts. Rank 0 does this before it
+    writes anything, so that a faulty job leaves nothing behind.
 
     Raises:
-        ValueError: config, checkpoint, input or run folder are not fit for the job.
+        ValueError: the config, checkpoint, input or run folder does not allow the job.
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
     make_prompter(config, checkpoint)
     if not config.stand_in:
         check_weights(checkpoint)
     num_workers = worker.world // config.engine.tensor_parallel
-    return make_plan(config, checkpoint, planned_before(folder), num_workers)
+    return make_plan(config, checkpoint, existing_plan(folder), num_workers)
 
 
 def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
-    """
+    """Write run.json and config.yaml, or, if the run exists, check that it has the same plan.
+
     Raises:
-        ValueError: the run folder is another run's.
+        ValueError: the run folder holds another run.
     """
     plan = pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
@@ -158,26 +169,29 @@ def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
 
 def start_line(
     config: JobConfig, plan: Plan, left: Remaining, folder: RunFolder, session: Session
-) -> Line:
-    """Say what is to be done. Rows that were done before count as done, and in no rate."""
+) -> ProgressLine:
+    """Print what is to be done (rank 0), and make the progress line.
+
+    Rows done in earlier starts count as done, but do not enter the rates.
+    """
     num_done = plan.num_outcomes - left.num_outcomes
     if left.last_at is not None:
         CLOCK.not_before(datetime.fromisoformat(left.last_at), session.age_s)
     name = config.name or folder.path.name
-    workers = workers_said(session.worker, config.engine.tensor_parallel)
+    workers = describe_workers(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:
-        columns = (f"{setting} in {column!r}" for setting, column in plan.overrides.items())
-        own = f"; rows with settings of their own: {', '.join(columns)}" if plan.overrides else ""
+        columns = (f"{setting} by {column!r}" for setting, column in plan.overrides.items())
+        own = f"; columns override settings: {', '.join(columns)}" if plan.overrides else ""
         print(
-            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{plan.what_changes}, "
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{plan.parts_note}, "
             f"{num_done} rows done before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,
             flush=True,
         )
     num_workers = session.worker.world // config.engine.tensor_parallel
-    room = shared_out(config.engine, left.num_outcomes, num_workers).max_sequences
-    return Line(name, plan.num_outcomes, num_done, left.num_failed, room)
+    room = limit_to_share(config.engine, left.num_outcomes, num_workers).max_sequences
+    return ProgressLine(name, plan.num_outcomes, num_done, left.num_failed, room)
 
 
 def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""`python -m pipeline.score RUN`: which generations of a finished run pass their tests?
+"""`python -m pipeline.score RUN` runs the generations of a finished run against their tests.
 
-Each generation becomes a program (pipeline/tasks), each program runs on its own under limits
-(pipeline/tasks/sandbox.py). Beside the run's data appear scores.parquet, a row per generation, and
-scores.json, the summary that is printed too.
+The task (pipeline/tasks) turns each generation into a program that contains its test. Each program
+runs by itself, under limits (pipeline/tasks/sandbox.py). The scores are written to the run folder:
+scores.parquet has one row per generation, scores.json the summary, which is printed too.
 """
 
 import argparse
@@ -45,16 +45,16 @@ class ScoreSummary:
     task: str
     num_prompts: int
     num_rows: int
-    """Output rows: generations and errors."""
+    """All output rows, failed ones too."""
     num_passed: int
     pass_at: dict[int, float]
-    """k -> pass@k, the mean over prompts."""
+    """k -> pass@k, the mean over all prompts."""
     reasons: dict[str, int]
-    """Kind of outcome -> rows, the most frequent first."""
+    """Kind of outcome (see kind_of) -> rows, the most frequent first."""
     missing_parts: int
-    """Above 0 only where a partial run was asked for."""
+    """Parts that are not done yet; above 0 only with --partial."""
     has_network: bool
-    """Some programs could reach the network, since the system does not let it be cut off."""
+    """Some programs could reach the network, because the system does not allow cutting it off."""
     duration_s: float
 
 
@@ -67,7 +67,15 @@ def score_run(
     ks: Sequence[int] | None = None,
     is_partial: bool = False,
 ) -> ScoreSummary:
-    """Score a run, write scores.parquet and scores.json into it. ValueError: what hinders it."""
+    """Score a run and write scores.parquet and scores.json to its folder.
+
+    `task` defaults to the job's task, `num_workers` to the number of CPU cores; for `ks` see
+    choose_ks. `is_partial` allows a run that is not finished.
+
+    Raises:
+        ValueError: an option is out of range, or the run cannot be scored.
+        SandboxError: the sandbox is broken.
+    """
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"workers={num_workers}: must be at least 1")
     start = time.perf_counter()
@@ -100,24 +108,33 @@ def score_run(
 
 
 def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
-    """The run's parts in order, and how many of the plan are not there."""
+    """The output files of the run in order, and the number of planned parts that have none.
+
+    Raises:
+        ValueError: there is no run, it has no parts, or it is unfinished and `is_partial` is false.
+    """
     run = folder.path
     if not exists(folder.plan_file):
-        raise ValueError(f"run folder {run}: holds no run.json; give the folder that a job wrote")
+        raise ValueError(f"run folder {run}: has no run.json; give the output folder of a job")
     num_planned = len(load(folder).parts)
     files = [folder.data_file(part) for part in sorted(folder.parts_done())]
     num_missing = num_planned - len(files)
     if num_missing and not is_partial:
         raise ValueError(
             f"run folder {run}: unfinished, {num_missing} of {num_planned} parts are missing; "
-            "start the job again to finish it, or score what is there with --partial"
+            "start the job again to finish it, or score the finished parts with --partial"
         )
     if not files:
-        raise ValueError(f"run folder {run}: no part is done yet; start the job again to go on")
+        raise ValueError(f"run folder {run}: no part is done yet; start the job again to continue")
     return files, num_missing
 
 
 def task_of(folder: RunFolder) -> str:
+    """The task in the run's config.yaml.
+
+    Raises:
+        ValueError: it names none.
+    """
     path = folder.config_file
     config = yaml.safe_load(read_text(path)) if exists(path) else None
     name = (config or {}).get("task")
@@ -127,28 +144,33 @@ def task_of(folder: RunFolder) -> str:
 
 
 def check_columns(files: list[Place], name: str, task: Task) -> None:
+    """
+    Raises:
+        ValueError: the output lacks a column that scoring needs.
+    """
     available = open_parquet(files[0]).schema_arrow.names
     missing = [c for c in (*OUTPUT_COLUMNS, *task.columns) if c not in available]
     if missing:
         raise ValueError(
-            f"task={name!r}: needs the columns {', '.join(missing)}, and {files[0]} has only "
+            f"task={name!r}: needs the columns {', '.join(missing)}, but {files[0]} has only "
             f"{', '.join(available)}; carry them through the job (data.carry), or change the task"
         )
 
 
 def read_rows(files: Iterable[Place], columns: list[str]) -> Iterator[dict[str, Any]]:
     for file in files:
-        # By the file's own schema: the folders above must not be taken for partition columns.
+        # One file at a time, or pyarrow takes a parent folder like `part=7` for a column.
         yield from open_parquet(file).read(columns=columns).to_pylist()
 
 
 def run_all(
     rows: Iterable[dict[str, Any]], task: Task, limits: Limits, num_workers: int
 ) -> tuple[list[dict[str, Any]], bool]:
-    """A score per row in the rows' order, and whether any program could reach the network."""
+    """One score per row, in the order of the rows, and whether any program could reach the
+    network."""
     scores: list[dict[str, Any]] = []
     has_network = False
-    # Only a few programs are in memory at a time, however many rows there are.
+    # Bounded, so that only a few programs are in memory, however many rows there are.
     waiting: deque[tuple[dict[str, Any], Future[Outcome | str]]] = deque()
 
     def collect(num_left: int) -> None:
@@ -171,7 +193,7 @@ def run_all(
 
 
 def judge(row: dict[str, Any], task: Task, limits: Limits) -> Outcome | str:
-    """What came of the row's program, or why it has none."""
+    """Run the row's program; its outcome, or why the row has no program."""
     if row["text"] is None or row["error"] is not None:
         return f"no generation: {row['error'] or 'no text'}"
     null = [column for column in task.columns if row[column] is None]
@@ -181,6 +203,7 @@ def judge(row: dict[str, Any], task: Task, limits: Limits) -> Outcome | str:
 
 
 def score_of(row: dict[str, Any], passed: bool, reason: str, duration_s: float) -> dict[str, Any]:
+    """A row of scores.parquet."""
     return {
         "row_id": row["row_id"],
         "sample_index": row["sample_index"],
@@ -191,8 +214,11 @@ def score_of(row: dict[str, Any], passed: bool, reason: str, duration_s: float) 
 
 
 def count_samples(rows: Iterable[dict[str, Any]]) -> tuple[int, Counter[str]]:
-    """The number of prompts, and the samples of each that has a generation. One that has none never
-    passes, and a faulty row has a single error whatever the others' number of samples."""
+    """The number of prompts, and the number of samples of each prompt with at least one generation.
+
+    Prompts without one are left out of the second: they cannot pass, and an input row with an
+    invalid setting has a single output row, which must not limit the k of pass@k.
+    """
     num_rows: Counter[str] = Counter()
     generated: set[str] = set()
     for row in rows:
@@ -204,7 +230,12 @@ def count_samples(rows: Iterable[dict[str, Any]]) -> tuple[int, Counter[str]]:
 
 
 def choose_ks(ks: Sequence[int] | None, num_samples: Counter[str]) -> list[int]:
-    """The asked k, else 1 and the number of samples that every prompt with a generation has."""
+    """The k of the pass@k to report: those given, or by default 1 and the largest possible k, which
+    is the fewest samples of any prompt with a generation.
+
+    Raises:
+        ValueError: a given k is out of range.
+    """
     least = min(num_samples.values(), default=1)
     chosen = sorted(set(ks or (1, least)))
     for k in chosen:
@@ -224,12 +255,14 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 def mean_pass_at(
     k: int, num_prompts: int, num_samples: Counter[str], num_correct: Counter[str]
 ) -> float:
+    """The mean over all prompts; those that are not in `num_samples` count as 0."""
     values = [pass_at_k(count, num_correct[row_id], k) for row_id, count in num_samples.items()]
     return math.fsum(values) / num_prompts
 
 
 def kind_of(reason: str) -> str:
-    """'failed: AssertionError: no' -> 'failed: AssertionError'; 'no generation: ...' -> itself."""
+    """The reason without its details: 'failed: AssertionError: no' -> 'failed: AssertionError';
+    'no generation: ...' -> 'no generation'."""
     parts = reason.split(": ")
     return ": ".join(parts[:2]) if parts[0] == "failed" else parts[0]
 
@@ -239,6 +272,7 @@ def num_cores() -> int:
 
 
 def report(summary: ScoreSummary, run: str | Place) -> str:
+    """The text that is printed at the end."""
     lines = [
         f"task {summary.task}: {summary.num_rows} generations for {summary.num_prompts} prompts, "
         f"{summary.duration_s:.1f} s"
@@ -251,17 +285,19 @@ def report(summary: ScoreSummary, run: str | Place) -> str:
     if summary.missing_parts:
         lines.append(f"partial: {summary.missing_parts} parts of the run are missing")
     if summary.has_network:
-        lines.append("the network was not cut off: this system does not allow namespaces")
-    return "\n".join([*lines, f"each row: {RunFolder(run).scores_file}"])
+        lines.append("programs could reach the network: this system does not allow namespaces")
+    return "\n".join([*lines, f"scores by row: {RunFolder(run).scores_file}"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.score", description=__doc__)
     parser.add_argument("run", help="run folder, or s3://BUCKET/FOLDER")
-    parser.add_argument("--task", help="default: the job's own task")
+    parser.add_argument("--task", help="default: the job's task")
     parser.add_argument("--timeout-s", type=float, default=Limits().timeout_s, help="per program")
     parser.add_argument("--workers", type=int, help="programs at a time; default: CPU cores")
-    parser.add_argument("--k", type=int, nargs="+", help="default: 1 and the number of samples")
+    parser.add_argument(
+        "--k", type=int, nargs="+", help="of pass@k; default: 1 and the number of samples"
+    )
     parser.add_argument("--partial", action="store_true", help="score an unfinished run")
     args = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""A whole tiny checkpoint, tokenizer and chat template included, and input files to go with it."""
+"""Writes a complete tiny checkpoint, with tokenizer and chat template, and input files for it."""
 
 import gzip
 import json
@@ -27,7 +27,8 @@ CHAT_TEMPLATE = (
 
 
 def write_checkpoint(folder: Path, **changes: Any) -> Path:
-    """Random weights and a tokenizer of one token per byte; `changes` go into config.json."""
+    """Write a checkpoint with random weights and a byte tokenizer; `changes` go into
+    config.json."""
     tokenizer = write_tokenizer(folder)
     ids = {
         "mask_token_id": tokenizer.convert_tokens_to_ids(MASK),
@@ -54,7 +55,7 @@ def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def prompts(count: int, first: int = 0) -> list[dict[str, Any]]:
-    """Rows with prompts of different lengths, and columns to carry."""
+    """Input rows with prompts of different lengths, and with columns that are carried along."""
     return [
         {
             "task_id": f"t/{i}",
@@ -80,7 +81,8 @@ def write_json_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
 def job(
     model: Path, data: str | Path | Sequence[str | Path], output: str | Path, **changes: Any
 ) -> JobConfig:
-    """A small job; `changes` are fields, with __ for the dot: `generation__num_samples=2`."""
+    """A small job. `changes` set config fields, with __ for the dot:
+    `generation__num_samples=2`."""
     raw: dict[str, Any] = {
         "data": {"path": str(data) if isinstance(data, str | Path) else [str(f) for f in data]},
         "prompt": {},
@@ -104,13 +106,13 @@ def job(
 
 
 def output_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows of a run, in the order of its parts."""
+    """All output rows of a run, in the order of its parts."""
     files = sorted((run / "data").glob("*.parquet"))
     return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
 
 
 def assert_same_rows(rows: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
-    """Equal in every column, mean_confidence to 1e-3."""
+    """Check that rows are equal in every column; mean_confidence may differ by 1e-3."""
     assert [row["row_id"] for row in rows] == [row["row_id"] for row in wanted]
     for row, other in zip(rows, wanted, strict=True):
         mine, its = row.pop("mean_confidence"), other.pop("mean_confidence")

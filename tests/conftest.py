@@ -1,6 +1,9 @@
-"""Set before torch is imported: tiny matrices on many threads are slower than on one, and a busy
-neighbour makes them hundreds of times slower. GPUs are hidden but for `pytest -m gpu`: float32 on
-CPU is what is exact."""
+"""Settings for all tests: one CPU thread, no GPU, and which markers are skipped.
+
+Tiny matrices are slower on many threads than on one, and hundreds of times slower if the machine is
+busy. GPUs are hidden except for `pytest -m gpu`, because exact results are promised for float32 on
+CPU. Both are environment variables, so they are set before torch is imported.
+"""
 
 import os
 
@@ -15,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    import torch  # not before the environment is set
+    import torch  # after the environment is set
 
     skipped = {}
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a command line composes to, without a job that runs."""
+"""The configs that a command line of pipeline.run composes, without running the jobs."""
 
 from unittest import mock
 
@@ -23,5 +23,6 @@ def jobs_of(*args: str) -> list[tuple[JobConfig, int]]:
 
 
 def composed(*args: str) -> JobConfig:
+    """The config of a command line that runs a single job."""
     (job,) = jobs_of(*args)
     return job[0]

@@ -1,5 +1,9 @@
-"""Small random checkpoints in exactly the published layouts: config.json, names and files of the
-tensors, tokenizer files. With each comes its reference, a model of transformers' own."""
+"""Writes small random checkpoints in exactly the published layouts, and makes reference models.
+
+The layout covers the keys of config.json, tensor names and files, and tokenizer files. A reference
+is a transformers model of the same architecture (Llama for LLaDA, GLM-4-MoE for LLaDA2, and so on)
+with the same weights.
+"""
 
 import json
 from pathlib import Path
@@ -14,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tests.published_configs import CONFIGS
 
 LIVE = 97
-"""The first ids of a vocabulary, which alone (with mask and EOS) are likely to be predicted."""
+"""Only the first ids of a vocabulary, this many, and EOS are likely to be predicted."""
 LLAMA_TO_LLADA = {
     "model.embed_tokens": "model.transformer.wte",
     "model.norm": "model.transformer.ln_f",
@@ -36,13 +40,13 @@ GLM_TO_LLADA2 = {
     "mlp.gate.e_score_correction_bias": "mlp.gate.expert_bias",
 }
 QWEN_WORDS = 151643
-"""Words of Qwen's vocabulary, before the tokens that are added to it."""
+"""Number of words in Qwen's vocabulary, before the added tokens."""
 QWEN_ADDED = {
     "<|endoftext|>": 151643,
     "<|im_start|>": 151644,
     "<|im_end|>": 151645,
 }
-# Layout: (tokenizer_class, words before the added tokens, those that have a name of their own).
+# Layout -> (tokenizer_class, number of words before the added tokens, added tokens with a name).
 TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
     "llada": (
         "PreTrainedTokenizerFast",
@@ -92,7 +96,7 @@ TOKENIZER_OF = {
 
 
 def small_vocabulary(layout: str, mask: int, eos: int) -> dict[str, Any]:
-    """Changes to a layout's config.json that make each forward cheap."""
+    """Changes to a layout's config.json that shrink the vocabulary, so that forwards are cheap."""
     raw: dict[str, Any] = {"vocab_size": LIVE, "mask_token_id": mask, "eos_token_id": eos}
     if layout == "llada":
         raw["embedding_size"] = LIVE
@@ -100,7 +104,7 @@ def small_vocabulary(layout: str, mask: int, eos: int) -> dict[str, Any]:
 
 
 def write_weights(folder: Path, layout: str, **changes: Any) -> PreTrainedModel:
-    """config.json (`changes` go into it) and tensors, in two files; returns the reference."""
+    """Write config.json, with `changes`, and the tensors in two files; returns the reference."""
     raw = CONFIGS[layout] | changes
     reference = _reference(layout, raw)
     tensors = published_tensors(layout, reference.state_dict(), raw)
@@ -143,7 +147,7 @@ def published_tensors(
 
 
 def write_tokenizer(folder: Path, layout: str) -> None:
-    """Bytes, words that no text has up to the published number, and the added tokens."""
+    """Write a tokenizer of bytes, filler words up to the published number, and the added tokens."""
     kind = TOKENIZER_OF.get(layout, layout)
     cls, num_words, named = TOKENIZERS[kind]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -188,7 +192,7 @@ def _backend(words: dict[str, int], added: list[str], cls: str) -> Tokenizer:
 
 
 def _reference(layout: str, raw: dict[str, Any]) -> PreTrainedModel:
-    model_type, fields = _asked_of_reference(layout, raw)
+    model_type, fields = _reference_config(layout, raw)
     config = AutoConfig.for_model(model_type, **fields, attn_implementation="eager")
     torch.manual_seed(3)
     reference = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -209,8 +213,8 @@ def _reference(layout: str, raw: dict[str, Any]) -> PreTrainedModel:
     return reference
 
 
-def _asked_of_reference(layout: str, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The model type in transformers, and the fields of its config."""
+def _reference_config(layout: str, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The reference's model type in transformers, and the fields of its config."""
     if layout == "llada":
         fields = {
             "vocab_size": raw["embedding_size"],

@@ -1,6 +1,7 @@
-"""`config.json` of the published checkpoints, key by key, with small sizes.
+"""The `config.json` of the published checkpoints, key by key, but with small sizes.
 
-Vocabulary and token ids are the published ones; what a published file leaves out is left out.
+Vocabulary sizes and token ids are the published ones. Keys that a published file leaves out are
+left out here too.
 """
 
 from typing import Any
@@ -276,4 +277,4 @@ LAYOUT_OF = {
     "sdar_8b": "sdar",
     "sdar_30b": "sdar_moe",
 }
-"""By the name that `model=` takes."""
+"""Name in conf/model (`model=NAME`) -> layout."""

@@ -1,4 +1,4 @@
-"""A LLaDA small enough for tests, with random weights sharpened until its choices are clear."""
+"""Tiny LLaDA and LLaDA2 models for tests, with random weights that give clear predictions."""
 
 import json
 import random
@@ -20,7 +20,7 @@ VOCAB_SIZE, MASK, EOS = 97, 95, 96
 
 
 def tiny_raw_config(**changes: Any) -> dict[str, Any]:
-    """`config.json` in LLaDA's keys."""
+    """A `config.json` with LLaDA's keys; `changes` override them."""
     raw = LLADA | {
         "embedding_size": VOCAB_SIZE,
         "eos_token_id": EOS,
@@ -37,8 +37,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
 
 
 def tiny_model(seed: int = 1, **changes: Any) -> Transformer:
-    """Random weights, wide enough that confidences range from 0.1 to 1 and EOS comes up at
-    times."""
+    """A tiny LLaDA. Its random weights are large enough that confidences range from 0.1 to 1 and
+    EOS is predicted sometimes."""
     torch.manual_seed(seed)
     model = Transformer(tiny_config(**changes))
     for name, parameter in model.named_parameters():
@@ -50,7 +50,7 @@ def tiny_model(seed: int = 1, **changes: Any) -> Transformer:
 
 
 def write_tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Transformer:
-    """A checkpoint folder (no tokenizer) in LLaDA's published layout; returns what is in it."""
+    """Write a checkpoint (no tokenizer) in LLaDA's published layout; returns its model."""
     model = tiny_model(seed, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tiny_raw_config(**changes)))
@@ -60,7 +60,7 @@ def write_tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Transf
 
 
 def tiny_llada2_raw_config(**changes: Any) -> dict[str, Any]:
-    """`config.json` in LLaDA2.1-mini's keys, and what that leaves out."""
+    """A `config.json` with LLaDA2.1-mini's keys, plus the block length and the token ids."""
     raw = LLADA2_1 | {
         "block_length": 8,
         "eos_token_id": EOS,
@@ -73,7 +73,7 @@ def tiny_llada2_raw_config(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_llada2_model(seed: int = 1, **changes: Any) -> Transformer:
-    """Block-causal, with experts; as tiny_model otherwise."""
+    """A tiny LLaDA2: block-causal, with experts; otherwise like tiny_model."""
     torch.manual_seed(seed)
     model = Transformer(llada2.read_config(tiny_llada2_raw_config(**changes)))
     for name, parameter in model.named_parameters():
@@ -86,7 +86,7 @@ def tiny_llada2_model(seed: int = 1, **changes: Any) -> Transformer:
 
 
 def llada2_shapes(raw: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors of a published LLaDA2 checkpoint, written out from its layout alone."""
+    """Tensor name -> shape of a LLaDA2 checkpoint, derived from the published layout alone."""
     hidden, head_dim, vocab = raw["hidden_size"], raw["head_dim"], raw["vocab_size"]
     heads = raw["num_attention_heads"] + 2 * raw["num_key_value_heads"]
 
@@ -126,7 +126,7 @@ def llada2_shapes(raw: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def write_tiny_llada2_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
-    """A checkpoint folder (no tokenizer) in LLaDA2's published layout; returns its config.json."""
+    """Write a checkpoint (no tokenizer) in LLaDA2's published layout; returns its config.json."""
     raw = tiny_llada2_raw_config(**changes)
     generator = torch.Generator().manual_seed(seed)
     tensors = {
@@ -143,7 +143,7 @@ def write_tiny_llada2_checkpoint(folder: Path, seed: int = 1, **changes: Any) ->
 
 
 def mixed_requests(count: int, *, temperature: float = 0.0, seed: int = 0) -> list[Request]:
-    """Prompts of 1 to 45 tokens and generation regions of 1 to 50, in no order."""
+    """Requests with random prompts of 1 to 45 tokens and generation regions of 1 to 50 tokens."""
     draw = random.Random(seed)
     return [
         Request(

@@ -1,4 +1,13 @@
-"""Cache policies by name. A new one is a file here, a line below and a YAML in conf/cache/."""
+"""The KV cache: which positions does a forward recompute, and where do their K and V lie?
+
+`base.py`: the contract of a cache policy.
+`none.py`, `prefix.py`, `dual.py`, `vicinity.py`, `commit.py`, `dkv.py`, `block_causal.py`: one
+policy each.
+`pages.py`: which pages belong to which sequence (integers only).
+`kv.py`: the tensors behind the pages.
+
+A new policy is a file here, a line in the registry below and a YAML in conf/cache/.
+"""
 
 from engine.cache.base import CachePolicy
 from engine.cache.block_causal import BlockCausalCache

@@ -1,8 +1,8 @@
-"""The contract of a cache policy: what must a sequence recompute in its next forward?
+"""The contract of a cache policy, which says what a sequence recomputes in its next forward.
 
 A policy is a frozen dataclass: its fields are its settings, and it keeps nothing between calls.
-What it decides from (block, iteration in the block, what is cached) belongs to the sequence, so
-that no sequence's result can depend on its neighbours.
+It decides only from the state of one sequence (its block, the iteration in the block, what is
+cached), so a sequence's result cannot depend on the others in the batch.
 """
 
 from dataclasses import dataclass, replace
@@ -13,30 +13,35 @@ from engine.request import Positions, Sequence
 
 
 class SpanKind(StrEnum):
+    """The kinds of forwards that the statistics tell apart."""
+
     REFRESH = "refresh"
-    """The whole canvas, or, under block-causal attention, the prompt's first forward."""
+    """Recomputes the whole canvas. Under block-causal attention, either all that the active block
+    attends to, or the forwards that first compute the prompt."""
     BLOCK = "block"
+    """Recomputes the active block or a part of it, and what the policy adds to it."""
     COMMIT = "commit"
-    """Writes the final K and V of a finished block."""
+    """Recomputes the block that was just finished, alone or with the next block, to write the K and
+    V of its tokens."""
     EDIT = "edit"
-    """A block with no mask left, asked whether its tokens still stand."""
+    """Recomputes a block that has no mask left, to see whether the strategy edits its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Canvas positions fed through the model; their K and V are overwritten.
+    """The canvas positions that one forward feeds through the model; their K and V are overwritten.
 
-    The query tokens attend to all that the model lets them see (the whole canvas, or, under
-    block-causal attention, their own block and all before it): to K and V just written inside the
-    span, and to what earlier forwards left in the pages outside it. A span is contiguous, but
-    where a policy leaves out what is cached already.
+    The query tokens attend to all that the model lets them see: the whole canvas or, under
+    block-causal attention, their own block and all blocks before it. Inside the span they attend to
+    the K and V that this forward writes, outside it to those that earlier forwards left in the
+    pages. A span is contiguous unless the policy leaves out positions that are already cached.
     """
 
     positions: Positions
     kind: SpanKind
     is_decoding: bool = True
-    """Whether logits are computed at the sequence's asked positions, all of which the span then
-    holds. A span that is not decoding writes K and V, and no more."""
+    """Whether the forward computes logits at the sequence's requested positions; the span then
+    contains all of them. If not, the forward only writes K and V."""
 
     @property
     def num_query_tokens(self) -> int:
@@ -44,15 +49,21 @@ class Span:
 
 
 class CachePolicy:
-    """Base of all policies. What a span reads, it or an earlier one of its sequence has written."""
+    """Base of all policies.
+
+    All K and V that a span attends to must have been written, by the span itself or by an earlier
+    span of the same sequence.
+    """
 
     __slots__ = ()
 
     serves_bidirectional: ClassVar[bool] = True
+    """Whether the policy works with bidirectional models."""
     serves_block_causal: ClassVar[bool] = False
+    """Whether the policy works with block-causal models."""
     serves_edits: ClassVar[bool] = True
-    """Whether its spans hold the committed positions of the active block, whose tokens may still
-    change."""
+    """Whether the policy works with strategies that edit: its spans must then contain the committed
+    positions of the active block, whose tokens may still change."""
 
     def next_span(self, sequence: Sequence) -> Span:
         """The span of the sequence's next forward."""
@@ -60,8 +71,8 @@ class CachePolicy:
 
 
 def with_sources(span: Span, sequence: Sequence) -> Span:
-    """The span of a model whose logits are shifted: with the positions that the logits of the asked
-    positions come from, each the one before."""
+    """Extend a span for a model with shifted logits, where the logits of a position are computed at
+    the position before it: that one must be in the span as well."""
     positions, asked = span.positions, sequence.asked_positions
     if not asked or not span.is_decoding:
         return span
@@ -71,13 +82,13 @@ def with_sources(span: Span, sequence: Sequence) -> Span:
 
 
 def refresh(sequence: Sequence) -> Span:
-    """The whole canvas."""
+    """A refresh: the span over the whole canvas."""
     return Span(range(sequence.canvas_len), SpanKind.REFRESH)
 
 
 def is_due(sequence: Sequence, refresh_every_iterations: int | None) -> bool:
-    """Whether the sequence's next forward must be a refresh, for there to be one in every
-    `refresh_every_iterations` forwards, and one at the start."""
+    """Whether the next forward must be a refresh: the sequence's first forward always, later ones
+    so that any `refresh_every_iterations` consecutive forwards contain one."""
     if sequence.num_iterations == 0:
         return True
     if refresh_every_iterations is None:
@@ -86,6 +97,9 @@ def is_due(sequence: Sequence, refresh_every_iterations: int | None) -> bool:
 
 
 def check_refresh_every(field: str, value: int | None) -> None:
-    """Raises: ValueError: below 1."""
+    """
+    Raises:
+        ValueError: `value` is below 1.
+    """
     if value is not None and value < 1:
         raise ValueError(f"cache.{field}={value}: give at least 1, or null for never")

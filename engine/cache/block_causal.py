@@ -1,12 +1,15 @@
-"""The exact cache of block-causal models (block diffusion, arXiv 2503.09573; LLaDA2.0, SDAR): what
-a finished block has seen can change no more, so its K and V are written once and kept.
+"""The exact cache of block-causal models (block diffusion, arXiv 2503.09573; LLaDA2.0, SDAR).
 
-    prompt in whole blocks | prompt's tail and first block | second block | ...
-    one forward, written once    recomputed until it is full, then once more, to write its K and V
+A finished block attends only to tokens that no longer change, so its K and V are written once and
+kept.
 
-The last of these, the commit pass, shares a forward with the next block's first iteration. A block
-here is one of the model's attention; where it is denoised in sub-blocks, one after the other, it is
-recomputed whole until the last of them is full.
+    | whole blocks of the prompt | block with the prompt's tail | second block | ...
+    | written once, in the       | recomputed in every iteration until no mask is left, then once
+    | first forward              | more (the commit pass), to write the K and V of its final tokens
+
+The commit pass normally shares a forward with the first iteration of the next block. "Block" here
+means a block of the model's attention. If it is denoised in sub-blocks, one after the other, the
+whole block is recomputed until the last sub-block has no mask left.
 """
 
 from dataclasses import dataclass
@@ -18,19 +21,22 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class BlockCausalCache(CachePolicy):
-    """
+    """Recomputes the active block, and once more each block that was just finished.
+
     Raises:
         ValueError: a field out of range.
     """
 
     fused_commit: bool = True
-    """False gives each commit pass a forward of its own: one more per block, the same tokens."""
+    """true: the commit pass shares a forward with the next block's first iteration. false: it takes
+    a separate forward, one more per block, for the same tokens."""
     sub_block_cache: bool = False
-    """Recompute the sub-block alone, and the whole block on entering one (the dual cache of
-    Fast-dLLM v2, arXiv 2509.26328): not exact. Without sub-blocks it changes nothing."""
+    """true: recompute only the active sub-block, and the whole block on entering a sub-block (the
+    dual cache of Fast-dLLM v2, arXiv 2509.26328). This is not exact. Without sub-blocks it has no
+    effect."""
     prefill_tokens: int | None = None
-    """A longer prompt is written in several forwards of this many query tokens, in whole blocks;
-    null: in one."""
+    """A prompt longer than this is computed in several forwards of this many positions each,
+    rounded down to whole blocks, but at least one block; null: in one forward."""
     serves_bidirectional: ClassVar[bool] = False
     serves_block_causal: ClassVar[bool] = True
 

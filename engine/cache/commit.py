@@ -1,7 +1,10 @@
-"""No full refresh: a finished block is recomputed once, in the next block's first forward, which
-writes the K and V of its tokens. What lies behind the active block stays as the first forward left
-it. (The commit pass of block diffusion, arXiv 2503.09573, on a bidirectional model, where it is an
-approximation.)"""
+"""The commit cache: recomputes each finished block once, and refreshes only in the first forward.
+
+The next block's first forward also covers the finished block, and writes the K and V of its final
+tokens. Positions after the active block keep the K and V of the sequence's first forward. This is
+the commit pass of block diffusion (arXiv 2503.09573) on a bidirectional model, where it is an
+approximation.
+"""
 
 from dataclasses import dataclass
 
@@ -11,6 +14,8 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class CommitCache(CachePolicy):
+    """Recomputes the active block, and in its first forward also the block before it."""
+
     def next_span(self, sequence: Sequence) -> Span:
         if sequence.num_iterations == 0:
             return refresh(sequence)

@@ -1,6 +1,8 @@
-"""dKV-Cache (arXiv 2505.15781), within the active block: a token's K and V are written one forward
-after it was committed and then kept; a forward recomputes what is still masked, and what was
-committed in the forward before."""
+"""dKV-Cache (arXiv 2505.15781), restricted to the active block.
+
+A forward recomputes the positions that are still masked and those that the forward before has
+committed. So the K and V of a token are written one forward after it was committed, and then kept.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,13 +20,14 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class DelayedCache(CachePolicy):
-    """
+    """Recomputes a position until one forward after its commit.
+
     Raises:
         ValueError: a field out of range.
     """
 
     refresh_every_iterations: int | None = 8
-    """The whole canvas is renewed once in so many forwards; null: only in the first."""
+    """Refresh every this many forwards; null: only in the first forward of a sequence."""
     serves_edits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

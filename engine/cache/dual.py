@@ -1,5 +1,8 @@
-"""Fast-dLLM's dual cache (arXiv 2505.22618): K and V of prompt, finished blocks and masked suffix
-are kept while a block is denoised, and all are renewed when the next block is entered."""
+"""Fast-dLLM's dual cache (arXiv 2505.22618): recomputes only the active block.
+
+The K and V of the prompt, the finished blocks and the masked suffix are kept while a block is
+denoised, and refreshed when the next block is entered.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +12,8 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class DualCache(CachePolicy):
+    """Refreshes on entering a block, then recomputes the block."""
+
     def next_span(self, sequence: Sequence) -> Span:
         if sequence.num_iterations_in_block == 0:
             return refresh(sequence)

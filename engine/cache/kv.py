@@ -1,4 +1,4 @@
-"""The tensors behind the pages.
+"""Stores K and V: the tensors behind the pages.
 
 Shape letters: N pages, P positions of a page, S = N * P slots, Q query tokens, K key/value heads,
 E head size.
@@ -10,8 +10,10 @@ from engine.model.transformer import Transformer
 
 
 class KVPages:
-    """K and V of every layer, addressed by slot (page * page_size + offset) or by page; the heads
-    of this rank, in the dtype of the embeddings and where these are."""
+    """K and V of every layer, addressed by slot (page * page_size + offset) or by page.
+
+    Holds the key/value heads of this rank, in the dtype and on the device of the embeddings.
+    """
 
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
         config, like = model.config, model.embed.weight
@@ -23,7 +25,7 @@ class KVPages:
         return self._pages.nbytes
 
     def write(self, layer: int, slots_Q: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> None:
-        """Store K and V of the query tokens at their slots, int64 [Q]."""
+        """Store K and V of the query tokens at their slots (int64)."""
         for pages_NPKE, new_QKE in zip(self._pages[:, layer], (k_QKE, v_QKE), strict=True):
             pages_NPKE.flatten(0, 1).index_copy_(0, slots_Q, new_QKE)
 

@@ -1,6 +1,7 @@
-"""No reuse: the whole canvas in every iteration, as in LLaDA's own procedure (arXiv 2502.09992).
+"""No cache: recomputes the whole canvas in every iteration, as LLaDA does (arXiv 2502.09992).
 
-Under block-causal attention nothing sees the blocks behind the active one, so they are left out.
+Under block-causal attention no position attends to the blocks after the active one, so these are
+left out.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class NoCache(CachePolicy):
+    """Makes every forward a refresh."""
+
     serves_block_causal: ClassVar[bool] = True
 
     def next_span(self, sequence: Sequence) -> Span:

@@ -1,19 +1,21 @@
-"""Which pages belong to whom: integers only, no tensors.
+"""Allocates KV-cache pages to sequences. It handles page numbers only, no tensors.
 
-The pages 0 .. num_pages-1 are cut into runs, and each page is in exactly one of them at any time:
+The pages 0 .. num_pages - 1 are divided into contiguous runs, granted or free. At any time every
+page is in exactly one run:
 
     | granted run | free run | granted run | granted run |      free run       |
-      owned by one sequence,   from admission to retirement    never two in a row
 
-A canvas's length is known when its sequence is admitted, so a sequence is granted one contiguous
-run and never more; whoever was granted a run frees it, whole, once. Free neighbours are merged at
-once.
+A granted run belongs to one sequence, from its admission until it is retired. The length of a
+canvas is known at admission, so a sequence is granted exactly one run, and frees all of it once.
+Two adjacent free runs are merged at once.
 """
 
 from bisect import insort
 
 
 class PageAllocator:
+    """Grants the first free run that is long enough."""
+
     def __init__(self, num_pages: int) -> None:
         self.num_pages = num_pages
         self._free: list[tuple[int, int]] = [(0, num_pages)]
@@ -24,7 +26,8 @@ class PageAllocator:
         return sum(self._granted.values())
 
     def allocate(self, num_pages: int) -> int | None:
-        """The first page of a run of `num_pages`, or None if no free run is that long now."""
+        """Grant a run of `num_pages`. Returns its first page, or None if no free run is that
+        long."""
         assert num_pages > 0, "a run has at least one page"
         for i, (first, length) in enumerate(self._free):
             if length >= num_pages:
@@ -35,7 +38,7 @@ class PageAllocator:
         return None
 
     def free(self, first: int) -> None:
-        """Give back the run that `allocate` answered with `first`."""
+        """Free the granted run that begins with page `first`."""
         assert first in self._granted, f"page {first} begins no granted run: freed twice?"
         insort(self._free, (first, self._granted.pop(first)))
         merged: list[tuple[int, int]] = []
@@ -47,7 +50,7 @@ class PageAllocator:
         self._free = merged
 
     def check_integrity(self) -> None:
-        """Every page is in exactly one run, and no two free runs touch."""
+        """Assert that every page is in exactly one run and that no two free runs are adjacent."""
         runs = sorted([*self._free, *self._granted.items()])
         ends = [0, *(first + length for first, length in runs)]
         starts = [*(first for first, _ in runs), self.num_pages]

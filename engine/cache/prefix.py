@@ -1,5 +1,8 @@
-"""Fast-dLLM's prefix cache (arXiv 2505.22618): K and V of the prompt and of finished blocks are
-kept while a block is denoised; the block and the whole masked suffix are recomputed."""
+"""Fast-dLLM's prefix cache (arXiv 2505.22618): recomputes the active block and all that follows.
+
+The K and V of the prompt and the finished blocks are kept while a block is denoised, and refreshed
+when the next block is entered.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +12,8 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache(CachePolicy):
+    """Refreshes on entering a block, then recomputes the block and all positions after it."""
+
     def next_span(self, sequence: Sequence) -> Span:
         if sequence.num_iterations_in_block == 0:
             return refresh(sequence)

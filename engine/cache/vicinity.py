@@ -1,5 +1,8 @@
-"""dInfer's vicinity refresh (arXiv 2510.08666): the block is recomputed together with the positions
-around it, whose K and V change most; the rest is renewed when a block is entered."""
+"""dInfer's vicinity refresh (arXiv 2510.08666): recomputes the active block and its surroundings.
+
+The K and V of the positions around the block change most, so they are recomputed with it. All
+others are refreshed when a block is entered.
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +19,8 @@ from engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class VicinityCache(CachePolicy):
-    """
+    """Recomputes the active block with `behind` and `ahead` positions around it.
+
     Raises:
         ValueError: a field out of range.
     """
@@ -24,14 +28,14 @@ class VicinityCache(CachePolicy):
     behind: int = 16
     """Positions before the block that are recomputed with it."""
     ahead: int = 16
-    """Positions behind it."""
+    """Positions after the block that are recomputed with it."""
     warmup_iterations: int = 4
-    """A sequence's first forwards, all over the whole canvas."""
+    """This many forwards at the start of a sequence are refreshes."""
     refresh_every_blocks: int = 1
-    """The whole canvas is renewed on entering every so many blocks. On entering another, the
-    finished block is recomputed too."""
+    """Refresh on entering a block whose index is a multiple of this. On entering any other block,
+    recompute the finished block too."""
     refresh_every_iterations: int | None = None
-    """And at least once in so many forwards; null: only as the fields above say."""
+    """In addition, refresh at least once in this many forwards; null: no such limit."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -1,5 +1,14 @@
-"""Decoding strategies by name. A new one is a file here, a line below and a YAML in
-conf/decoding/."""
+"""Decoding strategies: which masked positions commit in this iteration, and to which tokens?
+
+`base.py`: the contract of a strategy.
+`fixed.py`, `threshold.py`, `factor.py`, `hierarchical.py`, `credit.py`, `entropy_bound.py`,
+`klass.py`, `edit.py`: one strategy each.
+`positions.py`: the input and output of a strategy, and ranking.
+`propose.py`: the token that a position would commit to, and sampling noise.
+`logits.py`: the logits of the whole vocabulary, also if it is divided among ranks.
+
+A new strategy is a file here, a line in the registry below and a YAML in conf/decoding/.
+"""
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.credit import Credit

@@ -1,11 +1,12 @@
-"""The contract of a decoding strategy: which asked positions commit now, and to which token?
+"""The contract of a decoding strategy, which says which requested positions commit to which tokens.
 
-    propose: logits of some positions -> what each of them would commit to, and how well it stands
+    propose: logits of some positions -> the token that each would commit to, and its score
     choose:  the proposals of all positions -> which of them commit
 
-`propose` sees each position alone and may be called on any piece of the batch, so that logits never
-need to exist for all of it at once; `choose` compares the positions of a sequence. Shape letters as
-in engine/decoding/positions.py.
+`propose` looks at each position separately and may be called on any piece of the batch, so that the
+logits of the whole batch never exist at once. `choose` compares the positions of a sequence.
+
+Shape letters as in engine/decoding/positions.py.
 """
 
 from typing import ClassVar, NamedTuple
@@ -19,40 +20,53 @@ from engine.decoding.propose import propose
 
 
 class StateField(NamedTuple):
+    """A field of the state that is kept for a position: `width` values of one dtype."""
+
     width: int
     dtype: torch.dtype
 
 
 class DecodingStrategy:
-    """Base of all strategies: a frozen dataclass whose fields are its settings. It keeps nothing
-    between calls; what must be kept goes through `state`."""
+    """Base of all strategies: a frozen dataclass whose fields are its settings.
+
+    A strategy object keeps nothing between calls. What it must remember of a position is returned
+    as `Proposals.state` and comes back as `AskedPositions.state` in the next forward.
+    """
 
     __slots__ = ()
 
     edits: ClassVar[bool] = False
-    """Whether committed tokens of the active block are asked about too."""
+    """Whether the strategy may change committed tokens of the active block; their positions are
+    then requested too."""
 
     @property
     def max_post_iterations(self) -> int:
-        """How many forwards a block may take after its last mask is gone; it is left as soon as one
-        of them changes nothing."""
+        """How many forwards a block may take after its last mask is gone, at most. The block ends
+        earlier if such a forward changes nothing."""
         return 0
 
     def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
-        """What is kept of each position from forward to forward while its block is active."""
+        """The state that is kept for each position while its block is active, by name."""
         return {}
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
-        """The same on every rank of a tensor-parallel group: from what `logits` answers, not from
-        the words that this rank happens to have."""
+        """What each position would commit to.
+
+        The result must be the same on every rank of a tensor-parallel group. So use the methods of
+        `logits`, which cover the whole vocabulary, and not only this rank's words.
+        """
         return propose(asked, logits)
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
-        """bool [M]; at least one masked position of every sequence that has one."""
+        """Which positions commit, bool [M]: at least one masked position of every sequence that has
+        one."""
         raise NotImplementedError
 
 
 def check_probability(field: str, value: float) -> None:
-    """Raises: ValueError: `value` is no probability above 0."""
+    """
+    Raises:
+        ValueError: `value` is not a probability above 0.
+    """
     if not 0 < value <= 1:
         raise ValueError(f"decoding.{field}={value}: give a probability above 0 and at most 1")

@@ -1,5 +1,8 @@
-"""dInfer's credit decoding (arXiv 2510.08666): a word that a position has proposed again and again
-gains credit, and so commits sooner."""
+"""dInfer's credit decoding (arXiv 2510.08666): a word that a position proposes repeatedly gains
+credit and so commits sooner.
+
+Shape letters as in engine/decoding/positions.py; W (word, credit) pairs of a position.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -14,12 +17,13 @@ from engine.decoding.propose import logsumexp, propose
 
 @dataclass(frozen=True, slots=True)
 class Credit(DecodingStrategy):
-    """In each forward of a block all credits of a masked position are multiplied by `beta`, its
-    likeliest word gains confidence ** gamma, and logits grow by alpha * log(1 + credit) before
-    threshold decoding.
+    """Threshold decoding on logits that are raised by alpha * log(1 + credit).
+
+    In each forward of a block, all credits of a masked position are first multiplied by `beta`,
+    then its likeliest word gains confidence ** gamma.
 
     A position proposes at most one new word per forward, and a block has at most block_length
-    decoding forwards, so credits are kept exactly as that many (word, credit) pairs.
+    decoding forwards, so block_length (word, credit) pairs per position hold all credits exactly.
 
     Raises:
         ValueError: a field out of range.
@@ -48,14 +52,14 @@ class Credit(DecodingStrategy):
         words_MW, credits_MW = asked.state["words"].long(), asked.state["credits"] * self.beta
         plain = propose(replace(asked, any_sampled=False), logits)
         is_word_MW = (words_MW == plain.token_M[:, None]) & (credits_MW > 0)
-        # argmax gives the first: the word's own place, or else the first that is free.
+        # argmax finds the first match: the pair that holds the word already, else a free pair.
         known_M = is_word_MW.any(dim=1)
-        place_M = torch.where(
+        pair_M1 = torch.where(
             known_M, is_word_MW.int().argmax(1), (credits_MW <= 0).int().argmax(1)
         )[:, None]
-        words_MW = words_MW.scatter(1, place_M, plain.token_M[:, None])
+        words_MW = words_MW.scatter(1, pair_M1, plain.token_M[:, None])
         gain_M = plain.confidence_M**self.gamma
-        credits_MW = credits_MW.scatter_add(1, place_M, gain_M[:, None])
+        credits_MW = credits_MW.scatter_add(1, pair_M1, gain_M[:, None])
         kept = {"words": words_MW.int(), "credits": credits_MW}
         boosted = propose(asked, logits.plus(words_MW, self.alpha * torch.log1p(credits_MW)))
         chosen_M1 = logits.at(boosted.token_M[:, None])

@@ -1,5 +1,5 @@
-"""LLaDA2.1's joint threshold: masked positions commit, and committed ones of the active block are
-replaced where the model has changed its mind."""
+"""LLaDA2.1's joint threshold: commits masked positions, and replaces committed tokens of the active
+block that the model no longer predicts."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,11 +12,12 @@ from engine.decoding.positions import AskedPositions, Proposals, rank_of
 
 @dataclass(frozen=True, slots=True)
 class Edit(DecodingStrategy):
-    """Commits masked positions whose confidence reaches `threshold`, and the most confident in any
-    case; replaces committed tokens of the active block by another that reaches `edit_threshold`.
+    """Commits masked positions whose confidence is at least `threshold`, and always the most
+    confident one. Replaces a committed token of the active block if the model now predicts another
+    token with a confidence of at least `edit_threshold`.
 
-    The block stays active after its last mask is gone, until a forward changes nothing; only then
-    are its K and V taken as final. The prompt is never edited.
+    After its last mask is gone, the block stays active until a forward changes nothing, or for
+    max_post_iterations forwards. Only then are its K and V final. The prompt is never edited.
 
     Raises:
         ValueError: a field out of range.
@@ -25,7 +26,7 @@ class Edit(DecodingStrategy):
     threshold: float = 0.7
     edit_threshold: float = 0.5
     max_post_iterations: int = 16
-    """Forwards of a block after its last mask is gone, at most."""
+    """At most this many forwards of a block after its last mask is gone."""
     edits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -1,5 +1,8 @@
-"""The entropy-bounded sampler (arXiv 2505.24857), as SDAR uses it: commit together what is together
-nearly certain."""
+"""The entropy-bounded sampler (arXiv 2505.24857), as SDAR uses it: commits positions together while
+the sum of their entropies is small.
+
+Shape letters as in engine/decoding/positions.py; L ranks within a sequence.
+"""
 
 from dataclasses import dataclass
 
@@ -14,8 +17,8 @@ from engine.decoding.propose import propose
 
 @dataclass(frozen=True, slots=True)
 class EntropyBound(DecodingStrategy):
-    """Commits positions by ascending entropy as long as the entropies before a position sum to at
-    most `bound`; the first always.
+    """Commits positions in order of ascending entropy. A position commits if the entropies of those
+    before it sum to at most `bound`, so the first always does.
 
     Raises:
         ValueError: a field out of range.
@@ -34,7 +37,7 @@ class EntropyBound(DecodingStrategy):
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         rank_M = rank_of(asked, proposals.score_M)
-        # A row for each sequence, so that no sum runs over its neighbours.
+        # One row per sequence, so that no sum includes another sequence's entropies.
         shape = (asked.seed_B.shape[0], asked.longest)
         sorted_BL = torch.zeros(shape, dtype=torch.float64, device=rank_M.device)
         entropy_M = (-proposals.score_M).double().where(asked.is_masked_M, torch.inf)

@@ -1,4 +1,5 @@
-"""Fast-dLLM's factor (arXiv 2505.22618): the more tokens commit at once, the surer they must be."""
+"""Fast-dLLM's factor (arXiv 2505.22618): the more tokens commit at once, the higher the confidence
+that each of them needs."""
 
 from dataclasses import dataclass
 
@@ -11,12 +12,12 @@ from engine.decoding.positions import AskedPositions, Proposals, fails_before, r
 
 @dataclass(frozen=True, slots=True)
 class Factor(DecodingStrategy):
-    """Commits the most confident n positions for the largest n of which all ranks k up to n satisfy
-    (k + 1) * (1 - confidence of rank k) <= factor; the first rank always.
+    """Commits the n most confident positions, for the largest n such that every rank k = 1 .. n
+    satisfies (k + 1) * (1 - confidence of rank k) <= factor. The most confident one always commits.
 
-    The factor bounds how far the product of the marginals can be from the joint distribution.
-    (The published code commits one position more where the first to fail is the last of all; the
-    paper does not, and neither does this.)
+    The factor bounds how far the product of the marginals can be from the joint distribution. If
+    only the last position fails, the published code commits it too; the paper does not, and neither
+    does this.
 
     Raises:
         ValueError: a field out of range.

@@ -1,5 +1,5 @@
-"""LLaDA's schedule (arXiv 2502.09992): a fixed number of commits in every iteration, by confidence
-or in another of LLaDA's and Dream's (arXiv 2508.15487) orders."""
+"""LLaDA's schedule (arXiv 2502.09992): a fixed number of commits in every iteration, in one of the
+orders of LLaDA and Dream (arXiv 2508.15487)."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ ORDERS = ("confidence", "margin", "entropy", "random")
 
 @dataclass(frozen=True, slots=True)
 class Fixed(DecodingStrategy):
-    """Each iteration of a block commits its best positions, the block's masks spread evenly.
+    """Spreads a block's commits evenly over its iterations; each commits the best positions.
 
     Raises:
         ValueError: a field out of range.
     """
 
     iterations_per_block: int | None = None
-    """None commits one token per iteration."""
+    """null: one commit per iteration."""
     order: str = "confidence"
-    """Best is: the highest `confidence`; the largest `margin` between the two likeliest words; the
-    lowest `entropy`; or `random`, by the request's seed."""
+    """Which positions are best: those with the highest `confidence`, the largest `margin` between
+    the two likeliest words, or the lowest `entropy`; or `random` ones, by the request's seed."""
 
     def __post_init__(self) -> None:
         if self.iterations_per_block is not None and self.iterations_per_block < 1:

@@ -1,5 +1,5 @@
-"""dInfer's hierarchical decoding (arXiv 2510.08666): positions far apart hardly depend on each
-other, so every run of masks may commit one token at a lower threshold."""
+"""dInfer's hierarchical decoding (arXiv 2510.08666): every run of adjacent masks may commit one
+token at a lower threshold, because positions far apart hardly depend on each other."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from engine.decoding.positions import AskedPositions, Proposals, rank_of, rank_w
 
 @dataclass(frozen=True, slots=True)
 class Hierarchical(DecodingStrategy):
-    """Commits every position whose confidence reaches `threshold`; of every contiguous run of
-    masked positions the most confident, if it reaches `low_threshold`; and the most confident of
-    all in any case.
+    """Commits every position whose confidence is at least `threshold`, the most confident position
+    of every contiguous run of masked positions if its confidence is at least `low_threshold`, and
+    always the most confident position of the sequence.
 
     Raises:
         ValueError: a field out of range.

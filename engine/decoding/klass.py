@@ -1,4 +1,7 @@
-"""KLASS (arXiv 2511.05664): commit what is confident and no longer changes."""
+"""KLASS (arXiv 2511.05664): commits positions that are confident and whose distribution is stable.
+
+Shape letters as in engine/decoding/positions.py; W likeliest words of a position.
+"""
 
 from dataclasses import dataclass
 
@@ -11,16 +14,18 @@ from engine.decoding.positions import AskedPositions, Proposals, rank_of
 from engine.decoding.propose import logsumexp, propose
 
 LEAST_PROBABILITY = 1e-9
+"""Smaller probabilities are raised to this, so that their logarithms stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Klass(DecodingStrategy):
-    """Commits every position whose confidence reaches `threshold` and whose distribution has moved
-    by less than `kl_threshold` in each of the last `num_stable` forwards of its block; where there
-    is none, the most confident.
+    """Commits every position whose confidence is at least `threshold` and whose distribution has
+    changed by less than `kl_threshold` in each of the last `num_stable` forwards of its block. If a
+    sequence has no such position, its most confident one commits.
 
-    The move is KL(now || before) over the `top_k` likeliest words of before, all others taken
-    together: never more than over the whole vocabulary, whose distributions are not kept.
+    The change is KL(now || before), over the `top_k` likeliest words of the forward before, with
+    all other words merged into one. This is at most the divergence over the whole vocabulary, for
+    which the whole distributions would have to be kept.
 
     Raises:
         ValueError: a field out of range.
@@ -66,13 +71,13 @@ class Klass(DecodingStrategy):
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         is_sure_M = proposals.confidence_M >= asked.at_least(self.threshold)
         is_ready_M = is_sure_M & (proposals.score_M >= self.num_stable)
-        # Who is ready comes first in its sequence, so that the first is the best only if none is.
+        # Ready positions rank first, so the first one is not ready only if none in its sequence is.
         is_first_M = rank_of(asked, proposals.log_odds_M.where(~is_ready_M, torch.inf)) == 0
         return is_first_M | is_ready_M
 
 
 def _divergence(p_MW: Tensor, q_MW: Tensor) -> Tensor:
-    """KL(p || q) [M], the rest of either distribution taken as one more word."""
+    """KL(p || q), [M]. The missing mass of either distribution counts as one more word."""
     p, q = (
         torch.cat((x, 1 - x.sum(1, keepdim=True)), dim=1).clamp(min=LEAST_PROBABILITY).double()
         for x in (p_MW, q_MW)

@@ -1,7 +1,7 @@
-"""What a decoding strategy decides from, and what it answers.
+"""The input (AskedPositions) and output (Proposals) of a decoding strategy, and how positions rank.
 
-Shape letters: M asked positions of all sequences, packed, ordered by sequence and then by position;
-B sequences; W whatever a strategy keeps of a position.
+Shape letters: M requested positions of all sequences, packed, ordered by sequence, then by
+position; B sequences; W values that a strategy keeps for a position.
 """
 
 from collections.abc import Mapping
@@ -14,39 +14,43 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedPositions:
-    """The asked positions of every active block in the batch, with what their sequences know.
+    """The requested positions of every active block in the batch, and data of their sequences.
 
-    Everything that a decision may depend on is here, and all of it belongs to one sequence or one
-    position: a strategy must treat the sequences apart.
+    This is everything that a decision may depend on. Each value belongs to one position or one
+    sequence, and a strategy must decide for each sequence separately.
     """
 
     sequence_M: Tensor
-    """int64, the index in 0 .. B-1 of the position's sequence; ascending."""
+    """int64, ascending: index 0 .. B-1 of the position's sequence."""
     position_M: Tensor
-    """int64 canvas positions."""
+    """int64: canvas positions."""
     token_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """int64, what the canvas holds now."""
+    """int64: the tokens in the canvas now."""
     is_masked_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
-    """bool; true everywhere, but for a strategy that edits."""
+    """bool: true everywhere unless the strategy edits."""
     num_masked_at_block_start_B: Tensor
+    """int64: masked positions of the active block when it was entered."""
     num_iterations_in_block_B: Tensor
+    """int64: decoding forwards in the active block before this one."""
     num_iterations_B: Tensor
-    """int64; decoding forwards of the sequence before this one."""
+    """int64: decoding forwards of the sequence before this one."""
     seed_B: Tensor
     """int64."""
     temperature_B: Tensor
     """float32; 0 is greedy."""
     least_threshold_B: Tensor | None = None
-    """float32; soft iteration allows no lower confidence threshold yet."""
+    """float32: lower limit that soft iteration sets for confidence thresholds; None if it is
+    off."""
     any_sampled: bool
-    """Whether some temperature is above 0; known to the host."""
+    """Whether any temperature is above 0. The host knows it without reading the device."""
     longest: int
-    """The most positions of one sequence; known to the host."""
+    """Most requested positions of one sequence. The host knows it without reading the device."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    """[M, W] each: what the strategy last kept of each position in this block, at first zeros."""
+    """[M, W] each: the state that the strategy returned for the position in the forward before;
+    zeros in the first forward of a block."""
 
     def rows(self, first: int, end: int) -> "AskedPositions":
-        """The same for a piece of M."""
+        """The positions first .. end - 1 of M, with all sequences."""
         per_position = ("sequence_M", "position_M", "token_M", "is_masked_M")
         return replace(
             self,
@@ -55,33 +59,36 @@ class AskedPositions:
         )
 
     def of_sequence(self, value_B: Tensor) -> Tensor:
-        """A sequence's value at each of its positions."""
+        """Per-sequence values, repeated for each position: [M]."""
         return value_B[self.sequence_M]
 
     def at_least(self, threshold: float) -> Tensor | float:
-        """`threshold`, or what soft iteration asks for where that is more."""
+        """`threshold`, raised to the limit of soft iteration where that is higher."""
         if self.least_threshold_B is None:
             return threshold
         return self.of_sequence(self.least_threshold_B).clamp(min=threshold)
 
 
 class Proposals(NamedTuple):
+    """What each requested position would commit to, and how good a commit that is."""
+
     token_M: Tensor
-    """int64, the token that the position commits to, if it does."""
+    """int64: the token that the position commits to, if it is chosen."""
     log_odds_M: Tensor
-    """float32, log(c / (1 - c)) of the confidence c. Rank by this: it orders positions as c does,
-    but where a sure model's c rounds to 1 for many positions at once, and rounding would choose
-    among them, the log odds still differ."""
+    """float32: log(c / (1 - c)) of the confidence c. Rank by this. It orders positions as c does,
+    and still differs where the model is nearly certain and c rounds to 1 for many positions."""
     confidence_M: Tensor
-    """float32, the model's probability of that token, at temperature 1 also for a draw."""
+    """float32: the model's probability of the token, at temperature 1 even if it was drawn at
+    another."""
     score_M: Tensor
-    """float32, what the strategy itself goes by; the log odds, if nothing else."""
+    """float32: the score that the strategy uses in `choose`; by default the log odds."""
     state: Mapping[str, Tensor] = {}
-    """[M, W] each: what the strategy is given at its next look at the position. All of it is new
-    memory: nothing is kept before the commits stand."""
+    """[M, W] each: the state to keep for the position until the next forward. It must be in new
+    tensors, because the old state is overwritten only together with the commits."""
 
 
 def joined(pieces: list[Proposals]) -> Proposals:
+    """The proposals of consecutive pieces of M as one."""
     if len(pieces) == 1:
         return pieces[0]
     names = pieces[0].state
@@ -95,7 +102,7 @@ def joined(pieces: list[Proposals]) -> Proposals:
 
 
 def rank_within(group_M: Tensor, score_M: Tensor) -> Tensor:
-    """int64 [M]: 0 for the best score of each group, 1 for its next; ties go to the earlier
+    """Rank of each score within its group, int64 [M]: 0 for the best. Ties go to the earlier
     position. `group_M` is ascending."""
     order_M = torch.argsort(score_M, descending=True, stable=True)
     order_M = order_M[torch.argsort(group_M[order_M], stable=True)]
@@ -107,12 +114,13 @@ def rank_within(group_M: Tensor, score_M: Tensor) -> Tensor:
 
 
 def rank_of(asked: AskedPositions, score_M: Tensor) -> Tensor:
-    """int64 [M]: the place of each masked position in its sequence; those not masked come last."""
+    """Rank of each position within its sequence, int64 [M]: 0 for the best score of the masked
+    positions. Positions that are not masked rank last."""
     return rank_within(asked.sequence_M, score_M.where(asked.is_masked_M, -torch.inf))
 
 
 def fails_before(asked: AskedPositions, rank_M: Tensor, fails_M: Tensor) -> Tensor:
-    """bool [M]: whether the position, or one of a better rank in its sequence, fails."""
+    """Whether the position or any better-ranked one of its sequence fails, bool [M]."""
     first_B = torch.full_like(asked.seed_B, torch.iinfo(torch.int64).max)
     failing_M = rank_M.where(fails_M, torch.iinfo(torch.int64).max)
     first_B.scatter_reduce_(0, asked.sequence_M, failing_M, "amin")

@@ -1,9 +1,10 @@
-"""The token that each asked position would commit to, and how sure the model is of it.
+"""Proposes the token that each requested position would commit to, with the model's confidence.
 
-Sampling draws from softmax(logits / temperature) by the Gumbel maximum. Its noise is a hash of
-(seed, the sequence's count of decoding forwards, position, word): no generator has a state, so a
-draw cannot depend on the batch, the worker, the rank or a restart. Shape letters as in
-engine/decoding/positions.py and logits.py.
+Sampling draws from softmax(logits / temperature) with the Gumbel-max trick. The noise is a hash of
+(seed, the sequence's count of decoding forwards, position, word). There is no generator with a
+state, so a draw cannot depend on the batch, the worker, the rank or a restart.
+
+Shape letters as in engine/decoding/positions.py and logits.py.
 """
 
 import torch
@@ -14,11 +15,14 @@ from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals
 
 NO_WORD = 2**63 - 1
-"""Stands for the word where noise is wanted for a position as a whole."""
+"""Takes the place of the word in the hash when a position as a whole needs noise."""
 
 
 def propose(asked: AskedPositions, logits: Logits) -> Proposals:
-    """A confidence is not a number where the logits are not finite, the mask's -inf apart."""
+    """Propose the likeliest word, or a drawn one where the temperature is above 0.
+
+    The confidence is NaN if a logit of the position is NaN or +inf.
+    """
     scores_MU = logits.local_MU
     if asked.any_sampled:
         temperature_M1 = asked.of_sequence(asked.temperature_B)[:, None]
@@ -33,20 +37,22 @@ def propose(asked: AskedPositions, logits: Logits) -> Proposals:
 
 
 def logsumexp(logits: Logits, proposals: Proposals) -> Tensor:
-    """float32 [M, 1], from what was proposed: all words were summed then."""
+    """logsumexp over all words, float32 [M, 1]. It follows from the proposals, which have already
+    summed over all words."""
     token_M1, log_odds_M1 = proposals.token_M[:, None], proposals.log_odds_M[:, None]
     return logits.at(token_M1) - F.logsigmoid(log_odds_M1)
 
 
 def position_noise(asked: AskedPositions) -> Tensor:
-    """float64 [M], evenly spread over 0 to 1: a hash of (seed, count of forwards, position)."""
+    """Uniform noise in [0, 1), float64 [M]: a hash of (seed, count of decoding forwards,
+    position)."""
     bits_M = _shift_right(_mix(_position_key(asked) ^ NO_WORD), 12)
     return bits_M.double() * 2.0**-52
 
 
 def gumbel_noise(asked: AskedPositions, words: range) -> Tensor:
-    """Standard Gumbel noise of a run of the vocabulary, float32 [M, U]; computed in float64 so that
-    its tail is not cut short."""
+    """Standard Gumbel noise for a run of the vocabulary, float32 [M, U]. Computed in float64, so
+    that the tail is not cut off."""
     words_U = torch.arange(words.start, words.stop, device=asked.sequence_M.device)
     bits_MU = _shift_right(_mix(_position_key(asked)[:, None] ^ words_U), 12)
     uniform_MU = (bits_MU.double() + 0.5) * 2.0**-52
@@ -54,6 +60,7 @@ def gumbel_noise(asked: AskedPositions, words: range) -> Tensor:
 
 
 def _position_key(asked: AskedPositions) -> Tensor:
+    """Hash of (seed, count of decoding forwards, position), int64 [M]."""
     key_M = _mix(asked.of_sequence(asked.seed_B))
     key_M = _mix(key_M ^ asked.of_sequence(asked.num_iterations_B))
     return _mix(key_M ^ asked.position_M)
@@ -68,5 +75,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64, which torch shifts arithmetically."""
+    """Logical right shift of int64; torch's `>>` is arithmetic."""
     return (x >> bits) & (2 ** (64 - bits) - 1)

@@ -1,4 +1,4 @@
-"""Fast-dLLM's confidence threshold (arXiv 2505.22618): commit all that the model is sure of."""
+"""Fast-dLLM's threshold (arXiv 2505.22618): commits every position of sufficient confidence."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from engine.decoding.positions import AskedPositions, Proposals, rank_of
 
 @dataclass(frozen=True, slots=True)
 class Threshold(DecodingStrategy):
-    """Commits every position whose confidence reaches the threshold, and the most confident in any
-    case.
+    """Commits every position whose confidence is at least `threshold`, and always the most
+    confident one.
 
     Raises:
         ValueError: a field out of range.

@@ -1,7 +1,8 @@
-"""Attention over pages in plain torch: the meaning of the operation, and the CPU path.
+"""Attention over KV-cache pages in plain torch: the definition of the operation, and the CPU path.
 
-A run is query tokens that lie side by side and see the same context: all of a sequence's, or,
-under block-causal attention, those of one of its blocks. Sequences and masks are unknown here.
+A run is a series of adjacent query tokens that attend to the same context: all query tokens of a
+sequence or, under block-causal attention, those of one attention block. Nothing here knows about
+sequences or masks.
 
 Shape letters: Q query tokens of all sequences, packed; R runs; N pages, P positions of a page; T
 pages of the longest context; C context of one run; H query heads, K key/value heads, E head size.
@@ -16,26 +17,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagedLayout:
-    """Where each run's query tokens lie in the packed row, and its context in the pages."""
+    """Which packed query tokens form each run, and which pages hold its context."""
 
     query_starts: Tensor
     """int32 [R + 1]; run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
     page_table_RT: Tensor
     """int32; the pages of each run's context in canvas order, then zeros."""
     context_lens_R: Tensor
-    """int32; how many canvas positions from 0 on the query tokens see."""
+    """int32; the query tokens attend to the canvas positions 0 .. context length - 1."""
     host_runs: list[tuple[int, int, int, int]]
-    """The same for the host: (query start, query end, first slot, context length) of each run; its
-    context's pages are contiguous."""
+    """The same on the host, for runs whose context lies in contiguous pages: (query start, query
+    end, first slot, context length) of each run."""
 
 
 def paged_attention_reference(
     q_QHE: Tensor, k_NPKE: Tensor, v_NPKE: Tensor, layout: PagedLayout
 ) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v, every query token over the whole context of its run; o_QHE.
+    """softmax(q k^T / sqrt(E)) v for every query token over the whole context of its run: o_QHE.
 
-    Computed in float32 from a gathered copy of the context. This is what the operation means: any
-    page table, any grouping of heads.
+    This defines the operation, for any page table and any grouping of heads. It computes in float32
+    on a gathered copy of the context.
     """
     out_QHE = torch.empty_like(q_QHE)
     starts, page_size = layout.query_starts.tolist(), k_NPKE.shape[1]
@@ -56,10 +57,10 @@ def paged_attention_reference(
 def paged_attention_views(
     q_QHE: Tensor, k_NPKE: Tensor, v_NPKE: Tensor, layout: PagedLayout
 ) -> Tensor:
-    """The same on contiguous pages: one fused call per run on views, nothing gathered.
+    """The same for contexts in contiguous pages: one fused call per run, on views of the pages.
 
-    On CPU this is the fastest for mixed lengths; copying the context into a padded batch costs
-    more than all the attention.
+    On CPU this is the fastest way for mixed lengths: copying the contexts into a padded batch costs
+    more than all of the attention.
     """
     out_QHE = torch.empty_like(q_QHE)
     k_SKE, v_SKE = k_NPKE.flatten(0, 1), v_NPKE.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What a transformer is, in numbers: what every family translates its `config.json` into."""
+"""The architecture of a transformer, as dataclasses that a family fills from `config.json`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConfig:
-    """A mixture of experts in place of the MLP: how many, and how a token chooses.
+    """The mixture of experts that replaces the MLP: its sizes, and how a token chooses experts.
 
     Raises:
         ValueError: a field out of range, or two fields that contradict each other.
@@ -14,23 +14,25 @@ class ExpertsConfig:
 
     num_experts: int
     num_chosen: int
-    """Experts that each token passes through."""
+    """Number of experts that each token is routed to."""
     expert_size: int
     score: Literal["sigmoid", "softmax"]
-    """What a router makes of its logits, float32, over all experts."""
+    """The function that turns the router's logits into scores: in float32, over all experts."""
     has_bias: bool = False
-    """A term for each expert that weighs in the choice alone."""
+    """Whether the router adds a bias to each expert's score. The bias affects which experts are
+    chosen, not the weights of their outputs."""
     is_normalised: bool = True
-    """The chosen experts' weights are divided by their sum."""
+    """Whether the weights of the chosen experts are divided by their sum."""
     routed_scale: float = 1.0
-    """Multiplies the chosen experts' weights at last."""
+    """Factor on the weights of the chosen experts, after normalisation."""
     num_groups: int = 1
-    """Groups of neighbouring experts; a token chooses among those of its `num_chosen_groups`."""
+    """The experts are divided into this many groups of consecutive experts. A token first chooses
+    `num_chosen_groups` groups, then its experts within those."""
     num_chosen_groups: int = 1
     shared_size: int = 0
-    """Width of the expert that every token passes through besides; 0: there is none."""
+    """Width of the shared expert, which processes every token in addition; 0: no shared expert."""
     num_dense_layers: int = 0
-    """First layers that have one MLP of `mlp_size` and no experts."""
+    """The number of first layers with one MLP of width `mlp_size` instead of experts."""
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_chosen", "expert_size", "num_groups", "num_chosen_groups"):
@@ -42,12 +44,13 @@ class ExpertsConfig:
         if self.num_experts % self.num_groups or self.num_experts < 2 * self.num_groups:
             raise ValueError(
                 f"model num_experts={self.num_experts} in num_groups={self.num_groups}: every "
-                "group must hold equally many, and two at least, since its score is their sum"
+                "group must hold the same number of experts, and at least two, since a group's "
+                "score is the sum of its two best"
             )
         if self.num_chosen_groups > self.num_groups:
             raise ValueError(
                 f"model num_chosen_groups={self.num_chosen_groups} is more than "
-                f"num_groups={self.num_groups}: choose among those that there are"
+                f"num_groups={self.num_groups}: choose at most that many"
             )
         open_experts = self.num_experts // self.num_groups * self.num_chosen_groups
         if self.num_chosen > open_experts:
@@ -59,7 +62,7 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """One transformer, and the token ids with a meaning of their own.
+    """The architecture of one transformer, and its special token ids.
 
     Raises:
         ValueError: a field out of range, or two fields that contradict each other.
@@ -67,7 +70,7 @@ class ModelConfig:
 
     family: str
     vocab_size: int
-    """Rows of the embedding and of the head, at least as many as the tokenizer has ids."""
+    """Rows of the embedding and of the head; at least the number of ids in the tokenizer."""
     hidden_size: int
     num_layers: int
     num_heads: int
@@ -80,21 +83,21 @@ class ModelConfig:
     """The longest canvas (prompt and generation region together) that the model was trained for."""
     mask_token_id: int
     eos_token_ids: tuple[int, ...]
-    """Each of them ends a generation; the first is the checkpoint's own `eos_token_id`."""
+    """Each of these ids ends a generation; the first is the checkpoint's `eos_token_id`."""
     tied_head: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
-    """RMS norm of every query and key head, before the rotary positions."""
+    """Whether every query and key head gets an RMS norm, before the rotary embedding."""
     rotary_dim: int | None = None
-    """How much of a head, from its start, the rotary positions turn; None: all of it."""
+    """Leading dimensions of each head that the rotary embedding rotates; None: all of them."""
     block_length: int | None = None
-    """Positions of a block under block-causal attention: a position sees its own block and all
-    before it; None: every position sees the whole canvas."""
+    """Block length of block-causal attention, in which a position attends to its own block and all
+    blocks before it. None: bidirectional, every position attends to the whole canvas."""
     is_shifted: bool = False
-    """The logits at a position are those of the next one, as in the autoregressive model that this
-    one was trained from."""
+    """Whether the logits at a position predict the token of the next position, as in the
+    autoregressive model that this one was trained from."""
     experts: ExpertsConfig | None = None
-    """None: every layer has one MLP."""
+    """None: every layer has one MLP and no experts."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")
@@ -103,14 +106,14 @@ class ModelConfig:
                 raise ValueError(f"model {name}={getattr(self, name)}: give a number of at least 1")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"model num_heads={self.num_heads} is no multiple of "
-                f"num_kv_heads={self.num_kv_heads}: each must serve equally many query heads"
+                f"model num_heads={self.num_heads} is not a multiple of num_kv_heads="
+                f"{self.num_kv_heads}: each K/V head must serve the same number of query heads"
             )
         self._check_rotary()
         if self.block_length is not None and self.block_length < 1:
             raise ValueError(
-                f"model block_length={self.block_length}: give at least 1, or leave it out where "
-                "every position sees the whole canvas"
+                f"model block_length={self.block_length}: give at least 1, or leave it out for "
+                "bidirectional attention"
             )
         self._check_token_ids()
 
@@ -127,7 +130,7 @@ class ModelConfig:
 
     def _check_token_ids(self) -> None:
         if not self.eos_token_ids:
-            raise ValueError("model eos_token_ids is empty: no generation could end")
+            raise ValueError("model eos_token_ids is empty: no generation could end; give an id")
         for name, ids in (
             ("mask_token_id", (self.mask_token_id,)),
             ("eos_token_id", self.eos_token_ids),
@@ -135,12 +138,12 @@ class ModelConfig:
             for token_id in ids:
                 if not 0 <= token_id < self.vocab_size:
                     raise ValueError(
-                        f"model {name}={token_id} is no row of the vocabulary of "
-                        f"{self.vocab_size}: config.json contradicts itself, or leaves the id out "
-                        "and is of another model than it says"
+                        f"model {name}={token_id} is outside the vocabulary of "
+                        f"{self.vocab_size} ids: config.json contradicts itself, or it leaves this "
+                        "id out and names the wrong model_type"
                     )
         if self.mask_token_id in self.eos_token_ids:
             raise ValueError(
                 f"model mask_token_id and eos_token_id are both {self.mask_token_id}: "
-                "a finished position could not be told from an open one"
+                "a committed EOS could not be told from a masked position"
             )

@@ -1,5 +1,8 @@
-"""What the families' `config.json` files have in common: Qwen's keys, and what is taken for granted
-where a key says nothing else."""
+"""Helpers that the families read `config.json` with.
+
+They read the keys that most families share (Qwen's), and check that keys for which ModelConfig has
+no field have the values that the transformer is built for.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,29 +12,31 @@ ASSUMED: dict[str, Any] = {
     "rope_scaling": None,
     "use_sliding_window": False,
 }
+"""Values that the transformer is built for; every family with Qwen's keys requires them."""
 
 
-def refuse_others(raw: dict[str, Any], assumed: dict[str, Any], family: str) -> None:
-    """Pass where every key that `raw` states has the assumed value; null says the same as false.
+def check_assumed(raw: dict[str, Any], assumed: dict[str, Any], family: str) -> None:
+    """Check that every key of `assumed` has the assumed value in `raw`, or is absent from it. Where
+    the assumed value is None or False, null, false, 0 and empty values count as equal.
 
     Raises:
-        ValueError: a key states something else.
+        ValueError: a key has another value.
     """
     for key, value in assumed.items():
         stated = raw.get(key, value)
         if stated != value and not (value in (None, False) and not stated):
             raise ValueError(
-                f"config.json {key}={stated!r}: {family} is loaded with {value!r} only; "
-                "this checkpoint is of another architecture"
+                f"config.json {key}={stated!r}: the {family} loader supports only {value!r}; "
+                "this checkpoint has another architecture"
             )
 
 
 def read_sizes(raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a ModelConfig that Qwen's keys give.
+    """The ModelConfig fields that can be read from Qwen's keys of `config.json`.
 
     Raises:
-        KeyError: a key that must be there is not.
-        ValueError: rotary positions of another kind.
+        KeyError: a required key is missing.
+        ValueError: an unsupported kind of rotary embedding.
     """
     num_heads = raw["num_attention_heads"]
     return {
@@ -51,10 +56,11 @@ def read_sizes(raw: dict[str, Any]) -> dict[str, Any]:
 def read_token_ids(
     raw: dict[str, Any], *, mask: int, eos: int, turn_ends: Iterable[int] = ()
 ) -> dict[str, Any]:
-    """The mask and the ends of a generation: config.json's own, or else the family's.
+    """The ModelConfig fields of the special token ids, from `config.json`.
 
-    `turn_ends` are the family's further tokens that end an answer; a checkpoint whose vocabulary
-    has no such row has none.
+    `mask` and `eos` are the family's ids, used where `config.json` states none. `turn_ends` are
+    further ids that end an answer in this family; those outside the checkpoint's vocabulary are
+    left out.
     """
     stated = raw.get("eos_token_id")
     first = eos if stated is None else stated
@@ -72,13 +78,13 @@ def _vocab_size(raw: dict[str, Any]) -> int:
 
 
 def _rope_theta(raw: dict[str, Any]) -> float:
-    """As published, or as transformers 5 writes it anew."""
+    """From `rope_theta`, as published, or from `rope_parameters`, as transformers 5 saves it."""
     parameters = raw.get("rope_parameters")
     if parameters is None:
         return float(raw["rope_theta"])
     if parameters.get("rope_type", "default") != "default":
         raise ValueError(
             f"config.json rope_parameters.rope_type={parameters['rope_type']!r}: only 'default' is "
-            "built; this checkpoint is of another architecture"
+            "supported; this checkpoint has another architecture"
         )
     return float(parameters["rope_theta"])

@@ -1,10 +1,10 @@
-"""The layers that every family shares.
+"""The layers that all families share: RMS norm, rotary embedding, attention and MLP.
 
-In a tensor-parallel group a rank has a share of an attention's heads and of an MLP's width, and
-what comes out of either is its term of the sum over the ranks.
+In a tensor-parallel group each rank holds a share of the attention heads and of the MLP's width.
+The output of Attention and MLP is then a partial sum, which the caller adds up over the ranks.
 
 Shape letters: Q query tokens of a batch, D hidden size, H query heads, K key/value heads, E head
-size, R rotary pairs (half of what is rotated of a head).
+size, R rotary pairs (half of the rotated dimensions of a head).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from engine.model.config import ModelConfig
 from engine.parallel import TensorParallel
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_QHE, k_QKE, v_QKE) -> o_QHE. Who sees whom, and where K and V are kept, is its own."""
+"""(layer, q_QHE, k_QKE, v_QKE) -> o_QHE. This function decides which positions attend to which, and
+where K and V are stored; the layers know neither."""
 
 
 class RMSNorm(nn.Module):
@@ -42,8 +43,8 @@ def rotary_table(positions_Q: Tensor, rotary_dim: int, theta: float) -> tuple[Te
 
 
 def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
-    """Turn the pairs (i, i + R) of every head by their angle, and leave what lies behind them;
-    computed in float32."""
+    """Rotate each pair (i, i + R) of every head by its angle; dimensions from 2R on stay unchanged.
+    Computed in float32."""
     R = cos_QR.shape[1]
     low, high, rest = x_QHE.float().split((R, R, x_QHE.shape[-1] - 2 * R), dim=-1)
     cos, sin = cos_QR[:, None], sin_QR[:, None]
@@ -51,6 +52,9 @@ def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
+    """Projects to queries, keys and values, normalises and rotates them, calls `attend`, projects
+    back. Has this rank's share of the heads."""
+
     def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
         self.layer = layer
@@ -75,7 +79,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (arXiv 2002.05202); gate and up are one matrix, gate first."""
+    """SwiGLU (arXiv 2002.05202); the gate and up projections are one matrix, gate rows first."""
 
     def __init__(self, hidden_size: int, mlp_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From the name of a checkpoint, a folder or a hub id, to a Transformer ready to run."""
+"""Loads a checkpoint by its folder or hub id: fetches it, reads its config, fills a Transformer."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from engine.model.config import ModelConfig
 from engine.model.families import FAMILIES, config_of
-from engine.model.moe import keep_routers_wide
+from engine.model.moe import keep_routers_float32
 from engine.model.transformer import Transformer
 from engine.model.weight_map import weight_map
 from engine.model.weights import check_files, load_weights
@@ -19,10 +19,11 @@ NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
 def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint: `path` itself if a folder, else the hub's snapshot.
+    """The local folder of a checkpoint. `path` is that folder, or else a hub id, whose snapshot is
+    downloaded, or taken from the hub's local cache.
 
     Raises:
-        ValueError: neither a folder nor a checkpoint that the hub or its local cache has.
+        ValueError: `path` is not a folder, and neither the hub nor its local cache has it.
     """
     if Path(path).is_dir():
         return Path(path)
@@ -31,9 +32,9 @@ def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model.path={path} (revision {revision or 'main'}) is no folder, and the hub did not "
-            f"give it: {reason}\nCheck the spelling; offline, download it first on a machine that "
-            "has a network and name the folder."
+            f"model.path={path} (revision {revision or 'main'}) is not a folder, and the hub did "
+            f"not provide it: {reason}\nCheck the spelling; if this machine is offline, download "
+            "it on one with a network and give the folder."
         ) from error
 
 
@@ -41,7 +42,7 @@ def read_config(folder: Path) -> ModelConfig:
     """The ModelConfig of a checkpoint folder.
 
     Raises:
-        ValueError: no config.json, an unknown model_type, or a config that the family refuses.
+        ValueError: there is no config.json, its model_type is unknown, or its family refuses it.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -59,10 +60,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def check_weights(folder: Path) -> None:
-    """Whether load_model will find the tensors that it needs; quick, since it reads none.
+    """Check that load_model will find the tensors it needs. Quick: reads only the files' headers.
 
     Raises:
-        ValueError: as read_config and load_weights say.
+        ValueError: as for read_config and load_weights.
     """
     config = read_config(folder)
     check_files(weight_map(config, FAMILIES[config.family].NAMES), folder)
@@ -74,17 +75,17 @@ def load_model(
     device: torch.device | str = "cpu",
     parallel: TensorParallel = ALONE,
 ) -> Transformer:
-    """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference; of a
-    tensor-parallel group, this rank's share of it.
+    """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference. In a
+    tensor-parallel group: this rank's share of it.
 
     Raises:
-        ValueError: as read_config and load_weights say.
+        ValueError: as for read_config and load_weights.
     """
     config = read_config(folder)
     with torch.device("meta"):
         model = Transformer(config, parallel)
     model = model.to(dtype)
-    keep_routers_wide(model)
+    keep_routers_float32(model)
     model = model.to_empty(device=device)
     load_weights(model, weight_map(config, FAMILIES[config.family].NAMES), folder)
     return model.eval().requires_grad_(False)

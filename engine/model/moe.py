@@ -1,7 +1,8 @@
-"""Mixture of experts: which experts a token passes through, and the way through them.
+"""Mixture of experts: chooses experts for each token, runs them, and sums their weighted outputs.
 
-What a token gets does not depend on the other tokens of the batch: it chooses alone, no expert is
-ever full, and its experts' outputs are added in the order in which it chose them.
+A token's output does not depend on the other tokens of the batch: each token chooses alone,
+experts have no capacity limit, and the outputs of a token's experts are added in the order of its
+choice.
 
 Shape letters: Q query tokens of a batch, D hidden size, X experts, G groups of experts, C experts
 that a token chooses, P = Q * C pairs of a token and an expert, I width of an expert.
@@ -17,12 +18,13 @@ from engine.parallel import ALONE, TensorParallel
 
 
 class Router(nn.Module):
-    """Sigmoid or softmax scores, the choice limited to the best groups where there are any (arXiv
-    2412.19437, section 2.1.2).
+    """Chooses each token's experts by sigmoid or softmax scores. If experts are grouped, it chooses
+    only within the best groups (arXiv 2412.19437, section 2.1.2).
 
-    Its parameters and its arithmetic are float32 whatever the dtype of the model: near ties, a
-    rounding would choose another expert. A bias weighs in the choice alone, never in the weights;
-    no gradient changes it, training adjusts it until all experts are chosen about equally often.
+    Parameters and arithmetic are float32 whatever the model's dtype: if two scores nearly tie,
+    rounding could choose the other expert. The optional bias affects only which experts are chosen,
+    never their weights. It gets no gradient: training adjusts it until all experts are chosen about
+    equally often.
     """
 
     def __init__(self, hidden_size: int, config: ExpertsConfig) -> None:
@@ -58,32 +60,34 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """X SwiGLU MLPs, their matrices stacked; gate and up are one matrix, gate first.
+    """X SwiGLU MLPs with their matrices stacked; gate and up are one matrix, gate rows first.
 
-    In a tensor-parallel group a rank has a slice of each, or some of them whole, and what comes out
-    is its term of the sum over the ranks.
+    In a tensor-parallel group each rank holds a slice of every expert, or, with expert parallelism,
+    some experts whole. The output is then a partial sum, to be added up over the ranks.
     """
 
     def __init__(self, hidden_size: int, config: ExpertsConfig, parallel: TensorParallel) -> None:
         super().__init__()
-        whole = parallel.split_experts
-        self.own = parallel.share(config.num_experts) if whole else range(config.num_experts)
-        size = config.expert_size if whole else len(parallel.share(config.expert_size))
-        self.has_all = len(self.own) == config.num_experts
-        X = len(self.own)
+        is_whole = parallel.split_experts
+        every = range(config.num_experts)
+        self.local = parallel.share(config.num_experts) if is_whole else every
+        size = config.expert_size if is_whole else len(parallel.share(config.expert_size))
+        self.has_all_experts = len(self.local) == config.num_experts
+        X = len(self.local)
         self.gate_up = nn.Parameter(torch.empty(X, 2 * size, hidden_size))
         self.down = nn.Parameter(torch.empty(X, hidden_size, size))
         nn.init.normal_(self.gate_up, std=hidden_size**-0.5)
         nn.init.normal_(self.down, std=size**-0.5)
 
     def forward(self, x_QD: Tensor, chosen_QC: Tensor, weights_QC: Tensor) -> Tensor:
-        """All the pairs of an expert side by side, one matrix product for each expert's run.
+        """Sort the pairs by expert, so that each expert has one contiguous run of rows and needs
+        one matrix product.
 
-        Pairs of experts that are elsewhere come last, behind the last run.
+        Pairs whose expert is on another rank are sorted behind the last run and contribute 0.
         """
-        own_P = chosen_QC.flatten() - self.own.start
-        is_own_P = (own_P >= 0) & (own_P < len(self.own))
-        experts_P = own_P if self.has_all else own_P.where(is_own_P, len(self.own))
+        local_P = chosen_QC.flatten() - self.local.start
+        is_local_P = (local_P >= 0) & (local_P < len(self.local))
+        experts_P = local_P if self.has_all_experts else local_P.where(is_local_P, len(self.local))
         experts_P, order_P = experts_P.sort(stable=True)
         x_PD = x_QD[order_P // chosen_QC.shape[1]]
         numbers_X = torch.arange(self.down.shape[0], device=x_QD.device)
@@ -91,15 +95,15 @@ class Experts(nn.Module):
         through = grouped if can_group(x_QD, self.gate_up, self.down) else looped
         y_PD = torch.empty_like(x_PD)
         y_PD[order_P] = through(x_PD, ends_X, self.gate_up, self.down)
-        if not self.has_all:
-            y_PD = y_PD.masked_fill(~is_own_P[:, None], 0)
+        if not self.has_all_experts:
+            y_PD = y_PD.masked_fill(~is_local_P[:, None], 0)
         y_QCD = y_PD.unflatten(0, chosen_QC.shape)
         return (y_QCD * weights_QC[..., None]).sum(1).to(x_QD.dtype)
 
 
 def can_group(x_QD: Tensor, *stacks: Tensor) -> bool:
-    """Whether torch has a grouped product for these: its rows must begin at multiples of 16
-    bytes, and on a GPU it is made for bfloat16 alone."""
+    """Whether torch's grouped matrix product supports these tensors: rows must begin at multiples
+    of 16 bytes, and a GPU supports bfloat16 only."""
     dtypes = (torch.bfloat16,) if x_QD.is_cuda else (torch.bfloat16, torch.float32)
     itemsize = x_QD.element_size()
     widths = [x_QD.shape[1], *(size for stack in stacks for size in stack.shape[1:])]
@@ -107,14 +111,15 @@ def can_group(x_QD: Tensor, *stacks: Tensor) -> bool:
 
 
 def grouped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
-    """Rows sorted by expert, ends_X[e] being the end of expert e's run -> its output, [P, D]; rows
-    behind the last run come out as anything."""
+    """The experts' outputs, [P, D], by torch's grouped matrix product. `x_PD` is sorted by expert;
+    ends_X[e] is the end of expert e's run. Rows behind the last run come out undefined."""
     gate, up = F.grouped_mm(x_PD, gate_up_XID.mT, offs=ends_X).chunk(2, dim=-1)
     return F.grouped_mm(F.silu(gate) * up, down_XDI.mT, offs=ends_X)
 
 
 def looped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
-    """The same, expert by expert: what `grouped` means, and the way for other dtypes and sizes."""
+    """The same as `grouped`, one expert at a time: its reference, and the fallback for dtypes and
+    sizes that it does not support."""
     y_PD, start = torch.empty_like(x_PD), 0
     for expert, end in enumerate(ends_X.tolist()):
         gate, up = F.linear(x_PD[start:end], gate_up_XID[expert]).chunk(2, dim=-1)
@@ -124,7 +129,7 @@ def looped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) 
 
 
 class MoE(nn.Module):
-    """The experts that each token chooses, and the shared one that all pass through."""
+    """Router and experts: the weighted sum of the chosen experts, plus the shared expert if any."""
 
     def __init__(
         self, hidden_size: int, config: ExpertsConfig, parallel: TensorParallel = ALONE
@@ -140,8 +145,8 @@ class MoE(nn.Module):
         return y_QD if self.shared is None else y_QD + self.shared(x_QD)
 
 
-def keep_routers_wide(model: nn.Module) -> None:
-    """Put the parameters of every router back to float32, after the model took another dtype."""
+def keep_routers_float32(model: nn.Module) -> None:
+    """Convert every router back to float32, after the model was converted to another dtype."""
     for module in model.modules():
         if isinstance(module, Router):
             module.float()

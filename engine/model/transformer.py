@@ -1,10 +1,14 @@
-"""One transformer for all families, described by a ModelConfig.
+"""The one transformer that all families share, built from a ModelConfig.
 
-It knows no batch, cache or mask: the query tokens of any number of sequences come packed in one
-row, with their positions, and `attend` decides who sees whom. In a tensor-parallel group each rank
-has a share of the heads, the MLPs, the experts and the head's words; all have the embedding, and
-the same hidden states. Shape letters as in engine/model/layers.py; M asked positions, V the words
-of this rank.
+It knows nothing of batches, caches or attention masks: the query tokens of any number of sequences
+come packed in one row with their positions, and `attend` decides which of them attend to which.
+
+In a tensor-parallel group each rank holds a share of the attention heads, the MLPs, the experts and
+the output head's vocabulary. Every rank holds the whole embedding and computes the same hidden
+states.
+
+Shape letters as in engine/model/layers.py; M asked positions, V the part of the vocabulary on this
+rank.
 """
 
 import torch.nn.functional as F
@@ -17,6 +21,8 @@ from engine.parallel import ALONE, TensorParallel
 
 
 class Layer(nn.Module):
+    """Attention, then an MLP or experts, each with a norm before it and a residual around it."""
+
     def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
         self.parallel = parallel
@@ -36,6 +42,8 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
+    """Embedding, layers, final norm and output head; this rank's share of them in a group."""
+
     def __init__(self, config: ModelConfig, parallel: TensorParallel = ALONE) -> None:
         super().__init__()
         self.config = config
@@ -49,12 +57,12 @@ class Transformer(nn.Module):
 
     @property
     def num_kv_heads(self) -> int:
-        """Of this rank."""
+        """Key/value heads on this rank."""
         return len(self.parallel.kv_heads(self.config.num_kv_heads))
 
     def forward(self, x_QD: Tensor, positions_Q: Tensor, attend: Attend) -> Tensor:
-        """Input embeddings, as `embed` gives them, and positions, int64 [Q] -> hidden states
-        [Q, D] before the last norm."""
+        """Embeddings of the query tokens, as `embed` gives them, and their canvas positions, int64
+        [Q] -> hidden states [Q, D] before the final norm."""
         rotary_dim = self.config.rotary_dim or self.config.head_dim
         cos_QR, sin_QR = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
         for layer in self.layers:
@@ -62,7 +70,8 @@ class Transformer(nn.Module):
         return x_QD
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Hidden states of the asked positions [M, D] -> logits, float32 [M, V]."""
+        """Hidden states of the asked positions, [M, D] -> logits, float32 [M, V]. Applies the final
+        norm and the head."""
         tied = self.embed.weight[self.words.start : self.words.stop]
         head = tied if self.config.tied_head else self.head.weight
         return F.linear(self.norm(hidden_MD), head).float()

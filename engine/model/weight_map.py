@@ -1,6 +1,7 @@
-"""Which tensor of a checkpoint fills which rows of which parameter, and who has it in a group?
+"""Maps a checkpoint's tensors to the parameters of engine/model/transformer.py: which tensor fills
+which rows of which parameter, and which part of it a rank of a tensor-parallel group holds.
 
-Of the transformer in engine/model/transformer.py; families differ in names alone.
+Families differ only in how they name their tensors.
 """
 
 from dataclasses import dataclass
@@ -10,45 +11,47 @@ from engine.model.config import ModelConfig
 from engine.parallel import TensorParallel
 
 Split = Literal["rows", "columns", "q_rows", "kv_rows", "q_columns"]
-"""Along what a rank's share lies: single rows or columns, or those of whole heads."""
+"""How a tensor is split over the ranks: by single rows or columns, or by those of whole heads."""
 
 
 class Piece(NamedTuple):
-    """Rows of one tensor of a checkpoint.
+    """A run of rows of one checkpoint tensor, which becomes a run of rows of one parameter.
 
-    The rows of experts, stacked in one parameter [experts, rows, columns], are all the first
-    expert's, then all the second's, and so on.
+    A parameter [experts, rows, columns] that stacks experts is filled as if it were flattened to
+    two dimensions: all rows of the first expert, then all of the second, and so on.
     """
 
     name: str
     shape: tuple[int, ...]
-    """Of these rows, on all ranks together."""
+    """Shape of these rows before they are split over the ranks."""
     split: Split | None = None
-    """None: every rank has all."""
+    """None: every rank holds all of it."""
     first: int = 0
-    """Where the rows begin in the tensor."""
+    """Index of the first row in the tensor."""
     expert: int | None = None
+    """Index of the expert that the rows belong to; None: no expert's."""
 
     def share(self, config: ModelConfig, parallel: TensorParallel) -> tuple[slice, ...] | None:
-        """Where a rank's share of the tensor lies; None if it has none."""
+        """The slices that cut this rank's share out of the tensor; None if it has no share."""
         rows = range(self.shape[0])
         others = [slice(0, size) for size in self.shape[1:]]
         if self.expert is not None and parallel.split_experts:
-            if self.expert not in parallel.share(experts_of(config)):
+            if self.expert not in parallel.share(num_experts_of(config)):
                 return None
         elif self.split in ("columns", "q_columns"):
-            others[0] = _run(range(self.shape[1]), self.split, config, parallel)
+            others[0] = _split_run(range(self.shape[1]), self.split, config, parallel)
         elif self.split is not None:
-            run = _run(rows, self.split, config, parallel)
+            run = _split_run(rows, self.split, config, parallel)
             rows = range(run.start, run.stop)
         return (slice(self.first + rows.start, self.first + rows.stop), *others)
 
 
 WeightMap = dict[str, tuple[Piece, ...]]
-"""Our parameter -> the pieces that it is stacked from, first rows first."""
+"""Parameter name -> the pieces that are stacked to fill it, in the order of its rows."""
 
 
-def _run(whole: range, split: Split, config: ModelConfig, parallel: TensorParallel) -> slice:
+def _split_run(whole: range, split: Split, config: ModelConfig, parallel: TensorParallel) -> slice:
+    """This rank's run of `whole`, the rows or columns of a tensor."""
     if split in ("rows", "columns"):
         share, unit = parallel.share(len(whole)), 1
     elif split == "kv_rows":
@@ -58,14 +61,15 @@ def _run(whole: range, split: Split, config: ModelConfig, parallel: TensorParall
     return slice(share.start * unit, share.stop * unit)
 
 
-def experts_of(config: ModelConfig) -> int:
+def num_experts_of(config: ModelConfig) -> int:
     return 0 if config.experts is None else config.experts.num_experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """What a family calls its tensors, without `.weight`; those of a layer stand behind
-    `layer`, those of an MLP behind the MLP's own name. The defaults are Qwen's."""
+    """The names that a family gives its tensors, without `.weight`. Names of a layer's tensors are
+    relative to `layer` and the layer's number; names of an MLP's tensors are relative to the MLP
+    (`mlp`, `experts` or `shared`). The defaults are Qwen's."""
 
     embed: str = "model.embed_tokens"
     norm: str = "model.norm"
@@ -73,7 +77,7 @@ class Names:
     layer: str = "model.layers"
     attn_norm: str = "input_layernorm"
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    """One name where the checkpoint has them packed in one tensor."""
+    """Three names, or one if the checkpoint packs query, key and value in one tensor."""
     q_norm: str = "self_attn.q_norm"
     k_norm: str = "self_attn.k_norm"
     out: str = "self_attn.o_proj"
@@ -84,13 +88,13 @@ class Names:
     down: str = "down_proj"
     router: str = "mlp.gate"
     router_bias: str = "mlp.gate.expert_bias"
-    """The whole name."""
+    """The full name within the layer: no `.weight` is added."""
     experts: str = "mlp.experts"
     shared: str = "mlp.shared_experts."
 
 
 def weight_map(config: ModelConfig, names: Names) -> WeightMap:
-    """Every parameter of the transformer that `config` describes."""
+    """The pieces of every parameter of the transformer that `config` describes."""
     hidden, vocab = config.hidden_size, config.vocab_size
     pieces: WeightMap = {
         "embed.weight": (Piece(f"{names.embed}.weight", (vocab, hidden)),),
@@ -112,7 +116,7 @@ def weight_map(config: ModelConfig, names: Names) -> WeightMap:
 
 
 def tensor_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
-    """Of every tensor of a checkpoint that has these pieces."""
+    """Tensor name -> shape, for every tensor of a checkpoint with these pieces."""
     shapes: dict[str, tuple[int, ...]] = {}
     for piece in (piece for stacked in pieces.values() for piece in stacked):
         rows = piece.first + piece.shape[0]
@@ -148,7 +152,7 @@ def _mlp(ours: str, root: str, size: int, hidden: int, names: Names) -> WeightMa
 
 def _moe(ours: str, theirs: str, config: ModelConfig, names: Names) -> WeightMap:
     experts, hidden = config.experts, config.hidden_size
-    assert experts is not None, "only a mixture of experts comes here"
+    assert experts is not None, "called only for layers with experts"
     X = experts.num_experts
     gate_ups: list[Piece] = []
     downs: list[Piece] = []

@@ -1,4 +1,4 @@
-"""Checkpoint folder -> Transformer, and back: safetensors read tensor by tensor into place."""
+"""Reads a checkpoint's safetensors files into a Transformer, tensor by tensor, and writes them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,30 +15,33 @@ from engine.model.transformer import Transformer
 from engine.model.weight_map import Piece, WeightMap, tensor_shapes
 
 WINDOW_BYTES = 2**26
-"""A file is mapped anew after so much of it was read, or what was read would stay resident."""
+"""A file is opened again after this many bytes were read from it: safetensors maps it into memory,
+and the pages that were read stay resident as long as the mapping lives."""
 SHOWN_FAULTS = 20
+"""Longest list of faults in one error message; the others are only counted."""
 
 
 class Target(NamedTuple):
-    """Where a rank's share of a piece goes."""
+    """This rank's share of one piece, and the rows of a parameter that it fills."""
 
     piece: Piece
     share: tuple[slice, ...]
+    """Cuts the share out of the checkpoint's tensor."""
     rows: Tensor
-    """Of our parameter."""
+    """A view of the parameter."""
     is_router: bool
 
 
 def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
-    """Fill `model`, in place, from every `*.safetensors` file of `folder`.
+    """Fill the parameters of `model`, in place, from all `*.safetensors` files of `folder`.
 
-    Each rank of a tensor-parallel group reads its share alone. Values are converted to the dtype
-    and device that the parameters have. Host memory holds one tensor at a time, and as much of a
-    file as WINDOW_BYTES.
+    Each rank of a tensor-parallel group reads only its share. Values are converted to the dtype and
+    device of the parameters. Apart from the model, host memory holds one tensor at a time and about
+    WINDOW_BYTES of the mapped file.
 
     Raises:
-        ValueError: no safetensors file, one that cannot be read, or tensors missing, surplus,
-            misshapen, or in two files; all are named.
+        ValueError: there is no safetensors file, one cannot be read, or tensors are missing,
+            surplus, misshapen or in two files. The message names them, up to SHOWN_FAULTS.
     """
     shapes = check_files(pieces, folder)
     targets: dict[str, list[Target]] = defaultdict(list)
@@ -50,11 +53,11 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
 
 
 def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[int, ...]]]:
-    """The shape of every tensor in every `*.safetensors` file of `folder`, in the order in which
-    they lie there; only the files' heads are read.
+    """Check the tensors of all `*.safetensors` files of `folder` against `pieces`; returns each
+    file's tensor shapes, in the order in which the tensors lie in the file. Reads only the headers.
 
     Raises:
-        ValueError: as load_weights says.
+        ValueError: as for load_weights.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -68,9 +71,9 @@ def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[i
 
 
 def save_weights(model: Transformer, pieces: WeightMap, file: Path, dtype: torch.dtype) -> None:
-    """Write a `model` that is on one rank, under the checkpoint's own tensor names, as load_weights
-    reads them. Routers stay in float32, as they are in use."""
-    assert model.parallel.size == 1, "a share of a model is no checkpoint"
+    """Write `model` to `file` under the checkpoint's tensor names, as load_weights reads them. The
+    model must be whole, not a rank's share. Routers are written in float32, as they are run."""
+    assert model.parallel.size == 1, "one rank's share of a model is not a checkpoint"
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for piece, _, rows, is_router in _targets(model, pieces):
         parts[piece.name].append(rows.to(torch.float32 if is_router else dtype))
@@ -79,7 +82,7 @@ def save_weights(model: Transformer, pieces: WeightMap, file: Path, dtype: torch
 
 
 def _targets(model: Transformer, pieces: WeightMap) -> Iterator[Target]:
-    """All that a rank has, in the order of `pieces`."""
+    """The targets of all pieces of which this rank has a share, in the order of `pieces`."""
     parameters = dict(model.named_parameters())
     assert parameters.keys() == pieces.keys(), (
         f"the family's weight map and the transformer name different parameters: "
@@ -99,7 +102,7 @@ def _targets(model: Transformer, pieces: WeightMap) -> Iterator[Target]:
 
 
 def _read_file(file: Path, wanted: list[list[Target]]) -> None:
-    """The targets of each tensor, in the order in which they lie in the file."""
+    """Read tensors from `file`: `wanted` has each one's targets, in the order of the file."""
     opened, num_bytes = safe_open(file, framework="pt"), 0
     for targets in wanted:
         if num_bytes > WINDOW_BYTES:
@@ -109,6 +112,7 @@ def _read_file(file: Path, wanted: list[list[Target]]) -> None:
 
 
 def _read(opened: Any, target: Target) -> int:
+    """Copy the share into the parameter; returns the bytes read."""
     tensor = opened.get_slice(target.piece.name)[target.share]
     target.rows.copy_(tensor)
     return int(tensor.nbytes)
@@ -121,8 +125,8 @@ def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise ValueError(
-            f"{file}: cannot be read ({error}): it is cut short or no safetensors file; download "
-            "the checkpoint again"
+            f"{file}: cannot be read ({error}): it is truncated or not a safetensors file; "
+            "download the checkpoint again"
         ) from error
 
 

@@ -1,17 +1,17 @@
-"""How does text that spells a special token stay text?
+"""Keeps text that spells a special token as text.
 
 A tokenizer turns the text of an added token ("<|eot_id|>", "<|mdm_mask|>", "<tool_call>") into that
-token wherever it stands, so a row could end its own turn or place masks. Switching the matching off
-(`split_special_tokens`) does not help: it holds for tokens marked special only, and for the chat
-template's own tokens too. Instead:
+token wherever it occurs, so a prompt could end its own turn or place masks. Switching this off
+(`split_special_tokens`) does not help: it applies only to tokens marked special, and also to the
+special tokens of the chat template itself. Instead:
 
-    content   --hide-->    token texts become stand-ins
-    rendered  --encode-->  what still spells a token is the template's own: it becomes an alias;
-                           the stand-ins become their texts again; a twin tokenizer, in which
-                           every added token is spelt as its alias, encodes the whole
+    content   --hide-->    texts of added tokens are replaced by placeholders
+    rendered  --encode-->  what still spells an added token comes from the template: it is replaced
+                           by an alias; the placeholders become their texts again; a twin tokenizer,
+                           in which every added token is spelt as its alias, encodes the whole
 
-The twin has the same ids, normalizer and flags, so that all around the hidden text is as ever.
-Added tokens that are white space only (runs of spaces in some tokenizers) are text and stay so.
+The twin has the same ids, normalizer and flags, so the text around the hidden parts is encoded as
+usual. Added tokens of white space only (runs of spaces in some tokenizers) are left alone.
 """
 
 import json
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 
 class SpecialText:
-    """Knows the added tokens of one tokenizer, and encodes text in which some are meant as text."""
+    """The added tokens of one tokenizer, and a way to encode text that spells some of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -33,13 +33,14 @@ class SpecialText:
         self._pattern = _pattern(tokens)
         has_normalized = any(t["normalized"] for t in tokens)
         self._normalizer = tokenizer.normalizer if has_normalized else None
-        # Drawn anew each time, so no row can hold a stand-in or an alias; it never shows in ids.
+        # Random for each process, so that no prompt can contain a placeholder or alias. It does not
+        # affect the ids.
         self._nonce = secrets.token_hex(8)
         self._hidden = re.compile(f"<{self._nonce}h([0-9]+)>")
         self._text_of = {token_id: content for content, token_id in self._ids.items()}
 
     def found_in(self, text: str) -> bool:
-        """May the tokenizer see an added token in this text? Never False where it does."""
+        """Whether the tokenizer may find an added token in this text; never False if it does."""
         if self._pattern.search(text):
             return True
         if self._normalizer is None:
@@ -50,7 +51,7 @@ class SpecialText:
         return self._pattern.sub(lambda m: f"<{self._nonce}h{self._ids[m[0]]}>", content)
 
     def encode(self, rendered: str, add_special_tokens: bool) -> list[int]:
-        """Token ids of a text whose contents went through `hide`."""
+        """Token ids of a rendered text whose contents went through `hide`."""
         aliased = self._pattern.sub(lambda m: self._alias(self._ids[m[0]]), rendered)
         text = self._hidden.sub(lambda m: self._text_of[int(m[1])], aliased)
         ids: list[int] = self._twin.encode(text, add_special_tokens=add_special_tokens).ids
@@ -61,7 +62,7 @@ class SpecialText:
 
     @cached_property
     def _twin(self) -> Tokenizer:
-        """Built at the first row that needs it: it takes about a second for a large vocabulary."""
+        """Built for the first prompt that needs it: a large vocabulary takes about a second."""
         spec = json.loads(self._tokenizer.to_str())
         alias = {content: self._alias(token_id) for content, token_id in self._ids.items()}
         for token in spec["added_tokens"]:
@@ -75,7 +76,7 @@ class SpecialText:
 
 
 def added_tokens(tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """content, id and flags of every added token."""
+    """Content, id and flags of every added token."""
     return [
         {
             "content": token.content,
@@ -88,7 +89,7 @@ def added_tokens(tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 
 def _pattern(tokens: list[dict[str, Any]]) -> re.Pattern[str]:
-    """Leftmost, then longest, as the tokenizer matches."""
+    """Matches leftmost, then longest, as the tokenizer does."""
     if not tokens:
         return re.compile(r"(?!)")
     alternatives = []
@@ -99,7 +100,7 @@ def _pattern(tokens: list[dict[str, Any]]) -> re.Pattern[str]:
 
 
 def _rename_in_model(model: dict[str, Any], alias: dict[str, str]) -> None:
-    """Rename tokens in the model's own vocabulary, so that it cannot arrive at them either."""
+    """Rename tokens in the model's own vocabulary too, so that merges cannot produce them."""
     vocab = model["vocab"]
     if isinstance(vocab, dict):
         model["vocab"] = {alias.get(token, token): token_id for token, token_id in vocab.items()}

@@ -1,7 +1,8 @@
-"""The checkpoint's own tokenizer, and whether it is the model's: no code of a checkpoint is run.
+"""Loads a checkpoint's tokenizer, and checks that it belongs to the model.
 
-A published folder names classes of its own (`auto_map`), but holds tokenizer.json, which says all
-that they do. Only Dream's holds Qwen's two files instead.
+No code from a checkpoint is ever run. Published folders name Python classes of their own
+(`auto_map`), but also hold tokenizer.json, which fully describes the tokenizer. Dream's is the
+exception: it holds Qwen's vocab.json and merges.txt instead.
 """
 
 import json
@@ -15,14 +16,14 @@ from engine.model.config import ModelConfig
 
 QWEN_FILES = ("vocab.json", "merges.txt")
 QWEN_CLASSES = ("DreamTokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast")
-"""`tokenizer_class` of those that cut text as Qwen2 does; DreamTokenizer differs in name only."""
+"""Values of `tokenizer_class` that tokenize as Qwen2 does; DreamTokenizer differs only in name."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     Raises:
-        ValueError: the folder is not there, or holds no tokenizer that can be read without its own
-            code.
+        ValueError: the folder does not exist, or holds no tokenizer that can be read without
+            running its code.
     """
     if not folder.is_dir():
         raise ValueError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
@@ -41,8 +42,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder: Path) -> None:
     """
     Raises:
-        ValueError: a token id of the model's means something else in the tokenizer, or the
-            tokenizer has ids that the model has not.
+        ValueError: the mask or EOS id of the model means something else in the tokenizer, or the
+            tokenizer has ids that the model has no rows for.
     """
     last = max(tokenizer.get_vocab().values())
     if last >= model.vocab_size:

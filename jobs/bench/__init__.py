@@ -1,0 +1,13 @@
+"""How fast are the engine, loading and a whole job, and how does speed trade against quality?
+
+`__main__.py`: the command `python -m jobs.bench`, with one subcommand per benchmark
+`engine.py`: the engine against LLaDA's own loop and against lock-step batching
+`lockstep.py`: lock-step batching
+`frontier.py`: quality against speed for every legal combination
+`table.py`, `plot.py`: the results of `frontier` as a table and as a picture
+`workload.py`: the model and prompts that `engine` and `frontier` run, and their scoring
+`load.py`: memory and speed of loading a checkpoint
+`loading.py`: measures one load in a fresh process
+`synthetic.py`: writes the checkpoint that `load` loads
+`job.py`: rows per second of a whole job, with a stand-in for the engine
+"""

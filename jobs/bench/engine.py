@@ -1,15 +1,16 @@
-"""Generated tokens per second of three ways to run one model over one set of prompts.
+"""Measures generated tokens per second of three ways to run one model over the same prompts.
 
-(a) llada    LLaDA's own procedure: one sequence at a time, the whole canvas in every forward, one
-             token per iteration, to the end of the generation region. Over the first prompts
-             only, since it is slow: the ratio to it is rough.
-(b) lockstep batches in lock-step, with the same cache policy and decoding strategy as (c).
-(c) engine   iteration-level batching, threshold; dual cache, or block_causal for such a model.
+(a) llada    LLaDA's own loop: one sequence at a time, the whole canvas in every forward, one token
+             per iteration, to the end of the generation region. Runs only the first prompts, since
+             it is slow, so the speed-up over it is rough.
+(b) lockstep lock-step batching, with the same cache policy and decoding strategy as (c).
+(c) engine   iteration-level batching with decoding=threshold and cache=dual, or
+             cache=block_causal for a block-causal model.
 
-Tokens are those before EOS, seconds are wall seconds of the whole loop. (b) and (c) are run in turn
-and compared round by round, since machines drift; in float32 on CPU their token ids must be equal,
-row by row, elsewhere the rows that differ are counted. All three are scored with the rows' own
-tests.
+Only tokens before EOS count; seconds are wall time of the whole loop. Rounds of (b) and (c)
+alternate and are compared pairwise, because a machine's speed drifts. Their token ids must be equal
+row by row in float32 on CPU; on other devices and dtypes the rows that differ are counted. The
+output of all three is scored with the rows' own tests.
 """
 
 import statistics
@@ -29,7 +30,7 @@ from jobs.bench.lockstep import LockStepManager
 from jobs.bench.workload import Run, Workload, load_workload, provenance
 
 EXACT = ("cpu", "float32")
-"""Where rounding does not follow the batch's shape."""
+"""The device and dtype in which rounding does not depend on the batch's shape."""
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
     """Run all three, print the table, return the report.
 
     Raises:
-        RuntimeError: lock-step and engine do not give the same token ids.
+        RuntimeError: lock-step and engine give different token ids in float32 on CPU.
     """
     workload = load_workload(
         model=model,
@@ -69,7 +70,7 @@ def run(
         engine.append(workload.run(bench.engine()))
     num_different = count_different([*lockstep, *engine])
     if num_different and (workload.device, dtype) == EXACT:
-        raise RuntimeError(f"lock-step and engine differ in {num_different} rows")
+        raise RuntimeError(f"lock-step and engine give different tokens in {num_different} rows")
     measured = {
         "llada": [workload.run(bench.llada(), num_requests=llada_rows)],
         "lockstep": lockstep,
@@ -77,7 +78,7 @@ def run(
     }
     report = {name: summary(runs, workload) for name, runs in measured.items()}
     gains = gains_of(report, lockstep, engine, num_different)
-    show(report, gains)
+    print_table(report, gains)
     return {
         "benchmark": "engine",
         "model": model.name,
@@ -92,7 +93,7 @@ def run(
 
 
 class Bench:
-    """The three engines."""
+    """Makes the three engines that are compared."""
 
     def __init__(self, workload: Workload, max_sequences: int, policy: CachePolicy) -> None:
         self.config = workload.config(max_sequences)
@@ -124,13 +125,13 @@ class Bench:
 
 
 def count_different(runs: list[Run]) -> int:
-    """Rows whose tokens are not the same in every run, of lock-step and engine both."""
+    """The number of rows whose tokens are not the same in all runs, lock-step and engine alike."""
     tokens = [[result.token_ids for result in run.results] for run in runs]
     return sum(any(other != row[0] for other in row) for row in zip(*tokens, strict=True))
 
 
 def summary(runs: list[Run], workload: Workload) -> dict[str, Any]:
-    """The round of median speed."""
+    """The figures of the run with the median speed."""
     run = sorted(runs, key=lambda one: one.tokens_per_s)[len(runs) // 2]
     return run.figures() | {"pass_at_1": workload.pass_at_1(run.results)}
 
@@ -149,7 +150,7 @@ def gains_of(
     }
 
 
-def show(report: dict[str, dict[str, Any]], gains: dict[str, Any]) -> None:
+def print_table(report: dict[str, dict[str, Any]], gains: dict[str, Any]) -> None:
     columns = {
         "tokens/s": "tokens_per_s",
         "wall s": "wall_s",
@@ -166,4 +167,4 @@ def show(report: dict[str, dict[str, Any]], gains: dict[str, Any]) -> None:
     rounds = ", ".join(f"{ratio:.2f}" for ratio in gains["engine_over_lockstep_by_round"])
     print(f"engine over lock-step {gains['engine_over_lockstep']:6.2f} x  (rounds: {rounds})")
     none = report["engine"]["percent_for_no_sequence"]
-    print(f"query tokens that the engine computed for no sequence: {none:.2f} %")
+    print(f"query tokens of the engine that no result accounts for: {none:.2f} %")

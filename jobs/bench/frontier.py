@@ -1,7 +1,8 @@
-"""Quality against speed: every legal cache policy and decoding strategy at a few settings.
+"""Measures quality against speed for every legal cache policy and decoding strategy.
 
-Each point is one run of the engine over all prompts, judged by the rows' own tests. A point is on
-the frontier if no other is as good in both pass@1 and tokens per second, and better in one.
+Each strategy has a few settings. Each point is one run of the engine over all prompts, scored with
+the rows' own tests. A point is on the frontier if no other point is at least as good in both pass@1
+and tokens per second and better in one of them.
 """
 
 import os
@@ -33,7 +34,7 @@ DECODER_SETTINGS: dict[str, list[Settings]] = {
     "edit": [{}, {"threshold": 0.9, "edit_threshold": 0.9}],
 }
 SOFT_DECODERS = ("threshold", "hierarchical")
-"""Run with soft iteration too, at their first settings."""
+"""Strategies that are also run with soft iteration, at the first of their settings."""
 COLUMNS = {
     "pass@1": "pass_at_1",
     "tokens/s": "tokens_per_s",
@@ -43,6 +44,8 @@ COLUMNS = {
 
 
 class Point(NamedTuple):
+    """One combination to measure."""
+
     cache: str
     decoding: str
     settings: Settings
@@ -68,7 +71,7 @@ def run(
     plot: Path | None,
     processes: int,
 ) -> dict[str, Any]:
-    """Run every point, print each and the table of all, draw the plot, return the report."""
+    """Measure every point, print each and then a table of all, draw the plot, return the report."""
     settings: Settings = {
         "model": model,
         "prompts": prompts,
@@ -86,11 +89,11 @@ def run(
         if processes == 1
         else side_by_side(settings, max_sequences, wanted, processes)
     )
-    measured = [shown(one) for one in figures]
+    measured = [printed(one) for one in figures]
     mark_frontier(measured)
     print(markdown(measured))
     if plot is not None:
-        from jobs.bench.plot import draw  # matplotlib is no part of a GPU machine's image
+        from jobs.bench.plot import draw  # matplotlib is in the dev extra only
 
         draw(measured, plot, f"{workload.model.config.family}: {workload.title}")
     return {
@@ -132,7 +135,7 @@ def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
 def in_turn(
     workload: Workload, max_sequences: int, wanted: list[Point]
 ) -> Iterator[dict[str, Any]]:
-    """The figures of the points in their order."""
+    """The points' figures, measured one after the other."""
     _warm_up(workload, max_sequences)
     for point in wanted:
         yield measure(workload, point, max_sequences)
@@ -141,34 +144,35 @@ def in_turn(
 def side_by_side(
     settings: Settings, max_sequences: int, wanted: list[Point], processes: int
 ) -> Iterator[dict[str, Any]]:
-    """The same, so many measured at a time, each in a process with its share of the cores."""
+    """The same figures in the same order, measured in `processes` processes that share the
+    cores."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with ProcessPoolExecutor(
         processes,
         mp_context=get_context("spawn"),
-        initializer=_begin,
+        initializer=_start_process,
         initargs=(settings, max_sequences),
     ) as pool:
         yield from pool.map(_measure, wanted)
 
 
-_here: dict[str, Any] = {}
-"""A process's own workload."""
+_in_process: dict[str, Any] = {}
+"""The workload of this worker process, and its `max_sequences`; filled by _start_process."""
 
 
-def _begin(settings: Settings, max_sequences: int) -> None:
+def _start_process(settings: Settings, max_sequences: int) -> None:
     workload = load_workload(**settings)
-    _here.update(workload=workload, max_sequences=max_sequences)
+    _in_process.update(workload=workload, max_sequences=max_sequences)
     _warm_up(workload, max_sequences)
 
 
 def _warm_up(workload: Workload, max_sequences: int) -> None:
-    """So that the first point does not pay for what is made once."""
+    """Run one point and discard it, so that no measured point includes one-time costs."""
     measure(workload, Point("none", "threshold", {}, soft=False), max_sequences)
 
 
 def _measure(point: Point) -> dict[str, Any]:
-    return measure(_here["workload"], point, _here["max_sequences"])
+    return measure(_in_process["workload"], point, _in_process["max_sequences"])
 
 
 def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, Any]:
@@ -187,14 +191,16 @@ def measure(workload: Workload, point: Point, max_sequences: int) -> dict[str, A
     }
 
 
-def shown(figures: dict[str, Any]) -> dict[str, Any]:
-    """Printed, once it is measured."""
+def printed(figures: dict[str, Any]) -> dict[str, Any]:
+    """Print the figures of one point, and return them."""
     cells = "".join(f"{figures[key]:15.3f}" for key in COLUMNS.values())
     print(f"{figures['cache']:14}{figures['decoding']:52}{cells}", flush=True)
     return figures
 
 
 def mark_frontier(measured: list[dict[str, Any]]) -> None:
+    """Set `is_on_frontier` of every point."""
+
     def place(one: dict[str, Any]) -> tuple[float, float]:
         return one["pass_at_1"], one["tokens_per_s"]
 

@@ -1,4 +1,4 @@
-"""What can the job itself do, with a stand-in for the engine? Plan, claim, read, prompts, write."""
+"""Measures a whole job with a stand-in for the engine: plan, claim, read, build prompts, write."""
 
 import json
 import os
@@ -24,8 +24,8 @@ CAUSES = ("claim_s", "read_s", "write_s", "idle_s")
 
 
 def run(rows: int, part_rows: int, workers: int, chat: bool) -> dict[str, Any]:
-    """`rows` tiny prompts through a job of `workers` workers; each output row is compared with
-    what the stand-in must have given for it, before anything is said about speed."""
+    """Run `rows` tiny prompts through a job of `workers` workers, check its output (see `check`),
+    then print the speed and return the report."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_prompts(place / "in", rows)
@@ -52,7 +52,7 @@ def run(rows: int, part_rows: int, workers: int, chat: bool) -> dict[str, Any]:
         "versions": library_versions(),
         "git_revision": git_revision(),
     }
-    say(report)
+    print_summary(report)
     return report
 
 
@@ -80,10 +80,11 @@ def launch(place: Path, part_rows: int, workers: int, chat: bool) -> None:
 
 
 def check(place: Path, rows: int, chat: bool) -> int:
-    """Compare every row with its prompt, and every 1000th with its own token ids.
+    """Check that every row has its prompt and no error, and that in every 1000th row the token ids
+    are those that the stand-in must give. Returns the number of rows.
 
     Raises:
-        ValueError: a row is missing or another's.
+        ValueError: a row is missing, failed, or has another row's content.
     """
     prompter = Prompter(DEMO, PromptConfig(chat=chat), 1024)
     seen = 0
@@ -91,18 +92,18 @@ def check(place: Path, rows: int, chat: bool) -> int:
         table = pq.ParquetFile(file).read(columns=["prompt", "token_ids", "error"])
         expected = [text(seen + i) for i in range(table.num_rows)]
         if table["prompt"].to_pylist() != expected or table["error"].null_count != table.num_rows:
-            raise ValueError(f"{file.name}: other rows than were put in, or failed ones")
+            raise ValueError(f"{file.name}: has failed rows, or rows that do not match the input")
         for i in range(0, table.num_rows, 1000):
             ids = prompter.token_ids({"prompt": expected[i]})[:16]
             if table["token_ids"][i].as_py() != ids:
-                raise ValueError(f"{file.name} row {i}: not its own prompt's tokens")
+                raise ValueError(f"{file.name} row {i}: token_ids are not those of its prompt")
         seen += table.num_rows
     if seen != rows:
         raise ValueError(f"{seen} rows came out, {rows} went in")
     return seen
 
 
-def say(report: dict[str, Any]) -> None:
+def print_summary(report: dict[str, Any]) -> None:
     print(
         f"{report['rows']:,} rows in parts of {report['part_rows']:,} on {report['workers']} "
         f"workers: {report['wall_s']:.1f} s, {report['rows_per_s']:,.0f} rows/s, start and end of "

@@ -1,22 +1,21 @@
-"""Host memory and seconds of loading a checkpoint, on one thread of a fresh process.
+"""Measures host memory and speed of loading a checkpoint, on one thread of a fresh process.
 
-A synthetic checkpoint is written (jobs/bench/synthetic.py) and loaded whole in each dtype, and as
-rank 0 of 2 in the first. What was loaded is compared with what was written, value by value, before
-any figure is given. 1 GB is 10^9 bytes; speeds are of the checkpoint's bytes that belong to the
-rank.
+Writes a synthetic checkpoint (jobs/bench/synthetic.py), then loads it whole in each dtype, and as
+rank 0 of 2 in the first dtype. Every loaded value is compared with what was written before a figure
+is printed. 1 GB is 10^9 bytes. Speeds count the checkpoint's bytes that belong to the rank (`fill`:
+the model's bytes in memory).
 
-peak    the most resident memory during the first load, over what was resident before: the kernel's
-        own high-water mark. It counts the pages of a file while they are mapped, though they are
-        the disk's cache and would be there without us.
-anon    of that, what the process alone holds: sampled every 2 ms.
-bound   what the peak must not pass: the model, its largest tensor as stored, and 1 GB.
-first   with the files out of the disk's cache.
-second  with the files in it: the best of the rounds.
-read    a plain read of the cached files into one buffer, over and over.
-fill    a plain write to memory that was never touched, as much as the model has: what the kernel's
-        page faults allow.
-floor   seconds of read and of fill together, the least that a load without huge pages can take but
-        for overlap: the ratio to it is the median of the rounds, in which the three take turns.
+peak    highest resident memory during the first load, minus what was resident before (the kernel's
+        high-water mark). Includes pages of a file while it is mapped, although they are the
+        kernel's page cache and would exist anyway.
+anon    the part of the peak that is private to the process (anonymous memory), read every 2 ms.
+bound   the limit for the peak: the model, its largest tensor as stored, and 1 GB.
+first   loading with the files evicted from the page cache.
+second  loading with the files in the page cache: the best round.
+read    reading the cached files into one buffer that is reused.
+fill    writing to as much fresh memory as the model takes: the limit that page faults set.
+floor   seconds of read plus fill. Without huge pages and overlap, a load cannot be faster. The
+        ratio second/floor is the median over rounds, each of which runs second, read and fill.
 """
 
 import shutil
@@ -35,7 +34,7 @@ def run(
     """Write, load, print the table, return the report.
 
     Raises:
-        RuntimeError: what was loaded is not what was written.
+        RuntimeError: a loaded value differs from the one that was written.
         ValueError: `folder` has no room for the checkpoint.
     """
     cases = []
@@ -48,9 +47,11 @@ def run(
             for num_ranks, dtype in [*((1, dtype) for dtype in dtypes), (2, dtypes[0])]:
                 loaded = in_fresh_process(Path(temporary), dtype, num_ranks, rounds)
                 if loaded.wrong:
-                    raise RuntimeError(f"{family} {dtype}: not as written: {loaded.wrong[:5]}")
+                    raise RuntimeError(
+                        f"{family} {dtype}: loaded values are wrong in {loaded.wrong[:5]}"
+                    )
                 cases.append({"family": family} | loaded.figures())
-        show(cases[-len(dtypes) - 1 :])
+        print_table(cases[-len(dtypes) - 1 :])
     return {
         "benchmark": "load",
         "gigabytes": gigabytes,
@@ -60,7 +61,7 @@ def run(
     }
 
 
-def show(cases: list[dict[str, Any]]) -> None:
+def print_table(cases: list[dict[str, Any]]) -> None:
     sizes = ("model", "share", "largest", "disk", "peak", "anon", "bound")
     speeds = ("first", "second", "read", "fill")
     print(f"{'ranks dtype':16}" + "".join(f"{name + ' GB':>11}" for name in sizes))

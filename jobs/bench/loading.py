@@ -1,6 +1,6 @@
-"""What one fresh process measures of loading a checkpoint; jobs/bench/load.py says what is what.
+"""Measures one load of a checkpoint in a fresh process; jobs/bench/load.py explains the figures.
 
-Imports little: a process takes the longest over importing.
+Imports as little as possible, because a fresh process spends most of its time importing.
 """
 
 import gc
@@ -32,20 +32,20 @@ READ_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What one process measured."""
+    """The measurements of one process."""
 
     num_ranks: int
     dtype: str
     model_bytes: int
-    """Of this rank, in memory."""
+    """This rank's share of the model, in memory."""
     share_bytes: int
-    """Of this rank, as stored."""
+    """This rank's share of the model, as stored."""
     largest_bytes: int
     peak_bytes: int
     anon_bytes: int
     disk_bytes: int
-    """That the first load brought from the disk: more than the share where the disk's cache reads
-    ahead, less where the files could not be put out of it."""
+    """Bytes that the first load read from the disk: more than the share if the kernel reads ahead,
+    less if the files could not be evicted from the page cache."""
     first_s: float
     second_s: list[float]
     read_s: list[float]
@@ -70,8 +70,8 @@ class Loaded:
         }
 
 
-class Share(TensorParallel):
-    """Rank 0 of a group whose others are not there: enough to load."""
+class FirstRank(TensorParallel):
+    """Rank 0 of a group whose other ranks do not exist: enough to load its share."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -84,16 +84,16 @@ def in_fresh_process(folder: Path, dtype: str, num_ranks: int = 1, rounds: int =
 
 
 def measure(folder: Path, dtype: str, num_ranks: int, rounds: int) -> Loaded:
-    """Of the process that calls it, which has loaded nothing before."""
+    """Measure loading in this process, which must not have loaded anything before."""
     torch.set_num_threads(1)
     config = read_config(folder)
     pieces = weight_map(config, FAMILIES[config.family].NAMES)
     files = sorted(folder.glob("*.safetensors"))
     with torch.device("meta"):
-        Transformer(config)  # The first one makes torch import more of itself.
+        Transformer(config)  # The first model makes torch import more of itself.
 
     def load() -> Any:
-        return load_model(folder, getattr(torch, dtype), "cpu", Share(num_ranks))
+        return load_model(folder, getattr(torch, dtype), "cpu", FirstRank(num_ranks))
 
     _forget(files)
     disk_before = _disk_bytes()
@@ -135,7 +135,7 @@ def measure(folder: Path, dtype: str, num_ranks: int, rounds: int) -> Loaded:
 
 
 class Peak:
-    """The most memory of this process, over what it has now."""
+    """Records the highest memory use of this process, relative to its use now."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -147,7 +147,7 @@ class Peak:
         self._sampler.start()
 
     def end(self) -> tuple[int, int]:
-        """Of resident memory, and of anonymous memory."""
+        """Bytes of resident memory and of anonymous memory, at their highest since the start."""
         self._is_over.set()
         self._sampler.join()
         return _memory("VmHWM") - self._before[0], self._anon - self._before[1]
@@ -160,13 +160,14 @@ class Peak:
 
 
 def _timed(way: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds until it has its result, and that; freeing is not in them."""
+    """Seconds that `way` takes, and its result; freeing the result is not included."""
     start = time.perf_counter()
     result = way()
     return time.perf_counter() - start, result
 
 
 def _read(files: list[Path], num_bytes: int) -> None:
+    """Read the first `num_bytes` of the files, in order, into one buffer."""
     buffer = memoryview(bytearray(READ_BYTES))
     for file in files:
         with file.open("rb", buffering=0) as opened:
@@ -175,7 +176,7 @@ def _read(files: list[Path], num_bytes: int) -> None:
 
 
 def _forget(files: list[Path]) -> None:
-    """Put the files out of the disk's cache."""
+    """Evict the files from the kernel's page cache."""
     for file in files:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -183,11 +184,13 @@ def _forget(files: list[Path]) -> None:
 
 
 def _memory(field: str) -> int:
+    """A memory figure of this process in bytes, by its name in /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = next(line for line in lines if line.startswith(f"{field}:"))
     return int(found.split()[1]) * 1024
 
 
 def _disk_bytes() -> int:
+    """Bytes that this process has made the kernel read from disk."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])

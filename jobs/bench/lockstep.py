@@ -1,16 +1,16 @@
-"""Lock-step batching, as today's engines do it: the baseline that iteration-level batching is held
-to.
+"""Lock-step batching, as today's engines do it: the baseline for iteration-level batching.
 
-A batch is admitted together and leaves together. All its sequences are in the same block at the
-same iteration; each forward computes the spans of all of them, until the slowest has finished its
-block, and the batch goes on until its last sequence has ended. A sequence that has ended commits
-no more (its rest counts as EOS, as in dInfer, arXiv 2510.08666), but is computed on.
+A batch is admitted as a whole and retired as a whole. All its sequences are in the same block at
+the same iteration. Every forward computes the spans of all of them until the slowest has finished
+the block, and the batch runs until its last sequence has ended. A sequence that has ended commits
+nothing more (the rest of its region counts as EOS, as in dInfer, arXiv 2510.08666), but its spans
+are still computed.
 
-Two things are kinder to it than today's engines are: prompts are packed without padding, and it has
-this engine's cache, decoder and kernels.
+The baseline has two advantages over today's engines: prompts are packed without padding, and it
+uses this engine's cache, decoding and kernels.
 
-Policies that count a sequence's forwards, as vicinity and dkv do, would count those in which the
-sequence merely waits, and so give other tokens: no baseline for them.
+The policies vicinity and dkv cannot be compared. They count a sequence's forwards, here including
+those in which it only waits for others, and would therefore give different tokens.
 """
 
 import numpy as np
@@ -24,14 +24,16 @@ LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name not in ("vicinity", "
 
 
 class LockStepManager(IterationManager):
+    """The engine's iteration manager, changed to move all live sequences together."""
+
     def schedule(self) -> Plan:
         if not self.live:
             self._admit_waiting()
         return [(sequence, self._rules.span(sequence, self._policy)) for sequence in self.live]
 
     def give_way(self, plan: Plan) -> Sequence | None:
-        """A batch in lock-step cannot be split."""
-        raise MemoryError("no memory for a batch in lock-step: lower --max-sequences")
+        """Out of memory: a lock-step batch cannot be split, so the benchmark stops."""
+        raise MemoryError("out of memory for a lock-step batch: lower --max-sequences")
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
         tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
@@ -40,27 +42,27 @@ class LockStepManager(IterationManager):
             self._rules.count(sequence, span)
             if span.is_decoding:
                 end = start + len(sequence.asked_positions)
-                self._rules.take_in(sequence, tokens[start:end], confidences[start:end])
+                self._rules.record_commits(sequence, tokens[start:end], confidences[start:end])
                 start = end
-                self._rest(sequence)
+                self._stop_asking_if_done(sequence)
         if not all(self._rules.is_finished(s) or self._rules.has_ended(s) for s in self.live):
             return []
         if all(self._rules.has_ended(s) or s.block_end >= s.end_position for s in self.live):
             return self._retire_all()
         for sequence in self.live:
-            self._go_on(sequence)
+            self._enter_next_block(sequence)
         return []
 
-    def _go_on(self, sequence: Sequence) -> None:
-        """To the next block; a sequence that has none stays in its last one, and is computed on."""
+    def _enter_next_block(self, sequence: Sequence) -> None:
+        """Enter the next block. A sequence in its last block stays there, and is still computed."""
         has_ended = self._rules.has_ended(sequence)
         if sequence.block_end < sequence.end_position:
             self._rules.enter_block(sequence, sequence.block_end)
         if has_ended:
             sequence.masked_positions = sequence.asked_positions = []
 
-    def _rest(self, sequence: Sequence) -> None:
-        """A sequence that is done with its block, or for good, is asked nothing more."""
+    def _stop_asking_if_done(self, sequence: Sequence) -> None:
+        """Ask for no more tokens of a sequence that has finished its block or has ended."""
         if self._rules.has_ended(sequence):
             sequence.masked_positions = []
         if self._rules.has_ended(sequence) or self._rules.is_finished(sequence):

@@ -1,4 +1,4 @@
-"""The picture of a frontier: pass@1 against tokens per forward and against tokens per second."""
+"""Draws the frontier: pass@1 against tokens per forward and against tokens per second."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ MARKERS = {
     "block_causal": "X",
 }
 SHOWN = 0.08
-"""How far below the best pass@1 the picture reaches; what is worse lies on its lower edge."""
+"""Range of pass@1 shown, down from the best; worse points are drawn on the lower edge."""
 
 
 def draw(measured: list[dict[str, Any]], file: Path, title: str) -> None:
-    """A colour for each decoding strategy, a marker for each cache policy; hollow: soft iteration;
-    the line: than its points no other is as good in both, and better in one."""
+    """Write the plot to `file`. Colours are decoding strategies, markers are cache policies, hollow
+    markers have soft iteration, and the line joins the points on the frontier."""
     mpl.use("Agg")
     decoders = list(dict.fromkeys(_strategy(one) for one in measured))
     colours = dict(zip(decoders, mpl.color_sequences["tab10"], strict=False))
@@ -52,6 +52,7 @@ def draw(measured: list[dict[str, Any]], file: Path, title: str) -> None:
 
 
 def _edge(measured: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Tokens per second and pass@1 of the points on the frontier, in the order of their speed."""
     frontier = sorted(
         (one["tokens_per_s"], one["pass_at_1"]) for one in measured if one["is_on_frontier"]
     )

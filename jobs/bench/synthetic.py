@@ -1,4 +1,8 @@
-"""Checkpoints of any size, in the published layout, whose every value follows from its place."""
+"""Writes checkpoints of any size in a published layout, with values that can be computed again.
+
+Each value is a function of its tensor's name and its index, so that a loaded model can be checked
+without reading the checkpoint a second time.
+"""
 
 import json
 import zlib
@@ -23,8 +27,8 @@ NARROWEST = 64
 def write_checkpoint(
     folder: Path, family: str, num_bytes: int, file_bytes: int = FILE_BYTES
 ) -> None:
-    """A checkpoint of `num_bytes` at least: config.json, files of about `file_bytes`, and their
-    index."""
+    """Write a checkpoint of at least `num_bytes`: config.json, safetensors files of about
+    `file_bytes` each, and their index."""
     raw = raw_config(family, num_bytes)
     shapes = tensor_shapes(pieces_of(raw))
     files: list[list[str]] = []
@@ -49,8 +53,8 @@ def write_checkpoint(
 
 
 def values(name: str, shape: tuple[int, ...]) -> Tensor:
-    """What is written: bfloat16 between 0 and 2, that no other place of a checkpoint repeats in
-    the same order."""
+    """The values of one tensor, in bfloat16, from 0 to 2. No two places of a checkpoint hold the
+    same values in the same order."""
     bits = torch.arange(prod(shape), dtype=torch.int32)
     bits.mul_(-1640531527).add_(zlib.crc32(name.encode()) - 2**31)
     bits.bitwise_right_shift_(16).bitwise_and_(0x3FFF)
@@ -58,7 +62,7 @@ def values(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def wrong_parameters(model: Transformer, pieces: WeightMap) -> list[str]:
-    """The parameters that do not hold, in their own dtype, what was written."""
+    """The names of the parameters that differ from what was written, converted to their dtype."""
     shapes = tensor_shapes(pieces)
     wrong = []
     for name, parameter in model.named_parameters():
@@ -82,8 +86,8 @@ def pieces_of(raw: dict[str, Any]) -> WeightMap:
 
 
 def raw_config(family: str, num_bytes: int) -> dict[str, Any]:
-    """The config.json of the widest model, published widths at most, that fills `num_bytes` with
-    two layers or more."""
+    """The config.json of a model of at least `num_bytes`: as wide as possible, up to the published
+    width, with at least two layers."""
     make, width = RAW_CONFIGS[family], WIDEST[family]
     while width > NARROWEST and checkpoint_bytes(make(width, 2)) > num_bytes:
         width //= 2
@@ -101,7 +105,7 @@ def _bytes_of(shape: tuple[int, ...]) -> int:
 
 
 def _llada(width: int, num_layers: int) -> dict[str, Any]:
-    """LLaDA-8B's proportions, of fewer words."""
+    """LLaDA-8B's proportions, with a smaller vocabulary."""
     return {
         "model_type": "llada",
         "d_model": width,
@@ -120,7 +124,7 @@ def _llada(width: int, num_layers: int) -> dict[str, Any]:
 
 
 def _llada2_moe(width: int, num_layers: int) -> dict[str, Any]:
-    """LLaDA2.0-mini's proportions, of fewer words and a quarter of its experts."""
+    """LLaDA2.0-mini's proportions, with a smaller vocabulary and a quarter of its experts."""
     num_heads = max(2, width // 128)
     return {
         "model_type": "llada2_moe",
@@ -153,3 +157,4 @@ RAW_CONFIGS: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "llada2_moe": _llada2_moe,
 }
 WIDEST = {"llada": 4096, "llada2_moe": 2048}
+"""The hidden sizes of the published models."""

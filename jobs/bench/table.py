@@ -1,11 +1,11 @@
-"""The table of a frontier as Markdown: a row for each setting of a decoding strategy, a column for
-each cache policy."""
+"""Formats the points of a frontier as Markdown: a row per decoding setting, a column per cache."""
 
 from typing import Any
 
 LEGEND = (
     "Cells: pass@1, tokens per forward, generated tokens per second, query tokens per token. "
-    "Bold: no other setting is as good in both pass@1 and tokens per second, and better in one."
+    "Bold: no other setting is at least as good in both pass@1 and tokens per second, and better "
+    "in one."
 )
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark runs: one model over one set of prompts, and what came out, judged."""
+"""The model and prompts that the engine benchmarks run, the figures of a run, and its scoring."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One engine over all prompts."""
+    """The results and counts of one engine run over the prompts."""
 
     results: list[Result]
     """In the order of the prompts."""
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def percent_for_no_sequence(self) -> float:
-        """Query tokens computed that are in no result's account: padding, forwards that failed."""
+        """Percentage of computed query tokens that no result counts: padding, failed forwards."""
         computed = sum(self.num_query_tokens.values()) + self.num_failed_query_tokens
         return 100 * (1 - sum(result.num_query_tokens for result in self.results) / computed)
 
@@ -70,12 +70,15 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Workload:
+    """One model, and the requests to run it on."""
+
     model: Transformer
     prompter: Prompter
     table: list[dict[str, Any]]
     requests: list[Request]
     device: str
     _judged: dict[tuple[int, str], bool] = field(default_factory=dict)
+    """(row, answer) -> whether the answer passes the row's tests."""
 
     @property
     def title(self) -> str:
@@ -85,16 +88,22 @@ class Workload:
 
     @property
     def longest(self) -> int:
+        """Positions of the longest canvas, before rounding to whole blocks."""
         return max(len(r.prompt_ids) + r.max_new_tokens for r in self.requests)
 
     def config(self, max_sequences: int, **settings: Any) -> EngineConfig:
-        """Pages for as many of the longest canvases, whole blocks of them."""
+        """The engine's settings, with K/V pages for `max_sequences` of the longest canvases."""
         length = self.longest + 16 + (self.model.config.block_length or 0)
         return EngineConfig(
             max_sequences=max_sequences, cache_tokens=max_sequences * length, **settings
         )
 
     def run(self, engine: DiffusionEngine, num_requests: int | None = None) -> Run:
+        """Run the first `num_requests` requests, or all.
+
+        Raises:
+            RuntimeError: a request failed.
+        """
         requests = self.requests[:num_requests]
         start = time.perf_counter()
         results = list(engine.results(requests))
@@ -114,7 +123,7 @@ class Workload:
         )
 
     def pass_at_1(self, results: list[Result]) -> float:
-        """The share of rows whose own tests pass; the same answer is run once."""
+        """The share of rows whose tests pass. A row's tests run once for each distinct answer."""
         texts = [self.prompter.text(result.token_ids) for result in results]
         new = [key for key in enumerate(texts) if key not in self._judged]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -155,6 +164,7 @@ def load_workload(
 
 
 def provenance(device: str) -> dict[str, Any]:
+    """Hardware, library versions and git revision, for a report."""
     return {
         "hardware": hardware(device),
         "versions": library_versions(),

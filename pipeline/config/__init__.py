@@ -1,0 +1,5 @@
+"""Which settings does a job have, and are they valid?
+
+`job.py`: the dataclasses that hold and check all settings
+`template.py`: the syntax of `prompt.template`
+"""

@@ -1,6 +1,6 @@
-"""What is a job, in settings? Dataclasses that check themselves, made from plain dicts.
+"""All settings of a job: dataclasses that are built from plain dicts and check their own values.
 
-Each value is checked once, here; behind this file it is only read. Hydra's part is in
+Every value is checked here once; other modules only read it. Composing the dicts with Hydra is in
 pipeline/launch.py.
 """
 
@@ -13,8 +13,8 @@ from engine.cache.base import CachePolicy
 from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.from_dict import from_dict
 from engine.legal import check_components
-from pipeline.config.from_dict import from_dict
 from pipeline.config.template import fields_of
 from pipeline.run_folder.files import place
 from pipeline.tasks import TASKS
@@ -24,31 +24,34 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which rows go in.
+    """Which input rows the job reads, and how it cuts them into parts.
 
     Raises:
         ValueError: a field out of range.
     """
 
     path: str | list[str]
-    """Files, folders or globs, one or a list: Parquet or JSON Lines (.jsonl, .json, also .gz), on
-    disk or at any URL that fsspec opens, as hf://datasets/ORG/NAME/FILE.parquet."""
+    """One file, folder or glob, or a list of them: Parquet or JSON Lines (.jsonl, .ndjson, .json,
+    each also .gz), on disk or at any URL that fsspec can open, for example
+    hf://datasets/ORG/NAME/FILE.parquet."""
     where: str | None = None
-    """Only the rows for which this holds: a polars SQL expression over the columns, as
-    `length(prompt) < 2000 AND lang = 'py'`."""
+    """Take only the rows for which this condition is true: a SQL expression over the columns, as
+    polars understands it, for example `length(prompt) < 2000 AND lang = 'py'`."""
     limit: int | None = None
-    """The first rows only (of those that `where` takes), over the files in their order; null takes
-    all."""
+    """Take at most this many rows: the first that `where` takes, in the order of the files; null
+    takes all."""
     id_column: str | None = None
-    """The column that holds each row's id, text or whole numbers, none twice; null: FILE:ROW."""
+    """The column with each row's id: unique text or whole numbers; null: the id is FILE:ROW."""
     carry: list[str] | None = None
-    """Input columns that go into the output unchanged; null carries all, but for a column that
-    overrides and has the name of an output column, as `seed`."""
+    """Input columns to copy to the output unchanged; null carries all, except an id or override
+    column that has the name of an output column, such as `seed`."""
     part_rows: int = 32
-    """Input rows of one part, which is one output file and what a kill can lose of each worker."""
+    """Input rows per part. A part is one output file; if a worker is killed, the parts that it has
+    open are lost and run again."""
     part_minutes: float | None = None
-    """Instead, minutes in which one worker does a part: the first parts, of `part_rows`, are timed,
-    and those behind them are multiples of them; null: all parts are of `part_rows`."""
+    """How many minutes one worker should take for a part. The first parts have `part_rows` rows and
+    are timed; each later part joins several parts of that size; null: all parts have
+    `part_rows` rows."""
 
     def __post_init__(self) -> None:
         if not self.path or (isinstance(self.path, list) and not all(self.path)):
@@ -59,35 +62,35 @@ class DataConfig:
             raise ValueError(f"data.limit={self.limit}: give at least 1, or null for all rows")
         for name in ("where", "id_column"):
             if getattr(self, name) == "":
-                raise ValueError(f"data.{name}='': leave it null, or say what it is")
+                raise ValueError(f"data.{name}='': give a value, or null")
         if self.part_rows < 1:
             raise ValueError(f"data.part_rows={self.part_rows}: give at least 1")
         if self.part_minutes is not None and not 0 < self.part_minutes < float("inf"):
             raise ValueError(
-                f"data.part_minutes={self.part_minutes}: give minutes above 0, or null, and all "
-                "parts are of data.part_rows"
+                f"data.part_minutes={self.part_minutes}: give minutes above 0, or null to make all "
+                "parts data.part_rows long"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptConfig:
-    """How a row becomes what the model reads.
+    """How a row's columns become the prompt.
 
     Raises:
         ValueError: a field out of range.
     """
 
     column: str = "prompt"
-    """The column of text. Where it does not exist, `messages_column` is read."""
+    """The column with the prompt as text. If it does not exist, `messages_column` is used."""
     messages_column: str = "messages"
-    """The column of lists of {role, content}; always through the chat template."""
+    """The column with the prompt as a list of {role, content}; always uses the chat template."""
     chat: bool = True
-    """Text goes through the checkpoint's chat template as one user turn; false: it goes in raw."""
+    """Text becomes one user turn in the checkpoint's chat template; false: it is used raw."""
     system: str | None = None
-    """A system turn before every prompt."""
+    """A system turn that is put before every prompt that has none."""
     template: str | None = None
-    """Text around the row's columns: {COLUMN} is the text of a column, {prompt} that of `column`.
-    {{COLUMN}} stays as {COLUMN}, and other braces are text."""
+    """A text with the row's columns filled in: {COLUMN} is the text of a column, {prompt} that of
+    `column`. {{COLUMN}} stands for the literal text {COLUMN}, and all other braces are text."""
 
     def __post_init__(self) -> None:
         for name in ("column", "messages_column"):
@@ -107,18 +110,18 @@ class PromptConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
-    """What a row asks of the engine, where its own columns say nothing else (ColumnsConfig).
+    """The generation settings of rows whose own columns do not override them (ColumnsConfig).
 
     Raises:
         ValueError: a field out of range, or two that contradict each other.
     """
 
     max_new_tokens: int = 128
-    """Length of the generation region."""
+    """Length of the generation region of the canvas."""
     temperature: float = 0.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     num_samples: int = 1
-    """Generations per row, each an output row with its own seed."""
+    """Generations per row. Each is an output row with its own seed."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_samples"):
@@ -137,20 +140,21 @@ class GenerationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnsConfig:
-    """Which input columns override the job for their row, where they exist and are not null.
+    """Which input columns override the job's settings, in rows where they are not null. A column
+    with the default name is optional; any other must exist.
 
     Raises:
         ValueError: a field out of range.
     """
 
     max_new_tokens: str | None = "max_new_tokens"
-    """Instead of generation.max_new_tokens; null: the column of this name is none of ours."""
+    """Overrides generation.max_new_tokens; null: an input column of this name overrides nothing."""
     temperature: str | None = "temperature"
-    """Instead of generation.temperature."""
+    """Overrides generation.temperature."""
     num_samples: str | None = "num_samples"
-    """Instead of generation.num_samples."""
+    """Overrides generation.num_samples."""
     seed: str | None = "seed"
-    """The seed of the row's first sample; the seeds of its others come from it alone."""
+    """The seed of the row's first sample; the seeds of its other samples are derived from it."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -160,16 +164,16 @@ class ColumnsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """Which model.
+    """Which model checkpoint to run, and in which precision.
 
     Raises:
         ValueError: a field out of range.
     """
 
     path: str
-    """A folder, or a name on the hub."""
+    """A folder, or a name on the Hugging Face hub."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; null is main."""
+    """Branch, tag or commit on the hub; null: main."""
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -181,14 +185,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobConfig:
-    """The whole job.
+    """All settings of one job.
 
     Raises:
         ValueError: a field out of range.
     """
 
     name: str | None = None
-    """The ready job that was asked for with conf=NAME."""
+    """The ready job that was chosen with conf=NAME."""
     data: DataConfig
     prompt: PromptConfig
     generation: GenerationConfig
@@ -198,27 +202,28 @@ class JobConfig:
     cache: CachePolicy
     engine: EngineConfig
     output: str
-    """The run folder."""
+    """The run folder: a local path, or s3://BUCKET/FOLDER."""
     seed: int = 0
-    """All randomness of the run: each generation's seed comes from it, row id and sample, unless
-    the row has its own (columns.seed)."""
+    """The run's seed. Each generation's seed is derived from it, the row id and the sample index,
+    unless the row has its own (columns.seed)."""
     task: str | None = None
-    """How `python -m pipeline.score` judges the generations; null: they are not scored."""
+    """The benchmark that `python -m pipeline.score` scores the generations with; null: none."""
     threads: int | None = None
-    """CPU threads of one worker; null shares the cores among the workers of this machine."""
+    """CPU threads per worker; null: OMP_NUM_THREADS, else an equal share of the machine's cores."""
     max_failed_fraction: float = 0.5
-    """Past this share of failed rows the job stops."""
+    """The job fails if more than this fraction of its output rows fails. It stops early once that
+    is true of the rows done so far."""
     retry_failed: bool = False
-    """Rows that failed in an earlier start are run again, and no others of the parts done."""
+    """Also run again the rows that failed in parts that are done; their other rows are kept."""
     stand_in: bool = False
-    """No model: each row gets the first tokens of its own prompt back
-    (pipeline/generate/stand_in.py), to try input, output and disk."""
+    """Run without a model: each row gets the first tokens of its own prompt back
+    (pipeline/generate/stand_in.py). This tests input, output and disk."""
     dry_run: bool = False
-    """Plan, try the first rows, show a prompt and the lengths; write nothing."""
+    """Plan, prepare the first rows, show a prompt and the lengths; write nothing."""
     shutdown_grace_s: float = 20.0
-    """After SIGTERM, seconds in which a worker may finish the rows that it has begun."""
+    """Seconds after SIGTERM in which a worker may finish the rows that are in its engine."""
     progress_every_s: float = 30.0
-    """Seconds between progress lines in a log; a terminal's line is renewed all the time."""
+    """Seconds between progress lines in a log. On a terminal, the line is updated every second."""
 
     def __post_init__(self) -> None:
         check_components(self.decoding, self.cache)
@@ -246,20 +251,20 @@ SECTIONS: dict[str, Any] = {
     "engine": EngineConfig,
 }
 COMPONENTS: dict[str, Mapping[str, Any]] = {"decoding": DECODERS, "cache": CACHE_POLICIES}
-"""Sections that a `name` chooses a dataclass for."""
+"""Sections whose `name` field selects the dataclass."""
 
 
 def job_config(raw: Mapping[str, Any]) -> JobConfig:
-    """The job that nested plain dicts describe.
+    """Build the job from nested plain dicts, as Hydra composes them.
 
     Raises:
-        ValueError: a field that does not exist, is missing, of the wrong type or out of range.
+        ValueError: a field does not exist, is missing, has the wrong type or is out of range.
     """
     made: dict[str, Any] = {}
     for name in (*SECTIONS, *COMPONENTS):
         section = raw.get(name)
         if not isinstance(section, Mapping):
-            raise ValueError(f"{name}={section!r}: a section of fields belongs here")
+            raise ValueError(f"{name}={section!r}: give a section of fields")
         if name in SECTIONS:
             made[name] = from_dict(SECTIONS[name], section, f"{name}.")
         else:
@@ -277,7 +282,7 @@ def _component(section: str, raw: Mapping[str, Any]) -> Any:
 
 
 def as_dict(config: JobConfig) -> dict[str, Any]:
-    """The nested plain dict that job_config makes this job from."""
+    """The inverse of job_config: the job as nested plain dicts."""
     raw = asdict(config)
     for section, choices in COMPONENTS.items():
         chosen = type(getattr(config, section))

@@ -1,5 +1,7 @@
-"""`dry_run=true`: what would the job do? The plan, its first rows as the model would get them, and
-nothing written."""
+"""The report of `dry_run=true`: the plan, and its first rows as the model would get them.
+
+Nothing is written.
+"""
 
 from statistics import median
 from typing import cast
@@ -10,14 +12,16 @@ from pipeline.generate.prefetch import Preparer
 from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompter
 
-ROWS = 256
-"""That are tried, at least, if there are so many."""
+MIN_ROWS = 256
+"""Parts are tried until they have at least this many output rows together, or none is left."""
 SHOWN_CHARACTERS = 2000
+"""The prompt that is shown is cut after this many characters."""
 SHOWN_ERRORS = 5
+"""The report names at most this many failed rows and their errors."""
 
 
 def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) -> str:
-    """What a person reads before the job is started.
+    """The text of the report. `num_workers` counts a tensor-parallel group as one.
 
     Raises:
         InputError: the input cannot be read.
@@ -28,14 +32,14 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
         f"{config.name or config.output}: a dry run, nothing is written",
         f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
         f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
-        f"{plan.what_changes}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
+        f"{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
         f"workers; {config.output}",
         f"  carried          {', '.join(plan.carried) or 'no column'}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
     if plan.overrides:
-        own = (f"{setting} from {column!r}" for setting, column in plan.overrides.items())
-        lines.append(f"  rows' own        {', '.join(own)}")
+        own = (f"{setting} from column {column!r}" for setting, column in plan.overrides.items())
+        lines.append(f"  row settings     {', '.join(own)}")
     lines.append(
         f"  tried            {num_tried:,} output rows of the first {num_parts} parts, "
         f"{len(failed)} of them failed"
@@ -46,7 +50,7 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
         first = min(requests, key=_key)
         text = prompter.tokenizer.decode(first.prompt_ids, skip_special_tokens=False)
         rest = "..." if len(text) > SHOWN_CHARACTERS else ""
-        lines.append(f"--- the prompt of row {_place(first)}, as the model sees it ---")
+        lines.append(f"--- the prompt of {_place(first)}, as the model sees it ---")
         lines.append(f"{text[:SHOWN_CHARACTERS]}{rest}\n---")
     return "\n".join(lines)
 
@@ -54,6 +58,7 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
 def _first_rows(
     config: JobConfig, plan: Plan, prompter: Prompter
 ) -> tuple[list[Request], list[Result], int]:
+    """Requests and error results of the first parts, and the number of these parts."""
     preparer = Preparer(config, plan, prompter)
     requests: list[Request] = []
     failed: list[Result] = []
@@ -63,28 +68,29 @@ def _first_rows(
         requests += prepared.requests
         failed += prepared.failed
         num_parts += 1
-        if len(requests) + len(failed) >= ROWS:
+        if len(requests) + len(failed) >= MIN_ROWS:
             break
     return requests, failed, num_parts
 
 
 def _lengths(requests: list[Request], max_positions: int) -> list[str]:
     prompts = [len(request.prompt_ids) for request in requests]
-    canvases = [len(r.prompt_ids) + r.max_new_tokens for r in requests]
+    canvases = [len(request.prompt_ids) + request.max_new_tokens for request in requests]
     return [
-        f"  {name:<17}{min(its):,} to {max(its):,} tokens, median {median(its):,.0f}{more}"
-        for name, its, more in (
+        f"  {name:<17}{min(lengths):,} to {max(lengths):,} tokens, "
+        f"median {median(lengths):,.0f}{note}"
+        for name, lengths, note in (
             ("prompts", prompts, ""),
-            ("canvases", canvases, f" (the model holds {max_positions:,})"),
+            ("canvases", canvases, f" (the model's context is {max_positions:,})"),
         )
     ]
 
 
 def _key(of: Request | Result) -> tuple[int, int]:
-    """Part, and place among its output rows."""
+    """(part, place of the output row in it)."""
     return cast(tuple[int, int], of.request_id)
 
 
 def _place(of: Request | Result) -> str:
     part, place = _key(of)
-    return f"{place} of part {part}"
+    return f"output row {place} of part {part}"

@@ -1,10 +1,11 @@
-"""A part's rows, read, and their prompts as token ids: done ahead of the engine, in a thread.
+"""Reads the next part and tokenizes its prompts in a thread, while the engine runs the current one.
 
-    engine at work on     part 3 ........................ | part 4 ...
-    this thread                                   reads 4 |
+    engine    runs part 3 ................................ | runs part 4 ...
+    thread                              | prepares part 4  |
+                                        the last request of part 3 enters the engine
 
-The next part is drawn when the last row of the one before goes into the engine, not sooner: what
-one worker has drawn no other can take when rows run out.
+The next part is claimed at that moment and not sooner. No other worker can take a claimed part, and
+near the end of the job the others may have nothing else to do.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.request import FinishReason, Request, Result
+from engine.text.chat import PromptError
 from pipeline.config.job import JobConfig
 from pipeline.input.errors import InputError
 from pipeline.input.parts import Part
@@ -22,24 +24,30 @@ from pipeline.input.reader import PartReader, seed_of, seed_of_sample
 from pipeline.input.row_settings import RowSettings, SettingsReader
 from pipeline.input.where import Where
 from pipeline.plan.run_json import Plan
-from pipeline.prompt.prompter import Prompter, RowError
+from pipeline.prompt.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
+    """A part that is ready for the engine, with the columns that its output file needs."""
+
     part: Part
     carried: pa.Table
+    """The input columns that go to the output, one row for each input row."""
     row_ids: list[str]
+    """One for each input row."""
     num_samples: list[int]
-    """By row."""
+    """Output rows of each input row."""
     requests: list[Request]
-    """The longest first, so that no long one is alone in the engine at the end. A request_id is
-    (part, place among the output rows)."""
+    """The longest canvas first, so that no long request is left alone in the engine at the end. A
+    request_id is (part index, place), where place 0 is the part's first output row."""
     failed: list[Result]
-    """Rows that are no request."""
+    """Error results of the output rows whose settings or prompt cannot be used."""
 
 
 class Preparer:
+    """Turns a part into requests: reads its rows, their settings and their prompts."""
+
     def __init__(self, config: JobConfig, plan: Plan, prompter: Prompter) -> None:
         self._config = config
         self._plan = plan
@@ -54,41 +62,45 @@ class Preparer:
         self._settings_reader = SettingsReader(config.generation, plan.overrides)
 
     def prepare(self, part: Part) -> Prepared:
-        """
+        """Read the part's rows and make one request or one error result for each output row.
+
         Raises:
-            InputError: the file is no longer what the plan saw.
+            InputError: the input file has changed since the plan was made.
         """
         rows, row_ids = self._reader.read(part)
         settings = self._settings_reader.read(rows)
-        if sum(a.num_samples for a in settings) != part.num_outcomes:
+        num_outcomes = sum(row.num_samples for row in settings)
+        if num_outcomes != part.num_outcomes:
             raise InputError(
-                f"data.path={self._plan.files[part.file].path}: from row {part.first_row} on it "
-                f"asks for other numbers of samples than planned, {part.num_outcomes} for "
-                f"{part.num_rows} rows; it was changed after the plan was made: restore it"
+                f"data.path={self._plan.files[part.file].path}: the {part.num_rows} rows of part "
+                f"{part.index}, from row {part.first_row} on, ask for {num_outcomes} output rows, "
+                f"but {part.num_outcomes} were planned; the file was changed after the plan was "
+                "made: restore it"
             )
         requests: list[Request] = []
         failed: list[Result] = []
         prompts = rows.select(self._plan.prompt_columns).to_pylist()
         place = 0
-        for row, its in enumerate(settings):
-            ids, fault = self._token_ids(prompts[row], its)
-            for sample in range(its.num_samples):
-                request_id, seed = (part.index, place), self._seed(row_ids[row], sample, its)
+        for row, row_settings in enumerate(settings):
+            ids, reason = self._token_ids(prompts[row], row_settings)
+            for sample in range(row_settings.num_samples):
+                request_id = (part.index, place)
+                seed = self._seed(row_ids[row], sample, row_settings)
                 place += 1
-                if fault is not None:
-                    failed.append(_failed(fault, request_id, seed))
+                if reason is not None:
+                    failed.append(_error_result(reason, request_id, seed))
                     continue
                 requests.append(
                     Request(
                         request_id=request_id,
                         prompt_ids=ids,
-                        max_new_tokens=its.max_new_tokens,
-                        temperature=its.temperature,
+                        max_new_tokens=row_settings.max_new_tokens,
+                        temperature=row_settings.temperature,
                         seed=seed,
                     )
                 )
         requests.sort(key=lambda r: -len(r.prompt_ids) - r.max_new_tokens)
-        num_samples = [its.num_samples for its in settings]
+        num_samples = [row.num_samples for row in settings]
         return Prepared(
             part, rows.select(self._plan.carried), row_ids, num_samples, requests, failed
         )
@@ -96,22 +108,27 @@ class Preparer:
     def _token_ids(
         self, prompt: dict[str, Any], settings: RowSettings
     ) -> tuple[list[int], str | None]:
-        """A prompt's ids, or what is wrong with the row."""
+        """The prompt's token ids and None; or no ids and the reason why the row cannot be used."""
         if settings.error is not None:
             return [], settings.error
         try:
             return self._prompter.token_ids(prompt, settings.max_new_tokens), None
-        except RowError as error:
+        except PromptError as error:
             return [], str(error)
 
     def _seed(self, row_id: str, sample: int, settings: RowSettings) -> int:
+        """From the row's seed if it has one, else from the run's seed and the row id."""
         if settings.seed is None:
             return seed_of(self._config.seed, row_id, sample)
         return seed_of_sample(settings.seed, sample)
 
 
-class Ahead:
-    """The parts of an iterator, prepared. They are drawn in the caller's thread."""
+class Prefetcher:
+    """Prepares the next part of an iterator in a thread.
+
+    The iterator itself advances in the caller's thread, since claiming a part can take an exchange
+    between the ranks of a group, and the engine in that thread makes such exchanges too.
+    """
 
     def __init__(self, parts: Iterator[Part], prepare: Callable[[Part], Prepared]) -> None:
         self._parts = parts
@@ -120,12 +137,13 @@ class Ahead:
         self._next: Future[Prepared] | None = None
 
     def draw(self) -> None:
-        """Begin to prepare the next part, if that has not begun and there is one."""
+        """Claim the next part and start to prepare it, unless one is already claimed and not yet
+        taken, or none is left."""
         if self._next is None and (part := next(self._parts, None)) is not None:
             self._next = self._pool.submit(self._prepare, part)
 
     def take(self) -> Prepared | None:
-        """The next part, once it is ready; None after the last."""
+        """The next part, once it is prepared; None after the last."""
         self.draw()
         if self._next is None:
             return None
@@ -133,14 +151,15 @@ class Ahead:
         return prepared
 
     def close(self) -> None:
+        """Drop what the thread has not started, and wait until it is done."""
         self._pool.shutdown(cancel_futures=True)
 
 
-def _failed(fault: str, request_id: tuple[int, int], seed: int) -> Result:
+def _error_result(reason: str, request_id: tuple[int, int], seed: int) -> Result:
     return Result(
         request_id=request_id,
         finish_reason=FinishReason.ERROR,
-        error=fault,
+        error=reason,
         num_prompt_tokens=0,
         seed=seed,
     )

@@ -1,7 +1,8 @@
-"""In place of the engine: every row gets the first tokens of its own prompt back, at once.
+"""Replaces the engine in a job without a model: returns the first tokens of each prompt at once.
 
-`stand_in=true` runs a whole job so, input, prompts, workers and output, and reads no weights: to
-try new data or a new disk, and to know what the job itself can do (rows per second).
+With `stand_in=true` the whole job runs (input, prompts, workers, output) without reading any
+weights: to try new data or a new disk, or to measure how many rows per second the pipeline itself
+can handle.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from engine.stats import EngineStats
 
 
 class StandIn:
-    """A pipeline.generate.driver.Engine."""
+    """Implements pipeline.generate.driver.Engine, and has the attributes that the meter reads."""
 
     page_bytes = 0
 

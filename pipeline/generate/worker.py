@@ -1,5 +1,5 @@
-"""What does a worker need before its first row? Prompts, a model, an engine, and what stands
-between its rows and its files."""
+"""Builds what a worker needs before its first row: the prompter, the model, the engine and the
+driver that connects them to the run's files."""
 
 import logging
 import time
@@ -35,6 +35,11 @@ log = logging.getLogger("pipeline")
 
 
 def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
+    """The checkpoint's prompter, after a check that model, config and tokenizer fit together.
+
+    Raises:
+        ValueError: they do not, or generation.max_new_tokens leaves no room for a prompt.
+    """
     model = read_config(checkpoint)
     check_model(model, config.engine, config.cache)
     max_positions = model.max_positions
@@ -58,24 +63,25 @@ def make_driver(
     parallel: TensorParallel,
     shutdown: Shutdown,
 ) -> Driver:
-    """Load the model, or this rank's share of it, and put the engine between rows and files."""
+    """Load the model, or this rank's share of it, and build the engine and the driver around it."""
     worker, device = session.worker, device_of(session.worker)
-    # Rounding may follow the number of threads, and the ranks of a group must round alike.
+    # Rounding can depend on the number of threads, and all ranks of a group must round alike.
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
-    loading = time.perf_counter()
+    load_began = time.perf_counter()
     checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
     engine: DiffusionEngine | StandIn = StandIn()
     if not config.stand_in:
-        share = shared_out(config.engine, left.num_outcomes, worker.world // parallel.size)
-        engine = make_engine(config, share, checkpoint, device, parallel)
+        num_workers = worker.world // parallel.size
+        engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
+        engine = make_engine(config, engine_config, checkpoint, device, parallel)
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     meter = Meter(
         engine.stats,
-        engine.page_bytes * parallel.size,  # each rank keeps as many heads
-        about(worker, device, parallel),
+        engine.page_bytes * parallel.size,  # each rank holds the same number of heads of a page
+        writer_columns(worker, device, parallel),
         start_s=session.start_s,
-        plan_s=loading - session.began,
-        load_s=time.perf_counter() - loading,
+        plan_s=load_began - session.began,
+        load_s=time.perf_counter() - load_began,
     )
     return Driver(
         config,
@@ -94,6 +100,7 @@ def make_driver(
 def make_tally(
     config: JobConfig, plan: Plan, left: Remaining, session: Session, engine_stats: EngineStats
 ) -> Tally:
+    """This worker's progress counters. Rows of earlier starts count towards max_failed_fraction."""
     return Tally(
         session,
         left.num_outcomes,
@@ -106,23 +113,29 @@ def make_tally(
 
 def make_engine(
     config: JobConfig,
-    share: EngineConfig,
+    engine_config: EngineConfig,
     checkpoint: Path,
     device: torch.device,
     parallel: TensorParallel,
 ) -> DiffusionEngine:
+    """`engine_config` takes the place of config.engine."""
     model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
-    return DiffusionEngine(model, config=share, decoding=config.decoding, cache=config.cache)
+    return DiffusionEngine(
+        model, config=engine_config, decoding=config.decoding, cache=config.cache
+    )
 
 
-def shared_out(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
-    """No engine takes more than its worker's share, or the first to start leaves others idle."""
+def limit_to_share(config: EngineConfig, num_to_do: int, num_workers: int) -> EngineConfig:
+    """Lower max_sequences to one worker's share of the rows that are left to do. Otherwise the
+    first worker to start could take all rows into its engine, and others would be idle."""
     share = max(1, -(-num_to_do // num_workers))
     return replace(config, max_sequences=min(config.max_sequences, share))
 
 
-def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dict[str, Any]:
-    """Who writes a stats row; of a group it is the first rank."""
+def writer_columns(
+    worker: Worker, device: torch.device, parallel: TensorParallel
+) -> dict[str, Any]:
+    """The columns of a stats row that say which worker wrote it: for a group, its first rank."""
     name = device_name(device)
     return {
         "rank": worker.rank,
@@ -134,6 +147,7 @@ def about(worker: Worker, device: torch.device, parallel: TensorParallel) -> dic
 
 
 def device_name(device: torch.device) -> str:
+    """The GPU's product name, or the number of CPU threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

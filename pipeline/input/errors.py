@@ -1,4 +1,4 @@
-"""What is wrong with the input, said so that its user can mend it."""
+"""Errors in the input data, with messages that tell the user what to fix."""
 
 import zlib
 from collections.abc import Iterator
@@ -8,16 +8,20 @@ import pyarrow as pa
 
 
 class InputError(ValueError):
-    """What is wrong with the input, and what to do."""
+    """The input is wrong or unreadable. The message says why and what to do."""
 
 
 class Unreachable(InputError):
-    """It is elsewhere, and what is in between failed. The same job may go on later."""
+    """The input is at a URL that could not be read. The same job can be resumed later."""
 
 
 @contextmanager
 def unreadable_is_an_error(path: str) -> Iterator[None]:
-    """Whatever a file system or a broken file raises, as an InputError that names the path."""
+    """Turn whatever a file system or a broken file raises into an InputError that names the path.
+
+    Errors from a URL become Unreachable. With a local path, exceptions of unexpected types pass
+    through, because they are our own bugs.
+    """
     try:
         yield
     except InputError:

@@ -1,4 +1,7 @@
-"""What is in the input: which files, how many rows, which columns? Looked at once, by rank 0."""
+"""Find the input files, and inspect each one's rows, columns and digest.
+
+Only rank 0 does this, when it makes the plan or checks it on a resume.
+"""
 
 import hashlib
 import os
@@ -12,38 +15,41 @@ import pyarrow.parquet as pq
 
 from pipeline.input.errors import InputError, unreadable_is_an_error
 from pipeline.input.json_lines import inspect_json_lines, unify
-from pipeline.run_folder.store import is_local, open_for_reading, reached
+from pipeline.run_folder.store import fs_and_path, is_local, open_for_reading
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-"""In a folder, .json is passed over: there it is mostly some tool's own file."""
+"""If `data.path` is a folder, its .json files are skipped: most are some tool's metadata, such as
+dataset_info.json."""
 READABLE = (*PARQUET, *JSON_LINES, *(f"{ending}.gz" for ending in JSON_LINES))
 THREADS = 16
-"""That look at files, which is mostly waiting."""
+"""Threads that inspect files. They mostly wait for I/O."""
 WHOLE_BYTES = 64 << 20
-"""Files up to this size are hashed whole."""
+"""Files of at most this size are hashed whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
     path: str
-    """As fsspec opens it."""
+    """A local path or URL that fsspec can open."""
     name: str
-    """Its part of the row ids: the stem, or as much of the path as no other file has."""
+    """The unique FILE in row ids FILE:ROW: the stem, the file name or the end of the path."""
     num_rows: int
     digest: str
-    """Of the whole text of JSON Lines; of a Parquet file up to WHOLE_BYTES, else of its footer and
-    size, so that a large file is not read to plan it."""
+    """Hash of the contents. JSON Lines: the whole text. Parquet: the size, and the whole file if it
+    has at most WHOLE_BYTES, otherwise the footer, so that planning need not read large files."""
     stamp: str | None = None
-    """What the file system says of it: size, and time or tag. While it is the same, the file is not
-    read again to know that it is."""
+    """The file's size and its ETag or modification time, as the file system reports them. If a job
+    is resumed and no stamp has changed, its input files are not read again to check the plan.
+    None: the file system reports neither ETag nor time."""
 
 
 def list_inputs(path: str | list[str]) -> list[str]:
-    """The files that `data.path` means, sorted within each entry, none twice.
+    """The files that `data.path` names: sorted within each entry, without duplicates.
 
     Raises:
-        InputError: an entry that is not there, cannot be reached, or holds no readable file.
+        InputError: an entry does not exist, cannot be reached, or holds no Parquet or JSON Lines
+            file.
     """
     entries = [path] if isinstance(path, str) else path
     found = [file for entry in entries for file in _list_entry(entry)]
@@ -51,16 +57,16 @@ def list_inputs(path: str | list[str]) -> list[str]:
 
 
 def names_of(paths: list[str]) -> list[str]:
-    """A name for each file that no other has: stem, file name, or with the folders before it."""
-    depth = [0] * len(paths)
+    """A unique name for each file: its stem, else its file name, else the end of its path."""
+    depths = [0] * len(paths)
     while True:
-        names = [_name(path, d) for path, d in zip(paths, depth, strict=True)]
+        names = [_name(path, depth) for path, depth in zip(paths, depths, strict=True)]
         count = Counter(names)
-        twice = [i for i, name in enumerate(names) if count[name] > 1]
-        if not twice:
+        ambiguous = [i for i, name in enumerate(names) if count[name] > 1]
+        if not ambiguous:
             return names
-        for i in twice:
-            depth[i] += 1
+        for i in ambiguous:
+            depths[i] += 1
 
 
 def is_parquet(path: str) -> bool:
@@ -68,7 +74,7 @@ def is_parquet(path: str) -> bool:
 
 
 def stamps_of(paths: list[str]) -> list[str | None]:
-    """Of each file; None where the file system tells neither time nor tag."""
+    """The stamp of each file (see InputFile.stamp)."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(_stamp, paths))
 
@@ -76,9 +82,10 @@ def stamps_of(paths: list[str]) -> list[str | None]:
 def inspect_all(
     paths: list[str], stamps: list[str | None]
 ) -> tuple[list[InputFile], list[pa.Schema]]:
-    """
+    """Inspect all files in parallel; returns one InputFile and one schema for each.
+
     Raises:
-        InputError: as `inspect` says.
+        InputError: a file is not readable as the format that its name says.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(inspect, paths, names_of(paths), stamps))
@@ -86,10 +93,10 @@ def inspect_all(
 
 
 def inspect(path: str, name: str, stamp: str | None = None) -> tuple[InputFile, pa.Schema]:
-    """A file's rows and columns.
+    """Count a file's rows, hash its contents and read its schema.
 
     Raises:
-        InputError: not readable as what its name says.
+        InputError: the file is not readable as the format that its name says.
     """
     with unreadable_is_an_error(path):
         rows, digest, schema = _parquet(path) if is_parquet(path) else inspect_json_lines(path)
@@ -97,26 +104,30 @@ def inspect(path: str, name: str, stamp: str | None = None) -> tuple[InputFile, 
 
 
 def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
-    """The columns that all files agree on; one that holds nothing but nulls in a file agrees.
+    """The schema of all files, which must have the same columns with the same types.
 
-    JSON Lines state no types: theirs are widened to fit all lines of all files.
+    A column that holds only nulls in one file may have any type in the others. JSON Lines declare
+    no schema, so theirs is the union of the columns of all JSON Lines files, with types widened to
+    fit every line.
 
     Raises:
-        InputError: a column is missing in a file, or of another type; both files are named.
+        InputError: a column is missing in one file or has another type there; the message names
+            both files.
     """
     loose = [i for i, file in enumerate(files) if not is_parquet(file.path)]
     if loose:
         widened = unify([schemas[i] for i in loose], files[loose[-1]].path)
         schemas = [widened if i in loose else s for i, s in enumerate(schemas)]
-    # A null in a later file is a fault of its row, whatever the first file says of nulls.
+    # The first file may declare a column non-nullable, and another hold nulls in it. That must not
+    # stop the job: at most, a null makes its row an error row.
     first = pa.schema([field.with_nullable(True).remove_metadata() for field in schemas[0]])
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         for column in dict.fromkeys([*first.names, *schema.names]):
             here = schema.field(column).type if column in schema.names else "no such column"
             there = first.field(column).type if column in first.names else "no such column"
-            if there == pa.null() and isinstance(here, pa.DataType):  # nothing but nulls so far
-                place = first.get_field_index(column)
-                first = first.set(place, pa.field(column, here))
+            if there == pa.null() and isinstance(here, pa.DataType):  # only nulls so far
+                index = first.get_field_index(column)
+                first = first.set(index, pa.field(column, here))
             elif here != there and here != pa.null():
                 raise InputError(
                     f"data.path: the files disagree on column {column!r}: {here} in {file.path}, "
@@ -127,8 +138,8 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
 
 def _stamp(path: str) -> str | None:
     with unreadable_is_an_error(path):
-        fs, its = reached(path)
-        info = fs.info(its)
+        fs, path_in_fs = fs_and_path(path)
+        info = fs.info(path_in_fs)
     tags = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "last_commit"))
     tag = next((tag for tag in tags if tag is not None), None)
     return None if tag is None else f"{info['size']} {tag}"
@@ -136,7 +147,7 @@ def _stamp(path: str) -> str | None:
 
 def _list_entry(entry: str) -> list[str]:
     with unreadable_is_an_error(entry):
-        fs, root = reached(os.path.expanduser(entry))
+        fs, root = fs_and_path(os.path.expanduser(entry))
         if fs.isfile(root):
             paths = [root]
         elif fs.isdir(root):
@@ -150,13 +161,14 @@ def _list_entry(entry: str) -> list[str]:
     if not readable:
         raise InputError(
             f"data.path={entry}: no file that ends in one of {', '.join(READABLE)} "
-            f"({len(paths)} others); name a Parquet or JSON Lines file"
+            f"({len(paths)} other files); name a Parquet or JSON Lines file"
         )
     return readable if is_local(fs) else [fs.unstrip_protocol(path) for path in readable]
 
 
 def _is_hidden(path: str, root: str) -> bool:
-    """Within a folder, any part of the path counts; of what a glob names, only the file."""
+    """Whether a name in the path starts with "." or "_": any name below the folder `root`, or, for
+    a match of a glob (`root` is empty), the file name alone."""
     parts = PurePosixPath(path.removeprefix(root)).parts
     return any(part.startswith((".", "_")) for part in (parts if root else parts[-1:]))
 

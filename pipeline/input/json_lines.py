@@ -1,4 +1,4 @@
-"""JSON Lines, gzipped or not: how are they read, and which columns have they?"""
+"""Read JSON Lines files, gzipped or not, and infer their columns."""
 
 import gzip
 import hashlib
@@ -13,46 +13,48 @@ from pipeline.input.errors import InputError
 from pipeline.run_folder.store import open_for_reading
 
 BATCH_LINES = 1000
-UNDECODED = "surrogateescape"
-"""Bytes that are not UTF-8 go on as they are, to where their line's number is known."""
+KEEP_INVALID_BYTES = "surrogateescape"
+"""Lets bytes that are not UTF-8 pass the decoder, because only parse_line knows the line number to
+report."""
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def open_text(path: str) -> IO[str]:
-    """A JSON Lines file, gzipped or not, for reading forward."""
+    """Open a JSON Lines file, gzipped or not, for reading from start to end."""
     return _as_text(open_for_reading(path), path)
 
 
 def parse_line(line: str, path: str, number: int) -> dict[str, Any]:
-    """The row of line `number`, counted from 1.
+    """Parse one line; `number` is its line number, counted from 1, for the error message.
 
     Raises:
-        InputError: it is none.
+        InputError: the line is not a JSON object in valid UTF-8.
     """
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} line {number}: not JSON ({error}); mend the line") from error
+        raise InputError(f"{path} line {number}: not JSON ({error}); fix the line") from error
     if not _is_unicode(line):
-        raise InputError(f"{path} line {number}: not UTF-8; mend the line")
+        raise InputError(f"{path} line {number}: not UTF-8; fix the line")
     if SURROGATE.search(line) and not _is_unicode(json.dumps(row, ensure_ascii=False)):
-        raise InputError(f"{path} line {number}: half a surrogate pair (\\ud...); mend the line")
+        raise InputError(f"{path} line {number}: half a surrogate pair (\\ud...); fix the line")
     if not isinstance(row, dict):
         raise InputError(f"{path} line {number}: {type(row).__name__}; must be an object, {{...}}")
     return row
 
 
 def inspect_json_lines(path: str) -> tuple[int, str, pa.Schema]:
-    """A file's rows, a digest of its text, and its columns.
+    """Read a whole file; returns its number of rows (blank lines do not count), a digest of its
+    decompressed text, and its schema.
 
     Raises:
-        InputError: a line is no row.
+        InputError: a line is not a row, or a column has no common type.
     """
     digest, num_rows, schemas = hashlib.sha256(), 0, []
     rows: list[dict[str, Any]] = []
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
-            digest.update(line.encode(errors=UNDECODED))
+            digest.update(line.encode(errors=KEEP_INVALID_BYTES))
             if line.strip():
                 rows.append(parse_line(line, path, number))
             if len(rows) == BATCH_LINES:
@@ -65,7 +67,7 @@ def inspect_json_lines(path: str) -> tuple[int, str, pa.Schema]:
 
 def _as_text(raw: Any, path: str) -> IO[str]:
     data = gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw
-    return io.TextIOWrapper(data, encoding="utf-8", errors=UNDECODED)
+    return io.TextIOWrapper(data, encoding="utf-8", errors=KEEP_INVALID_BYTES)
 
 
 def _schema_of(rows: list[dict[str, Any]], path: str) -> pa.Schema:
@@ -78,23 +80,23 @@ def _schema_of(rows: list[dict[str, Any]], path: str) -> pa.Schema:
             fields.append(pa.field(column, pa.array([row.get(column) for row in rows]).type))
         except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise InputError(
-                f"data.path={path}: column {column!r} holds values of different types, or none "
-                f"that Parquet has ({error}); mend the file"
+                f"data.path={path}: column {column!r} holds values of different types, or of a "
+                f"type that Parquet does not have ({error}); fix the file"
             ) from error
     return pa.schema(fields)
 
 
 def unify(schemas: list[pa.Schema], path: str) -> pa.Schema:
-    """Columns with types that fit all.
+    """One schema with the columns of all `schemas`, their types widened to fit all of them.
 
     Raises:
-        InputError: there are none.
+        InputError: a column's types have no common type.
     """
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(
-            f"data.path={path}: a column holds values of different types ({error}); mend the file"
+            f"data.path={path}: a column holds values of different types ({error}); fix the file"
         ) from error
 
 

@@ -1,12 +1,13 @@
-"""How is the input cut?
+"""Cut the input rows into parts. A part never spans two files.
 
     part 0            part 1            part 2      part 3
     | part_rows rows  | part_rows rows  | the rest  | part_rows rows  | ...
     | first file                                    | second file
 
-Parts depend on the input, data.where and data.part_rows, never on the number of workers (and with
-data.part_minutes on the speed of the first ones, pipeline/plan/pace.py). Rows that
-data.where leaves out lie between a part's rows and are not counted among them.
+Parts depend on the input, data.where, data.limit and data.part_rows, never on the number of
+workers. With data.part_minutes, the size of the later parts also depends on how fast the first ones
+were (pipeline/plan/pace.py). Rows that data.where leaves out may lie between a part's rows; they do
+not count towards part_rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from pipeline.input.files import InputFile
 
 MAX_OUTCOMES = 1 << 16
-"""Of a joined part, however fast it would be: all its rows are in memory until it is written."""
+"""The most output rows of a joined part: a part stays in memory until it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,18 @@ class Part:
     file: int
     first_row: int
     num_read: int
-    """Rows of the file from first_row on."""
+    """How many rows of the file are read, from first_row on."""
     num_rows: int
-    """Those of them that data.where takes; all without it."""
+    """How many of them data.where takes; without data.where, all of them."""
     num_outcomes: int
-    """Output rows: one for each sample of each row."""
+    """Output rows: one per sample of each row."""
 
 
 def cut(
     files: list[InputFile], part_rows: int, limit: int | None, num_samples: int = 1
 ) -> list[Part]:
-    """The parts of all files, if every row is taken and asks for `num_samples`."""
+    """Cut all files, if data.where leaves out no row and every row has `num_samples` output rows.
+    `limit` counts rows over all files."""
     parts: list[Part] = []
     left = sum(file.num_rows for file in files) if limit is None else limit
     for index, file in enumerate(files):
@@ -51,22 +53,25 @@ def cut(
 
 
 def cut_counted(batches: Iterable[tuple[int, int, np.ndarray]], part_rows: int) -> list[Part]:
-    """The parts of rows that were looked at: each batch is (file, its first row, output rows of
-    each row, 0 for one that is left out), in the order of the input."""
+    """Cut rows that were counted one by one.
+
+    Each batch is (file, first row, counts): `counts` holds the number of output rows of each row
+    from the first row on, 0 for a row that is left out. Batches come in input order.
+    """
     parts: list[Part] = []
     for file, first, counts in batches:
-        for place in np.flatnonzero(counts).tolist():
+        for offset in np.flatnonzero(counts).tolist():
             last = parts[-1] if parts and parts[-1].file == file else None
             if last is None or last.num_rows == part_rows:
                 start = 0 if last is None else last.first_row + last.num_read
                 parts.append(Part(len(parts), file, start, 0, 0, 0))
-            parts[-1] = _with(parts[-1], first + place, int(counts[place]))
+            parts[-1] = _extended(parts[-1], first + offset, int(counts[offset]))
     return parts
 
 
 def joined(parts: Sequence[Part], num_joined: int) -> list[Part]:
-    """The same rows in fewer parts, each of up to `num_joined` neighbours in one file that have no
-    more than MAX_OUTCOMES output rows together."""
+    """Merge consecutive parts of the same file: at most `num_joined` into one, and only while the
+    merged part has at most MAX_OUTCOMES output rows."""
     made: list[Part] = []
     num_in_last = 0
     for part in parts:
@@ -86,7 +91,8 @@ def joined(parts: Sequence[Part], num_joined: int) -> list[Part]:
     return made
 
 
-def _with(part: Part, row: int, num_samples: int) -> Part:
+def _extended(part: Part, row: int, num_samples: int) -> Part:
+    """The part with one more row; the rows between its old end and `row` are left out."""
     return replace(
         part,
         num_read=row + 1 - part.first_row,

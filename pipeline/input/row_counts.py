@@ -1,5 +1,8 @@
-"""Which rows does the job take, and how many output rows has each? Where the job's settings alone
-do not tell, the columns that do are read, once, when the plan is made.
+"""Count the output rows of each input row: 0 for a row that is left out, else its samples.
+
+The plan needs these counts to cut parts. When they depend on the data (data.where, override
+columns), or when ids must be checked for duplicates, the columns concerned are read once, while the
+plan is made.
 """
 
 from collections.abc import Iterator
@@ -17,8 +20,8 @@ from pipeline.input.where import Where
 BATCH_ROWS = 1 << 16
 
 Counts = tuple[int, int, np.ndarray]
-"""A file, its first row that was looked at, and the output rows of it and those behind it; 0 of one
-that is left out."""
+"""(index of the file, first row, counts): the number of output rows of each row from the first row
+on; 0 for a row that is left out."""
 
 
 def count_rows(
@@ -30,25 +33,27 @@ def count_rows(
     id_column: str | None,
     limit: int | None,
 ) -> Iterator[Counts]:
-    """All rows, in the order of the input, until `limit` were taken; `schema` has the columns that
-    this depends on.
+    """Count the rows in input order until `limit` rows are taken.
+
+    `schema` has the columns that the counts depend on, and the id column. Ids of the rows taken are
+    checked too.
 
     Raises:
-        InputError: the row of an id is null, or two rows have the same.
+        InputError: a row's id is null, or two rows have the same id.
     """
     ids = None if id_column is None else Ids(files, schema.field(id_column))
-    reader, left = PartReader(files, schema), limit
-    for file, of_file in enumerate(files):
-        for first in range(0, of_file.num_rows, BATCH_ROWS):
-            if left == 0:
+    reader, num_left = PartReader(files, schema), limit
+    for file, input_file in enumerate(files):
+        for first in range(0, input_file.num_rows, BATCH_ROWS):
+            if num_left == 0:
                 break
-            rows = reader.rows(file, first, min(BATCH_ROWS, of_file.num_rows - first))
+            rows = reader.rows(file, first, min(BATCH_ROWS, input_file.num_rows - first))
             counts = _samples(rows, settings_reader)
             if where is not None:
                 counts *= where.takes(rows)
-            if left is not None:
-                counts[np.cumsum(counts > 0) > left] = 0
-                left -= int(np.count_nonzero(counts))
+            if num_left is not None:
+                counts[np.cumsum(counts > 0) > num_left] = 0
+                num_left -= int(np.count_nonzero(counts))
             if ids is not None and id_column is not None:
                 ids.add(rows[id_column], file, first, np.flatnonzero(counts))
             yield file, first, counts
@@ -57,28 +62,40 @@ def count_rows(
 
 
 class Ids:
-    """The ids of all rows, as hashes: are they all there, and no two the same?"""
+    """Checks that no id is null and no two rows have the same id.
+
+    Keeps only a hash of each id; rows whose hashes collide are read again to compare their ids.
+    """
 
     def __init__(self, files: list[InputFile], field: pa.Field) -> None:
         self._files = files
         self._field = field
         self._hashes: list[pl.Series] = []
         self._rows: list[np.ndarray] = []
-        """(file, row) of each."""
+        """For each batch of hashes, an array of (file, row) pairs."""
 
     def add(self, column: pa.ChunkedArray, file: int, first: int, taken: np.ndarray) -> None:
+        """Add the ids of the rows taken; `taken` are their indices in `column`.
+
+        Raises:
+            InputError: one of these ids is null.
+        """
         ids = column.take(taken)
         if ids.null_count:
             row = first + int(taken[ids.is_null().to_numpy().argmax()])
             raise InputError(
                 f"data.id_column={self._field.name!r}: null in row {row} of "
-                f"{self._files[file].path}; give every row an id, or data.id_column=null"
+                f"{self._files[file].path}; give every row an id, or set data.id_column=null"
             )
         self._hashes.append(pl.Series(ids_of(ids), dtype=pl.String).hash())
         rows = first + taken
         self._rows.append(np.stack([np.full_like(rows, file), rows], axis=1))
 
     def check(self) -> None:
+        """
+        Raises:
+            InputError: two rows have the same id.
+        """
         if not self._hashes:
             return
         hashes = pl.concat(self._hashes)
@@ -87,7 +104,7 @@ class Ids:
         reader = PartReader(self._files, pa.schema([self._field]))
         for file, row in rows:
             (row_id,) = ids_of(reader.rows(file, row, 1)[self._field.name])
-            if row_id in seen:  # and not only its hash
+            if row_id in seen:  # equal ids, not only equal hashes
                 places = (
                     f"row {row} of {self._files[f].path}" for f, row in (seen[row_id], (file, row))
                 )
@@ -101,4 +118,5 @@ class Ids:
 def _samples(rows: pa.Table, settings_reader: SettingsReader) -> np.ndarray:
     if not settings_reader.needs_count:
         return np.full(rows.num_rows, settings_reader.num_samples)
-    return np.array([asked.num_samples for asked in settings_reader.read(rows)], dtype=np.int64)
+    settings = settings_reader.read(rows)
+    return np.array([of_row.num_samples for of_row in settings], dtype=np.int64)

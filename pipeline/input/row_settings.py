@@ -1,7 +1,7 @@
-"""What does a row ask for? What its own columns say, and where they say nothing, what the job says.
+"""The generation settings of one row: the job's settings, overridden by the row's own columns.
 
-A row whose columns ask for what cannot be is one output row with the reason as its error. The plan
-and the driver both ask here, so that a part has the output rows that were planned.
+A row with an invalid setting becomes one output row whose `error` says why. Planning and generation
+both use this module, so that a part gets exactly the output rows that were planned.
 """
 
 import math
@@ -14,8 +14,8 @@ import pyarrow as pa
 from pipeline.config.job import ColumnsConfig, GenerationConfig
 
 MAX_SAMPLES = 100_000
-"""Of one row: all of a part's results are held until the part is written."""
-WHOLE = {
+"""The most samples of one row: all results of a part are in memory until it is written."""
+INTEGER_RANGES = {
     "max_new_tokens": (1, 2**31 - 1, "of at least 1"),
     "num_samples": (1, MAX_SAMPLES, f"from 1 to {MAX_SAMPLES}"),
     "seed": (-(2**63), 2**63 - 1, "of 64 bits, from -2**63 to 2**63-1"),
@@ -27,17 +27,21 @@ class RowSettings:
     max_new_tokens: int
     temperature: float
     num_samples: int
-    """Output rows."""
+    """How many output rows the row has."""
     seed: int | None = None
-    """None: each sample's comes from the run's seed."""
+    """The seed of the row's first sample; None: all seeds are derived from the run's seed."""
     error: str | None = None
+    """Why the row's settings are invalid; the other fields are then the job's, with one sample."""
 
 
 def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]:
-    """Setting -> the column that overrides it, for those that the data has.
+    """Maps each setting to the input column that overrides it, for the columns that exist.
+
+    A column with a default name is optional; a column that the user named must exist.
 
     Raises:
-        ValueError: a column is named that is not there, or one does not hold numbers.
+        ValueError: a column that the user named does not exist, or an override column does not
+            hold numbers.
     """
     found: dict[str, str] = {}
     for field in fields(config):
@@ -46,9 +50,9 @@ def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]
             kind = schema.field(column).type
             if not _is_number(kind):
                 raise ValueError(
-                    f"columns.{setting}={column!r}: the column {column!r} is of type {kind}, and "
-                    f"a row's {setting} is a number; make it a column of numbers, or set "
-                    f"columns.{setting}=null to take the job's for all rows"
+                    f"columns.{setting}={column!r}: the column {column!r} is of type {kind}, but "
+                    f"{setting} must be a number; make it a column of numbers, or set "
+                    f"columns.{setting}=null to use the job's value for all rows"
                 )
             found[setting] = column
         elif column not in (None, field.default):
@@ -60,7 +64,7 @@ def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]
 
 
 class SettingsReader:
-    """Reads what rows ask for, of a job and the columns that override it."""
+    """Reads the settings of rows: the job's, overridden by `columns` (setting -> column)."""
 
     def __init__(self, job: GenerationConfig, columns: Mapping[str, str]) -> None:
         self._job = asdict(job)
@@ -68,22 +72,27 @@ class SettingsReader:
 
     @property
     def columns(self) -> list[str]:
+        """The names of the override columns."""
         return list(self._columns.values())
 
     @property
     def num_samples(self) -> int:
-        """Of a row that says nothing else."""
+        """The job's value, which is the default for rows without their own."""
         return int(self._job["num_samples"])
 
     @property
     def needs_count(self) -> bool:
-        """Whether only the rows tell how many output rows there are."""
+        """Whether rows can differ in their number of output rows, so that they must be counted.
+
+        They can if there is a column for it, or if the job has several samples per row, because a
+        row with an invalid setting has only one output row.
+        """
         return "num_samples" in self._columns or (
             self._job["num_samples"] > 1 and bool(self._columns)
         )
 
     def read(self, rows: pa.Table) -> list[RowSettings]:
-        """What each row asks for; `rows` has at least the columns that override."""
+        """The settings of each row; `rows` has at least the override columns."""
         values = {name: rows[column].to_pylist() for name, column in self._columns.items()}
         return [
             self._read_one({name: column[row] for name, column in values.items()})
@@ -97,7 +106,7 @@ class SettingsReader:
                 continue
             name = self._columns[setting]
             if fault := _fault(setting, value):
-                return self._failed(f"{name}={value}: {fault}, or null for the job's own")
+                return self._failed(f"{name}={value}: {fault}, or null to use the job's")
             own[setting] = float(value) if setting == "temperature" else int(value)
         settings = RowSettings(**(self._job | own))
         if settings.num_samples > 1 and settings.temperature == 0:
@@ -117,16 +126,17 @@ class SettingsReader:
 
 
 def _fault(setting: str, value: Any) -> str | None:
-    """What to give instead of this value."""
+    """The remedy if the value is invalid; None if it is valid."""
     if setting == "temperature":
-        is_right = math.isfinite(value) and value >= 0
-        return None if is_right else "give 0 (greedy) or a positive number"
-    least, most, range_of = WHOLE[setting]
-    is_right = math.isfinite(value) and value == int(value) and least <= value <= most
-    return None if is_right else f"give a whole number {range_of}"
+        is_valid = math.isfinite(value) and value >= 0
+        return None if is_valid else "give 0 (greedy) or a positive number"
+    least, most, range_text = INTEGER_RANGES[setting]
+    is_valid = math.isfinite(value) and value == int(value) and least <= value <= most
+    return None if is_valid else f"give a whole number {range_text}"
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    """Floats and decimals too for whole numbers: many tools write a column with nulls so."""
+    """Floats and decimals are accepted for whole numbers too: many tools write an integer column
+    with nulls as floats."""
     is_kind = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     return any(is_one(kind) for is_one in is_kind)

@@ -1,4 +1,4 @@
-"""data.where: which rows are taken? A SQL expression over the columns, as polars understands it."""
+"""The row filter `data.where`: a SQL condition over the columns, evaluated by polars."""
 
 import warnings
 
@@ -6,16 +6,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-OVER_ROWS = ('"Agg":', '"Over":', '"Window":')
-"""How polars writes down what sums over rows, or looks at their neighbours."""
+CROSS_ROW_SIGNS = ('"Agg":', '"Over":', '"Window":')
+"""Parts of a serialized polars expression that mean it aggregates over rows or looks at other rows.
+Such a condition would depend on how the rows are batched."""
 
 
 class Where:
-    """An expression that was tried on the columns' types.
+    """A condition that decides for each row, from that row's columns alone, whether it is taken.
+
+    It is tried on an empty table when it is created, so that a wrong condition fails early.
 
     Raises:
-        ValueError: polars does not understand it, it names no column or one that is not there, or
-            it is neither true nor false.
+        ValueError: polars cannot evaluate it, it names no column or one that does not exist, it
+            looks at other rows, or its result is not a boolean.
     """
 
     def __init__(self, expression: str, schema: pa.Schema) -> None:
@@ -23,14 +26,15 @@ class Where:
         try:
             self._expr = pl.sql_expr(expression)
             self.columns = list(dict.fromkeys(self._expr.meta.root_names()))
-            with warnings.catch_warnings(action="ignore"):  # its form is not stable; a test looks
-                written = self._expr.meta.serialize(format="json")
+            # polars warns that this format may change; a test would notice.
+            with warnings.catch_warnings(action="ignore"):
+                serialized = self._expr.meta.serialize(format="json")
         except Exception as error:
             raise self._fault(error) from error
-        if any(sign in written for sign in OVER_ROWS):
+        if any(sign in serialized for sign in CROSS_ROW_SIGNS):
             raise ValueError(
-                f"data.where={expression!r}: looks at other rows than its own (max, count, over); "
-                "a row is taken or not for itself alone: compute that into a column first"
+                f"data.where={expression!r}: looks at other rows (max, count, over), but may use "
+                "only the row itself; compute that value into a column first"
             )
         missing = [name for name in self.columns if name not in schema.names]
         if missing or not self.columns:
@@ -41,7 +45,7 @@ class Where:
         self.takes(pa.schema([schema.field(name) for name in self.columns]).empty_table())
 
     def takes(self, rows: pa.Table) -> np.ndarray:
-        """[rows] bool; a row of which the expression is null is left out."""
+        """One bool per row: whether it is taken. Where the condition is null, it is not."""
         try:
             frame = pl.DataFrame(pl.from_arrow(rows.select(self.columns)))
             answer = frame.select(self._expr.alias("takes"))["takes"]
@@ -50,7 +54,7 @@ class Where:
         if answer.dtype != pl.Boolean or len(answer) != rows.num_rows:
             raise ValueError(
                 f"data.where={self.expression!r}: gives {answer.dtype}, and {len(answer)} values "
-                f"for {rows.num_rows} rows; it must say true or false of each row"
+                f"for {rows.num_rows} rows; it must be true or false for each row"
             )
         return answer.fill_null(False).to_numpy()
 
@@ -58,5 +62,5 @@ class Where:
         reason = str(error).strip().splitlines()[0]
         return ValueError(
             f"data.where={self.expression!r}: polars cannot do this ({reason}); give a SQL "
-            "condition over the columns, as: length(prompt) < 2000 AND lang = 'py'"
+            "condition over the columns, such as length(prompt) < 2000 AND lang = 'py'"
         )

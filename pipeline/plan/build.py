@@ -1,4 +1,8 @@
-"""How is the plan made? Once the input is looked at and cut; later starts must want the same."""
+"""Makes the plan: inspects the input, cuts it into parts and writes run.json.
+
+Rank 0 does this at every start. If the run folder already holds a plan, the settings and files must
+still have the same fingerprint, and the parts stay as they were cut.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +24,7 @@ from pipeline.input.row_settings import SettingsReader, override_columns
 from pipeline.input.where import Where
 from pipeline.plan import pace
 from pipeline.plan.fingerprint import check_same, differing, fingerprint
-from pipeline.plan.run_json import Plan, planned_before
+from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.prompt.prompter import prompt_columns
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import OWN_COLUMNS, check_writable, output_schema
@@ -29,22 +33,27 @@ from pipeline.run_folder.output_rows import OWN_COLUMNS, check_writable, output_
 def make_plan(
     config: JobConfig, checkpoint: Path, before: Plan | None = None, num_workers: int = 1
 ) -> Plan:
-    """Look at the input and cut it. `before` is the plan in the run folder, if there is one: where
-    nothing has changed, nothing is read or counted again. `num_workers`: to data.part_minutes.
+    """Inspect the input and cut it into parts.
+
+    `before` is the plan in the run folder, if there is one. If neither files nor settings have
+    changed since, it is returned and no input is read. If the file system cannot say that the files
+    are unchanged (it keeps no time or tag, or a different one), they are inspected again, but an
+    equal fingerprint still saves counting their rows. With data.part_minutes, the number of parts
+    that are timed first depends on `num_workers`.
 
     Raises:
         ValueError: the input cannot be read, or lacks what the job needs.
     """
     stamps = stamps_of(paths := list_inputs(config.data.path))
-    if before is not None and (same := _as_before(before, config, checkpoint, paths, stamps)):
-        return same
+    if before is not None and (unchanged := _unchanged(before, config, checkpoint, paths, stamps)):
+        return unchanged
     files, schemas = inspect_all(paths, stamps)
     schema = common_schema(files, schemas)
     prompts = _prompt_columns(schema, config.prompt)
     overrides = override_columns(schema, config.columns)
     where = None if config.data.where is None else Where(config.data.where, schema)
-    ids = _id_columns(schema, config.data.id_column)
-    carried = _carried(schema.names, config.data.carry, [*overrides.values(), *ids])
+    id_columns = _id_columns(schema, config.data.id_column)
+    carried = _carried(schema.names, config.data.carry, [*overrides.values(), *id_columns])
     check_writable(output_schema(_only(schema, carried)))
     fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
     if before is not None and not differing(before.fingerprint, fields):
@@ -52,12 +61,12 @@ def make_plan(
     else:
         parts = _parts(config, files, schema, overrides, where)
         num_first, num_joined = pace.num_first(config, len(parts), num_workers), None
-    looked_at_too = [*overrides.values(), *(where.columns if where else []), *ids]
+    also_read = [*overrides.values(), *(where.columns if where else []), *id_columns]
     return Plan(
         files=files,
         parts=parts,
         prompt_columns=prompts,
-        read_schema=_only(schema, [*carried, *prompts, *looked_at_too]),
+        read_schema=_only(schema, [*carried, *prompts, *also_read]),
         carried=carried,
         overrides=overrides,
         model_path=config.model.path,
@@ -69,14 +78,16 @@ def make_plan(
 
 
 def _only(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    """The schema of the named columns, each of them once."""
     return pa.schema([schema.field(name) for name in dict.fromkeys(names)])
 
 
-def _as_before(
+def _unchanged(
     before: Plan, config: JobConfig, checkpoint: Path, paths: list[str], stamps: list[str | None]
 ) -> Plan | None:
-    """The plan in the run folder, if the file system says that all files are as they were then and
-    nothing else has changed either: so a start reads no input to go on."""
+    """The plan `before` with the files' present paths, if the file system says that no file has
+    changed and the fingerprint is the same; otherwise None. It lets a job resume without reading
+    any input."""
     if None in stamps or [file.stamp for file in before.files] != stamps:
         return None
     if [file.name for file in before.files] != names_of(paths):
@@ -89,26 +100,28 @@ def _as_before(
 
 
 def _revision(checkpoint: Path) -> str | None:
-    """The hub's commit, which is what it calls the folder of a snapshot."""
+    """The commit on the hub, None for other checkpoints. The hub's cache keeps each commit in
+    snapshots/COMMIT."""
     return checkpoint.name if checkpoint.parent.name == "snapshots" else None
 
 
 def pin(plan: Plan, folder: RunFolder) -> Plan:
-    """Write the plan to run.json, or find it there already, its parts perhaps joined meanwhile by
-    a launch that was still ending.
+    """Write the plan to run.json, or check that the plan which is already there is the same. If its
+    parts have been joined since `plan` was made (by an earlier launch that was still ending), they
+    are joined here too.
 
     Raises:
-        ValueError: another run is there.
+        ValueError: the folder holds another run, or parts of an unknown one.
     """
-    if before := planned_before(folder):
+    if before := existing_plan(folder):
         check_same(before.fingerprint, plan.fingerprint, folder)
         if before.num_joined is not None and not plan.is_final:
             return plan.joined(before.num_joined)
         return plan
     if folder.parts_done():
         raise ValueError(
-            f"output={folder.path}: data/ holds parts, but there is no run.json to say of what; "
-            "give another output"
+            f"output={folder.path}: data/ holds parts, but there is no run.json that says "
+            "which run made them; give another output"
         )
     folder.write_text(folder.plan_file, plan.to_json())
     return plan
@@ -121,15 +134,19 @@ def _parts(
     overrides: dict[str, str],
     where: Where | None,
 ) -> list[Part]:
-    """Cut, and each with its output rows; only the columns that these depend on are read."""
+    """Cut the input into parts and count their output rows.
+
+    Only the columns that this depends on are read: those of data.where, the id column, and the
+    override columns if rows can differ in their number of output rows. If there are none, no row is
+    read.
+    """
     data, settings_reader = config.data, SettingsReader(config.generation, overrides)
     names = _id_columns(schema, data.id_column) + (where.columns if where else [])
     names += settings_reader.columns if settings_reader.needs_count else []
     if names:
-        asked_of = _only(schema, names)
         batches = count_rows(
             files,
-            asked_of,
+            _only(schema, names),
             settings_reader=settings_reader,
             where=where,
             id_column=data.id_column,
@@ -145,6 +162,11 @@ def _parts(
 
 
 def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
+    """data.id_column as a list: one column, or none if it is null.
+
+    Raises:
+        ValueError: the data has no such column, or one of another type than text or integers.
+    """
     if name is None:
         return []
     if name not in schema.names:
@@ -157,38 +179,51 @@ def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     ):
         raise ValueError(
-            f"data.id_column={name!r}: of type {kind}; ids are text or whole numbers: name another "
-            "column, or null"
+            f"data.id_column={name!r}: is of type {kind}, but ids must be text or whole numbers; "
+            "name another column, or null"
         )
     return [name]
 
 
 def _prompt_columns(schema: pa.Schema, config: PromptConfig) -> list[str]:
-    asked, usual, available = config.column, PromptConfig().column, schema.names
-    if asked not in available and asked != usual:
+    """The columns that prompts are made of.
+
+    Raises:
+        ValueError: the data lacks one of them, or a template names a column that is not text or
+            numbers.
+    """
+    column, default, available = config.column, PromptConfig().column, schema.names
+    # The default may be missing (prompt.messages_column is used then); a column that the user has
+    # named may not.
+    if column not in available and column != default:
         raise ValueError(
-            f"prompt.column={asked!r}: not in the data, which has {', '.join(available)}; "
+            f"prompt.column={column!r}: not in the data, which has {', '.join(available)}; "
             "set prompt.column to one of these"
         )
     chosen = prompt_columns(available, config)
     for name in chosen if config.template is not None else []:
         if pa.types.is_nested(schema.field(name).type):
             raise ValueError(
-                f"prompt.template: the column {name!r} is of type {schema.field(name).type}, and a "
-                "template's places take text; name a column of text or numbers"
+                f"prompt.template: the column {name!r} is of type {schema.field(name).type}, which "
+                "cannot be put into a text; name a column of text or numbers"
             )
     return chosen
 
 
-def _carried(available: list[str], asked: list[str] | None, overriding: list[str]) -> list[str]:
-    """The columns asked for; else all, but for an overriding one whose place in the output is
-    taken: the output's own `seed` says what the column `seed` said."""
-    missing = [name for name in asked or [] if name not in available]
+def _carried(available: list[str], carry: list[str] | None, overriding: list[str]) -> list[str]:
+    """The input columns that go to the output: those named by data.carry, otherwise all. Then a
+    column in `overriding` (settings and ids) is left out if it has the name of an output column:
+    the output's `seed`, for example, takes the place of the input's.
+
+    Raises:
+        ValueError: data.carry names a column that the data does not have.
+    """
+    missing = [name for name in carry or [] if name not in available]
     if missing:
         raise ValueError(
             f"data.carry: {', '.join(missing)} not in the data, which has {', '.join(available)}; "
             "name some of these, or null for all"
         )
-    if asked is not None:
-        return asked
+    if carry is not None:
+        return carry
     return [name for name in available if name not in overriding or name not in OWN_COLUMNS]

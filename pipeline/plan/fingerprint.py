@@ -1,8 +1,9 @@
-"""What changes the output? These fields must be the same for every start in one run folder.
+"""The fingerprint of a run: every setting and file that changes the output.
 
-All else is free to change between two starts: the number of workers, how many sequences and pages
-the engine holds, progress, the limit on failures. Of files and models only the contents count, not
-where they stand.
+It must be the same for every launch into one run folder. Everything else may change between two
+launches: the number of workers, how many sequences and pages the engine holds, how often progress
+is reported, the limit on failures. Input files count by name and contents, model files by contents;
+moving either changes nothing.
 """
 
 import hashlib
@@ -21,11 +22,13 @@ FREE = {
     *("engine.tensor_parallel", "engine.expert_parallel"),
     *("data.path", "model.path", "model.revision"),
 }
+"""Settings that may change between launches."""
 
 
 def fingerprint(
     config: JobConfig, files: list[InputFile], checkpoint: Path, revision: str | None
 ) -> dict[str, Any]:
+    """Name -> value of all that must stay the same; config fields are called SECTION.FIELD."""
     flat: dict[str, Any] = {}
     for section, value in as_dict(config).items():
         fields = value.items() if isinstance(value, dict) else [(None, value)]
@@ -41,10 +44,10 @@ def fingerprint(
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> None:
-    """Stop, naming the fields that differ, unless the run in the folder is this one.
+    """Check that the folder's run and this job have the same fingerprint.
 
     Raises:
-        ValueError: a field differs.
+        ValueError: they differ; each field that does is named, with both values.
     """
     if names := differing(old, new):
         lines = [
@@ -54,19 +57,19 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
         raise ValueError(
             f"output={folder.path} holds a run with other settings:\n"
             + "\n".join(lines)
-            + "\nGive another output, or the settings that are there to go on with that run."
+            + "\nGive another output, or use the settings of that run to resume it."
         )
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The fields in which two fingerprints are not the same."""
+    """The fields that differ between two fingerprints."""
     names = dict.fromkeys([*old, *new])
     return [name for name in names if _compared(name, old) != _compared(name, new)]
 
 
 def digest_of(checkpoint: Path) -> str:
-    """Of the contents of a checkpoint's files, wherever the folder stands: whole up to WHOLE_BYTES,
-    of larger ones size, head and tail."""
+    """A hash of the names and contents of a checkpoint's files. It does not depend on the folder's
+    path. A file larger than WHOLE_BYTES counts by its size, its first MiB and its last MiB."""
     digest = hashlib.sha256()
     for file in sorted(p for p in checkpoint.iterdir() if p.is_file() and p.name[0] != "."):
         if file.suffix not in (".json", ".safetensors", ".jinja", ".txt", ".model"):
@@ -84,6 +87,7 @@ def digest_of(checkpoint: Path) -> str:
 
 
 def _compared(name: str, values: dict[str, Any]) -> Any:
+    """What is compared of a field's value: of the model files the digest, without their path."""
     value = values.get(name)
     return value.split(" ")[0] if name == "model files" and value else value
 

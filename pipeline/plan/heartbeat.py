@@ -1,9 +1,9 @@
-"""Is anybody at work on the parts that are missing?
+"""Finds out whether any worker is still at work on the parts that have no file yet.
 
-torchrun ends the workers of a node if one of them dies, but those of other nodes work on; then
-nobody does what the dead ones had open. Each worker that is at work adds to one counter every
-BEAT_S. When rank 0 has drawn its last part, some are missing, and the counter has stood still for
-SILENT_S, they are lost, and all that live draw them once more.
+If a rank dies, torchrun ends the other ranks of its node, but those of other nodes continue, and
+nobody works on the parts that were open on the dead node. So every rank that is at work adds to one
+shared counter every BEAT_S. If rank 0 has nothing left to draw, parts are missing, and the counter
+has not changed for SILENT_S, then these parts are lost, and the living ranks draw them again.
 """
 
 import logging
@@ -15,24 +15,29 @@ from contextlib import contextmanager
 
 from pipeline.plan.run_json import Plan
 from pipeline.run_folder.layout import RunFolder
-from pipeline.workers.session import POLL_S, Session, again_key
+from pipeline.workers.session import POLL_S, Session, retried_key
 
 log = logging.getLogger("pipeline")
 
-PULSE = "pulse"
+HEARTBEATS = "heartbeats"
+"""The counter's name in the session."""
 BEAT_S = 10.0
+"""Seconds between two heartbeats of one rank."""
 SILENT_S = 180.0
-"""Also as long as a file may need to be seen on another machine."""
+"""Seconds without any heartbeat after which missing parts count as lost. Within this time, a file
+that was written on another machine must become visible here."""
 SLOWER, MAX_POLL_S = 1.1, 5.0
-"""data/ is listed less often the longer it takes: a listing of many files costs something."""
+"""Each pause between two listings of data/ is this many times the last one, up to MAX_POLL_S: a
+listing of many files is expensive."""
 NUM_NAMED = 10
+"""The message names at most this many lost parts."""
 
 
 @contextmanager
-def beating(session: Session) -> Iterator[None]:
-    """This worker is at work."""
+def sending_heartbeats(session: Session) -> Iterator[None]:
+    """Sends heartbeats from a thread until the block ends: this rank is at work."""
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(session, ended), name="pulse", daemon=True)
+    thread = threading.Thread(target=_beat, args=(session, ended), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -44,15 +49,15 @@ def beating(session: Session) -> Iterator[None]:
 def _beat(session: Session, ended: threading.Event) -> None:
     try:
         while True:
-            session.add(PULSE, 1)
+            session.add(HEARTBEATS, 1)
             if ended.wait(BEAT_S):
                 return
     except (RuntimeError, OSError):  # torch.distributed's errors are RuntimeErrors
-        log.warning("no pulse: the workers' store does not answer", exc_info=True)
+        log.warning("heartbeat stopped: the workers' store does not answer", exc_info=True)
 
 
 class Watch:
-    """Rank 0's look at the counter."""
+    """Rank 0's view of the heartbeats of all ranks."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -60,25 +65,25 @@ class Watch:
         self._changed_at = 0.0
 
     def is_silent(self) -> bool:
-        """Whether nobody has been at work since this was first asked, for SILENT_S."""
-        if (now := self._session.add(PULSE, 0)) != self._seen:
+        """Whether no heartbeat has come for SILENT_S. The time runs from the first call."""
+        if (now := self._session.add(HEARTBEATS, 0)) != self._seen:
             self._seen, self._changed_at = now, time.monotonic()
         return time.monotonic() - self._changed_at > SILENT_S
 
 
-def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, again: list[int]) -> bool:
-    """Until all parts have a file, and those in `again`, which had one, were done again; false if
-    nobody is at work on those that are missing."""
-    watch, pause_s, left = Watch(session), POLL_S, list(again)
+def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, retried: list[int]) -> bool:
+    """Wait until all parts have a file, and the parts in `retried`, which had one before, have run
+    their failed rows again. False if some have not, and nobody is at work any more."""
+    watch, pause_s, left = Watch(session), POLL_S, list(retried)
     while True:
         done = folder.parts_done()
         missing = [part.index for part in plan.parts if part.index not in done]
-        while left and session.add(again_key(left[-1]), 0):
+        while left and session.add(retried_key(left[-1]), 0):
             left.pop()
         if not missing and not left:
             return True
         if watch.is_silent():
-            _say_lost(missing or [part for part in left if not session.add(again_key(part), 0)])
+            _say_lost(missing or [part for part in left if not session.add(retried_key(part), 0)])
             return False
         time.sleep(pause_s)
         pause_s = min(SLOWER * pause_s, MAX_POLL_S)
@@ -86,6 +91,6 @@ def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, again: list[
 
 def _say_lost(parts: list[int]) -> None:
     named = ", ".join(map(str, parts[:NUM_NAMED])) + ", ..." * (len(parts) > NUM_NAMED)
-    said = f"{len(parts)} parts ({named}) were lost with the workers that had them: once more"
-    log.warning(said)
-    print(f"pipeline.run: {said}", file=sys.stderr, flush=True)
+    message = f"{len(parts)} parts ({named}) were lost with the workers that had them; redone now"
+    log.warning(message)
+    print(f"pipeline.run: {message}", file=sys.stderr, flush=True)

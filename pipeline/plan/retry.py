@@ -1,8 +1,8 @@
-"""What is left to do: parts without a file, and with `retry_failed=true` the rows that failed in
+"""Finds what is left to do: parts without a file and, with `retry_failed=true`, the failed rows of
 parts that have one.
 
-Such a part is drawn like any other; only its failed rows go into the engine again, and its file is
-replaced, in one move, by one in which these rows are new and all others as they were.
+A part with failed rows is drawn like any other. Only its failed rows go into the engine again, and
+its file is replaced atomically by one with these rows new and all others unchanged.
 """
 
 import json
@@ -25,14 +25,16 @@ from pipeline.stats.totals import failures
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
+    """What is left to do when a job starts. Rank 0 finds it and passes it on to all workers."""
+
     num_outcomes: int = 0
-    """Output rows to come."""
-    again: list[int] = field(default_factory=list)
-    """Parts that have a file, and rows in it that failed and are to be run again."""
+    """Output rows that are still to run, failed rows that run again included."""
+    retried: list[int] = field(default_factory=list)
+    """Parts whose file holds failed rows that are to run again; none without retry_failed."""
     num_failed: int = 0
-    """Of the rows that are not to be run again."""
+    """Failed rows that are not to run again."""
     last_at: str | None = None
-    """When a worker last wrote down what it did (ISO 8601)."""
+    """Time of the last entry in the workers' timelines (ISO 8601); None in a new run."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -43,6 +45,8 @@ class Remaining:
 
 
 def find_remaining(plan: Plan, folder: RunFolder, retry_failed: bool) -> Remaining:
+    """What is left to do, from the files in the run folder. Only with `retry_failed` does each
+    output file have to be opened, to count its failed rows."""
     done, timeline = sorted(folder.parts_done()), read_timeline(folder, ["finished_at", "parts"])
     last = pc.max(timeline["finished_at"]).as_py()
     last_at = None if last is None else last.isoformat()
@@ -53,39 +57,41 @@ def find_remaining(plan: Plan, folder: RunFolder, retry_failed: bool) -> Remaini
         return Remaining(num_outcomes, num_failed=num_failed, last_at=last_at)
     with ThreadPoolExecutor(THREADS) as pool:
         failed = list(pool.map(num_failed_in, map(folder.data_file, done)))
-    again = [part for part, num in zip(done, failed, strict=True) if num]
-    return Remaining(num_outcomes + sum(failed), again, last_at=last_at)
+    retried = [part for part, num in zip(done, failed, strict=True) if num]
+    return Remaining(num_outcomes + sum(failed), retried, last_at=last_at)
 
 
 def is_open(part: Part, folder: RunFolder, retry_failed: bool) -> bool:
+    """Whether the part has no file, or, with `retry_failed`, failed rows in its file."""
     file = folder.data_file(part.index)
     return not exists(file) or (retry_failed and num_failed_in(file) > 0)
 
 
 def num_failed_in(file: Place) -> int:
-    """Rows of an output file with an error, from its footer alone where that says it."""
+    """The number of failed rows in an output file: from the null counts in its footer, or, if they
+    are missing, from its `error` column."""
     metadata = open_parquet(file).metadata
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    stats = [group.column(_place_of(group, "error")).statistics for group in groups]
+    stats = [group.column(_column_index(group, "error")).statistics for group in groups]
     if all(its is not None and its.has_null_count for its in stats):
         return int(metadata.num_rows - sum(its.null_count for its in stats))
     return len(failed_places(file))
 
 
 def failed_places(file: Place) -> list[int]:
-    """Which rows of an output file have an error."""
+    """The places of an output file's failed rows: 0 is its first row."""
     errors = open_parquet(file).read(columns=["error"])["error"]
     places: list[int] = pc.indices_nonzero(pc.is_valid(errors)).to_pylist()
     return places
 
 
-def with_new(old: pa.Table, new: pa.Table, places: Sequence[int]) -> pa.Table:
-    """`old` with the rows at `places` replaced by those of `new`."""
+def replace_rows(old: pa.Table, new: pa.Table, places: Sequence[int]) -> pa.Table:
+    """`old` with its rows at `places` replaced, in this order, by the rows of `new`."""
     order = list(range(old.num_rows))
-    for at, place in enumerate(places):
-        order[place] = old.num_rows + at
+    for row, place in enumerate(places):
+        order[place] = old.num_rows + row
     return pa.concat_tables([old, new]).take(order)
 
 
-def _place_of(group: pq.RowGroupMetaData, name: str) -> int:
+def _column_index(group: pq.RowGroupMetaData, name: str) -> int:
     return next(i for i in range(group.num_columns) if group.column(i).path_in_schema == name)

@@ -1,4 +1,7 @@
-"""What is to be done? The input, cut into parts: run.json, which pipeline/plan/build.py makes."""
+"""The plan of a run: its input, cut into parts. It is stored in run.json.
+
+pipeline/plan/build.py makes it.
+"""
 
 import base64
 import json
@@ -18,28 +21,32 @@ from pipeline.stats.versions import git_revision, library_versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """What a run does: which rows of which files, in which parts, with which model and settings."""
+
     files: list[InputFile]
     parts: list[Part]
     prompt_columns: list[str]
-    """Those that a prompt is made of."""
+    """Columns that prompts are made of."""
     read_schema: pa.Schema
-    """Columns to read: those carried, and of all that the job looks at the others."""
+    """All columns that are read: carried, for prompts, for settings, for data.where and for ids."""
     carried: list[str]
+    """Input columns that go to the output."""
     overrides: dict[str, str]
     """Setting -> the column by which rows override it."""
     model_path: str
     model_revision: str | None
-    """The hub's commit; None for a folder."""
+    """The commit on the hub; None for a checkpoint that does not come from there."""
     fingerprint: dict[str, Any]
+    """All that must be the same when the run is resumed (pipeline/plan/fingerprint.py)."""
     num_first: int | None = None
-    """Parts that are done and timed before those behind them are joined to larger ones
-    (pipeline/plan/pace.py); None: none are joined."""
+    """With data.part_minutes: how many parts are timed before the later ones are joined into
+    larger ones (pipeline/plan/pace.py). None: no parts are joined."""
     num_joined: int | None = None
-    """Of the parts behind them each is so many parts as they were cut; None: not known yet."""
+    """How many parts, as they were cut, each later part is made of. None: not decided yet."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the parts are those that will stand in data/."""
+        """Whether the parts stay as they are: none of them is still to be joined."""
         return self.num_first is None or self.num_joined is not None
 
     @property
@@ -52,22 +59,25 @@ class Plan:
         return sum(part.num_outcomes for part in self.parts)
 
     @property
-    def what_changes(self) -> str:
-        """To be said behind the number of parts."""
-        return "" if self.is_final else f" (fewer, larger ones behind the first {self.num_first})"
+    def parts_note(self) -> str:
+        """What messages add to the number of parts while that number is not final."""
+        if self.is_final:
+            return ""
+        return f" (all but the first {self.num_first} will be joined into larger ones)"
 
     @property
     def output_schema(self) -> pa.Schema:
         return output_schema(pa.schema([self.read_schema.field(name) for name in self.carried]))
 
     def joined(self, num_joined: int) -> "Plan":
-        """With the parts behind the first joined."""
+        """The plan with its final parts: after the first ones, up to `num_joined` are joined into
+        one."""
         assert not self.is_final, "the parts are joined already"
         first, rest = self.parts[: self.num_first], self.parts[self.num_first :]
         return replace(self, parts=[*first, *joined(rest, num_joined)], num_joined=num_joined)
 
     def to_json(self) -> str:
-        """One field per line and one part per line, for whoever reads it or compares two."""
+        """The text of run.json. Beside the plan's fields it has some that only people read."""
         raw = {name: getattr(self, name) for name in self.__dataclass_fields__}
         raw |= {
             "files": [asdict(file) for file in self.files],
@@ -96,24 +106,24 @@ class Plan:
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
 
 
-def planned_before(folder: RunFolder) -> Plan | None:
-    """The plan in run.json, if there is one.
+def existing_plan(folder: RunFolder) -> Plan | None:
+    """The plan in run.json, or None if there is no run.json.
 
     Raises:
-        ValueError: what is there is not a plan of this version.
+        ValueError: run.json does not hold a plan of this version.
     """
     return load(folder) if exists(folder.plan_file) else None
 
 
 def load(folder: RunFolder) -> Plan:
-    """The plan in run.json, joined as pace.json says where that is there.
+    """The plan in run.json, its parts joined as pace.json says, if that exists.
 
     Raises:
-        ValueError: it is not there, or not a plan of this version.
+        ValueError: run.json does not exist, or does not hold a plan of this version.
     """
     try:
         plan = Plan.from_json(read_text(folder.plan_file))
-        num_joined = None if plan.is_final else pace_in(folder)
+        num_joined = None if plan.is_final else read_num_joined(folder)
         return plan if num_joined is None else plan.joined(num_joined)
     except OSError as error:
         raise ValueError(
@@ -126,8 +136,9 @@ def load(folder: RunFolder) -> Plan:
         ) from error
 
 
-def pace_in(folder: RunFolder) -> int | None:
-    """How many parts are joined to one, as pipeline/plan/pace.py decided; None before that."""
+def read_num_joined(folder: RunFolder) -> int | None:
+    """How many parts are joined into one, from pace.json; None before pipeline/plan/pace.py has
+    decided it."""
     if not exists(folder.pace_file):
         return None
     return int(json.loads(read_text(folder.pace_file))["num_joined"])

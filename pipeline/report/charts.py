@@ -1,6 +1,6 @@
-"""How is a chart drawn? As SVG, in text of ours, without a library: what a page can hold inline.
+"""Draws line charts and histograms as SVG text that a page can hold inline, without a library.
 
-Colours are classes (c0, c1, ...) and variables that the page's style sheet gives.
+Colours are CSS classes (c0, c1, ...), which the style sheet in pipeline/report/html.py defines.
 """
 
 import math
@@ -19,16 +19,18 @@ NUM_COLOURS = 8
 
 @dataclass(frozen=True, slots=True)
 class Series:
+    """One line of a chart."""
+
     name: str
     colour: str
-    """A class of the style sheet."""
+    """A CSS class: c0, c1, ..., `thin` or `total`."""
     values: Sequence[float | None]
-    """One for each x; None: there is nothing."""
+    """One for each x; None where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, with ticks at round numbers."""
+    """An axis from `low` to `high`, with ticks at round numbers."""
 
     low: float
     high: float
@@ -36,19 +38,20 @@ class Axis:
 
     @classmethod
     def exact(cls, low: float, high: float, num_steps: int) -> "Axis":
-        """Ends where the data end."""
+        """An axis that ends where the data end, which may be beyond the last tick."""
         step = nice_step((high - low) / num_steps)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return cls(low, high, [i * step for i in range(first, last + 1)])
 
     @classmethod
     def round(cls, high: float, num_steps: int, least_step: float = 0.0) -> "Axis":
-        """From 0 to a tick."""
+        """An axis from 0 to the first tick that is not below `high`."""
         step = max(least_step, nice_step(high / num_steps))
         last = max(1, math.ceil(high / step - 1e-9))
         return cls(0.0, last * step, [i * step for i in range(last + 1)])
 
     def share(self, value: float) -> float:
+        """Where `value` is on the axis: 0 at `low`, 1 at `high`."""
         return (value - self.low) / (self.high - self.low)
 
 
@@ -61,10 +64,11 @@ def line_chart(
     marks: Iterable[float] = (),
     x_end: float,
 ) -> str:
-    """Lines over `xs`, from 0 to `x_end`; a dashed line at each of `marks`."""
+    """Lines over `xs`, on an x axis from 0 to `x_end`, and a dashed vertical line at each of
+    `marks`. `label` is read by screen readers."""
     shown = [value for line in series for value in line.values if value is not None]
     if not shown:
-        return nothing("nothing was measured")
+        return placeholder("nothing was measured")
     x_axis, y_axis = Axis.exact(0.0, x_end or 1.0, 6), Axis.round(max(shown) or 1.0, 4)
     drawn = [_axes(x_axis, y_axis, x_label)]
     for mark in marks:
@@ -75,9 +79,9 @@ def line_chart(
 
 
 def histogram(counts: Mapping[int, int], *, label: str, x_label: str) -> str:
-    """How often each length was there, in bins of a round width."""
+    """Rows by length in tokens, in bins of a round width. `counts` maps a length to its rows."""
     if not counts:
-        return nothing("no row has a length")
+        return placeholder("no row succeeded")
     low, high = min(counts), max(counts)
     width = max(1, math.ceil(nice_step((high - low + 1) / MAX_BARS)))
     bins: dict[int, int] = {}
@@ -89,26 +93,29 @@ def histogram(counts: Mapping[int, int], *, label: str, x_label: str) -> str:
     for place, count in sorted(bins.items()):
         x, end = (_x(x_axis.share(edge * width)) for edge in (place, place + 1))
         height = INNER_H * y_axis.share(count)
-        of = f"{place * width}" if width == 1 else f"{place * width} to {(place + 1) * width - 1}"
+        first, last = place * width, (place + 1) * width - 1
+        lengths = f"{first}" if first == last else f"{first} to {last}"
         drawn.append(
             f'<rect class="bar" x="{x + 0.5:.1f}" y="{TOP + INNER_H - height:.1f}" '
             f'width="{max(0.5, end - x - 1):.1f}" height="{height:.1f}">'
-            f"<title>{of} tokens: {count:,} rows</title></rect>"
+            f"<title>{lengths} tokens: {count:,} rows</title></rect>"
         )
     return _svg(label, drawn)
 
 
-def nothing(why: str) -> str:
+def placeholder(why: str) -> str:
+    """In place of a chart or table that would be empty: why it is."""
     return f'<p class="none">{escape(why)}</p>'
 
 
 def nice_step(least: float) -> float:
-    """1, 2 or 5 times a power of ten, not below `least`."""
+    """The smallest number that is 1, 2 or 5 times a power of ten and not below `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(size * power for size in (1, 2, 5, 10) if size * power >= least * (1 - 1e-9))
 
 
 def _line(xs: Sequence[float], line: Series, x_axis: Axis, y_axis: Axis) -> str:
+    """The line as an SVG path, interrupted where there is no value."""
     half = INNER_W / len(xs) / 2
     runs: list[list[tuple[float, float]]] = [[]]
     for x, value in zip(xs, line.values, strict=True):
@@ -119,7 +126,7 @@ def _line(xs: Sequence[float], line: Series, x_axis: Axis, y_axis: Axis) -> str:
             runs[-1].append((_x(x_axis.share(x)), y))
     path = ""
     for run in filter(None, runs):
-        if len(run) == 1:  # it is shown over the step that it is of
+        if len(run) == 1:  # a path of one point is invisible: draw it as wide as its interval
             ((x, y),) = run
             run = [(x - half, y), (x + half, y)]
         path += f"M{'L'.join(f'{x:.1f} {y:.1f}' for x, y in run)}"
@@ -144,6 +151,7 @@ def _axes(x_axis: Axis, y_axis: Axis, x_label: str) -> str:
 
 
 def _x(share: float) -> float:
+    """The x coordinate in the drawing of a place on the x axis (see Axis.share)."""
     return LEFT + INNER_W * share
 
 

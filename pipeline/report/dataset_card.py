@@ -1,4 +1,4 @@
-"""The dataset card: what does a run folder say of itself, on the Hub or years later?"""
+"""The dataset card, README.md of the run folder: it describes the run to people and to the Hub."""
 
 from typing import Any
 
@@ -10,20 +10,21 @@ from pipeline.run_folder.output_rows import OWN_COLUMNS
 from pipeline.stats.formatting import figures, one_line
 
 MEANINGS = {
-    "row_id": "data.id_column of the input, or else its file and row number",
-    "sample_index": "0, 1, ... for each row",
-    "text": "what was generated; null on an error",
-    "token_ids": "its token ids, without EOS",
+    "row_id": "the input's `data.id_column`; without one, its file and row number",
+    "sample_index": "0, 1, ...: which sample of the input row",
+    "text": "the generated text; null if the row failed",
+    "token_ids": "the generated token ids, without EOS",
     "finish_reason": "`eos`, `length` or `error`",
-    "error": "what was wrong with the row; null if nothing",
-    "num_prompt_tokens": "",
-    "num_generated_tokens": "before EOS",
-    "num_iterations": "forwards that the row's sequence took part in",
-    "num_refreshes": "of these, over its whole canvas",
-    "num_query_tokens": "positions fed through the model",
+    "error": "why the row failed; null if it did not",
+    "num_prompt_tokens": "tokens in the prompt",
+    "num_generated_tokens": "generated tokens before EOS",
+    "num_iterations": "forward passes that the row's sequence took part in",
+    "num_refreshes": "those of them that recomputed the whole canvas (prompt and generation)",
+    "num_query_tokens": "positions fed through the model for this row",
     "mean_confidence": "mean probability of the tokens when they were committed",
-    "seed": "of this row and sample",
+    "seed": "the seed of this row and sample",
 }
+"""Column of the output -> what it holds."""
 
 SIZES = [
     ("n<1K", 1_000),
@@ -37,14 +38,16 @@ SIZES = [
     ("10B<n<100B", 100_000_000_000),
     ("100B<n<1T", 1_000_000_000_000),
 ]
-"""The hub's size categories, and what each is below."""
+"""The Hub's size categories, each with the number of rows that it stays below."""
 
 
-def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
+def dataset_card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
+    """The text of the card: YAML for the Hub, then Markdown."""
     revision = f" at revision `{plan.model_revision}`" if plan.model_revision else ""
     settings = as_dict(config)
     samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
-    own = f"; the row's own where it has one: {', '.join(plan.overrides)}" if plan.overrides else ""
+    names = ", ".join(plan.overrides)
+    overrides = f"; the input's columns may override per row: {names}" if names else ""
     return f"""---
 {yaml.safe_dump(_front(plan), sort_keys=False, allow_unicode=True)}---
 
@@ -57,7 +60,7 @@ def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
 |---|---|
 | input | {", ".join(f"`{file.name}` ({file.num_rows} rows)" for file in plan.files[:20])} |
 | prompt | {_settings(settings["prompt"])} |
-| generation | {_settings(settings["generation"])}, run seed {config.seed}{own} |
+| generation | {_settings(settings["generation"])}, run seed {config.seed}{overrides} |
 | decoding | {_settings(settings["decoding"])} |
 | cache | {_settings(settings["cache"])} |
 | engine | {_settings(settings["engine"])}, {config.model.dtype} |
@@ -75,7 +78,7 @@ def card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
 
 
 def _front(plan: Plan) -> dict[str, Any]:
-    """What the hub and `datasets` read."""
+    """The YAML header, which the Hub and the library `datasets` read."""
     sizes = (size for size, limit in SIZES if plan.num_outcomes < limit)
     files = [{"split": "train", "path": "data/*.parquet"}]
     return {
@@ -89,7 +92,7 @@ def _front(plan: Plan) -> dict[str, Any]:
 
 def _outcome(summary: dict[str, Any]) -> str:
     lines = [f"- {name}: {value}" for name, value in figures(summary)]
-    lines.append(f"- on {', '.join(summary['devices'])}")
+    lines.append(f"- devices: {', '.join(summary['devices'])}")
     reasons = summary["finish_reasons"].items()
     lines.append(f"- finish reasons: {', '.join(f'{name} {count}' for name, count in reasons)}")
     lines += [
@@ -99,7 +102,7 @@ def _outcome(summary: dict[str, Any]) -> str:
 
 
 def _verbatim(text: str) -> str:
-    """A row's text, in which nothing is markup."""
+    """A text that comes from a row, as code, so that Markdown does not interpret it."""
     return f"`{one_line(text).replace('`', chr(39))}`"
 
 

@@ -1,7 +1,7 @@
-"""Has every row an outcome? Then the run's figures are added up and described.
+"""Finishes a run: checks that every planned row is in data/, adds up the figures, describes them.
 
-Only rank 0 is here, once all parts stand in data/, and only the files count: it checks what their
-footers say.
+Only rank 0 does this, once all parts are in data/. It trusts only the files: the row count and the
+columns of each part are read from the file itself.
 """
 
 import json
@@ -18,73 +18,75 @@ import pyarrow as pa
 from pipeline.config.job import JobConfig
 from pipeline.input.parts import Part
 from pipeline.plan.run_json import Plan
-from pipeline.report.dataset_card import card
+from pipeline.report.dataset_card import dataset_card
 from pipeline.report.outcomes import COLUMNS, Outcomes
 from pipeline.report.page import report
 from pipeline.run_folder.files import Place, open_parquet
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.store import StoreError
 from pipeline.stats.meter import ratio
-from pipeline.stats.progress import too_many
+from pipeline.stats.progress import too_many_failed
 from pipeline.stats.totals import Totals, add_up, read_work
 from pipeline.stats.versions import git_revision, library_versions
 
 log = logging.getLogger("pipeline")
 
 NUM_ERRORS = 10
-AHEAD = 16
-"""Parts that are read at a time, which on a store is mostly waiting."""
+"""Kinds of error in summary.json; the most frequent ones."""
+PARTS_AT_ONCE = 16
+"""Parts that are read at the same time from a store, where reading is mostly waiting."""
 
 
 def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
-    """Check the parts; write summary.json, README.md and report.html; the summary.
+    """Check the parts, write summary.json, README.md and report.html, and return the summary.
 
     Raises:
-        ValueError: a part is not what was planned.
+        ValueError: a part in data/ is not as planned.
     """
-    outcomes = checked(plan, folder)
+    outcomes = check_parts(plan, folder)
     work = read_work(folder, range(len(plan.parts)))
     summary = summarize(config, plan, add_up(work), outcomes)
     folder.write_text(folder.summary_file, json.dumps(summary, indent=1) + "\n")
-    folder.write_text(folder.card_file, card(config, plan, summary))
-    draw(config, plan, folder, summary, outcomes, work)
+    folder.write_text(folder.card_file, dataset_card(config, plan, summary))
+    write_report(config, plan, folder, summary, outcomes, work)
     folder.clear_tmp()
     return summary
 
 
 def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
-    """A job that is done, but whose rows failed too often, does not end well.
+    """Let a finished job end with an error if too many of its rows failed.
 
     Raises:
-        ValueError: past max_failed_fraction.
+        ValueError: more than max_failed_fraction of the rows failed.
     """
     num_rows, num_failed = summary["num_rows_out"], summary["num_failed"]
     if num_failed > config.max_failed_fraction * num_rows:
         errors = summary["errors"]
         raise ValueError(
-            too_many(num_failed, num_rows, config.max_failed_fraction, next(iter(errors)))
+            too_many_failed(num_failed, num_rows, config.max_failed_fraction, next(iter(errors)))
         )
 
 
-def checked(plan: Plan, folder: RunFolder) -> Outcomes:
-    """What became of all rows, if rows out = rows planned, part by part.
+def check_parts(plan: Plan, folder: RunFolder) -> Outcomes:
+    """Check each part against the plan, and count the outcomes of its rows.
 
     Raises:
-        ValueError: a part has other rows or columns than planned, or cannot be read.
+        ValueError: a part has another number of rows or other columns than planned, cannot be read,
+            or is not in the plan.
     """
     outcomes, faults = Outcomes(), list[str]()
-    schema, size = plan.output_schema, 1 if isinstance(folder.path, Path) else AHEAD
+    schema, size = plan.output_schema, 1 if isinstance(folder.path, Path) else PARTS_AT_ONCE
     with ThreadPoolExecutor(size) as pool:
         for first in range(0, len(plan.parts), size):
             parts = plan.parts[first : first + size]
             files = [folder.data_file(part.index) for part in parts]
-            for found in pool.map(_counted, parts, files, repeat(schema)):
+            for found in pool.map(_read_part, parts, files, repeat(schema)):
                 if isinstance(found, str):
                     faults.append(found)
                 else:
                     outcomes.add(found)
     foreign = folder.parts_done() - {part.index for part in plan.parts}
-    faults += [f"{folder.data_file(part).name} is no part of the plan" for part in sorted(foreign)]
+    faults += [f"{folder.data_file(part).name} is not in the plan" for part in sorted(foreign)]
     if faults:
         raise ValueError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
@@ -93,8 +95,8 @@ def checked(plan: Plan, folder: RunFolder) -> Outcomes:
     return outcomes
 
 
-def _counted(part: Part, file: Place, schema: pa.Schema) -> pa.Table | str:
-    """What is counted of a part's rows, or what is wrong with its file."""
+def _read_part(part: Part, file: Place, schema: pa.Schema) -> pa.Table | str:
+    """The columns of a part that are counted, or what is wrong with its file."""
     try:
         opened = open_parquet(file)
         num_rows = opened.metadata.num_rows
@@ -110,8 +112,8 @@ def _counted(part: Part, file: Place, schema: pa.Schema) -> pa.Table | str:
 
 
 def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes) -> dict[str, Any]:
-    """Rows and tokens are those in data/; forwards and seconds are all that there were, those on
-    parts that were lost to a kill too."""
+    """The contents of summary.json. Rows and tokens are those in data/. Forwards and seconds are
+    all that were spent, including those on parts that were lost to a kill."""
     sums = outcomes.sums
     num_failed = outcomes.reasons["error"]
     exact = replace(
@@ -141,7 +143,7 @@ def summarize(config: JobConfig, plan: Plan, totals: Totals, outcomes: Outcomes)
     }
 
 
-def draw(
+def write_report(
     config: JobConfig,
     plan: Plan,
     folder: RunFolder,
@@ -149,15 +151,15 @@ def draw(
     outcomes: Outcomes,
     work: pa.Table,
 ) -> None:
-    """Write report.html. A run is done without it; why it is missing is said."""
+    """Write report.html. A run is complete without it: if it fails, only a message says why."""
     file = folder.report_file
     try:
         folder.write_text(file, report(config, plan, summary, outcomes, work))
     except Exception as error:
         log.exception("%s", file)
         print(
-            f"{file}: could not be drawn ({type(error).__name__}: {error}). The run is done all "
-            f"the same; the traceback is in {folder.logs}",
+            f"{file}: could not be written ({type(error).__name__}: {error}). The run is complete "
+            f"without it; the traceback is in {folder.logs}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,6 +1,7 @@
-"""What is a report page made of? HTML without a script, a picture or a font from elsewhere.
+"""The HTML elements of report.html: no scripts, and no images or fonts from elsewhere.
 
-Whatever comes from outside goes through `escape` here, or in pipeline/report/charts.py.
+All text passes through `escape` here or is escaped in pipeline/report/charts.py, so a text that
+comes from a row or a setting cannot become markup.
 """
 
 import html
@@ -66,7 +67,8 @@ BAD, RIGHT = ' class="bad"', ' class="right"'
 
 
 def escape(text: str) -> str:
-    """Any text as text: neither markup nor a letter that turns others around."""
+    """Any text as plain text: markup is escaped, and unprintable characters, among them those that
+    reverse the direction of writing, become spaces."""
     return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in text))
 
 
@@ -85,7 +87,7 @@ def section(name: str, *content: str) -> str:
 
 
 def side_by_side(figures: Sequence[str]) -> str:
-    """Three in a row, or two where four are to be shown."""
+    """Figures in a grid: on a wide screen three to a line, or two if there are four."""
     kind = " even" if len(figures) == 4 else ""
     return f'<div class="charts{kind}">{"".join(figures)}</div>'
 
@@ -99,7 +101,7 @@ def paragraph(text: str) -> str:
 
 
 def tiles(figures: Iterable[tuple[str, str, bool]]) -> str:
-    """(value, what it is, whether it is bad news)."""
+    """The headline figures, each (value, what it is, whether to show it in red)."""
     drawn = [
         f"<div{BAD if is_bad else ''}><b>{escape(value)}</b><span>{escape(name)}</span></div>"
         for value, name, is_bad in figures
@@ -108,7 +110,8 @@ def tiles(figures: Iterable[tuple[str, str, bool]]) -> str:
 
 
 def figure(title: str, about: str, chart: str, lines: Sequence[Series] = ()) -> str:
-    """A chart with its title and, of up to as many lines as there are colours, a legend."""
+    """A chart with its title and, if it has several lines, a legend. Thin lines, of which there may
+    be dozens, share one entry."""
     names = {
         "one worker each" if line.colour == "thin" else line.name: line.colour
         for line in (lines if len(lines) > 1 else [])
@@ -120,12 +123,12 @@ def figure(title: str, about: str, chart: str, lines: Sequence[Series] = ()) -> 
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """(what, how much, how much in words); the longest bar is of the greatest."""
+    """A bar for each (name, amount, amount as text); the largest amount has the full width."""
     greatest = max((amount for _, amount, _ in rows), default=0.0) or 1.0
     drawn = (
-        f"<div><span>{escape(name)}</span><span>{escape(said)}</span>"
+        f"<div><span>{escape(name)}</span><span>{escape(text)}</span>"
         f'<div><i style="width:{_percent(amount / greatest)}%"></i></div></div>'
-        for name, amount, said in rows
+        for name, amount, text in rows
     )
     return f'<div class="bars">{"".join(drawn)}</div>'
 
@@ -133,8 +136,8 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
 def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0, kind: str = ""
 ) -> str:
-    """The last `right` columns hold numbers; `kind` is `lines`, in which no cell is broken
-    into lines, `keys`, in which the first cell names the others, or `errors`."""
+    """A table whose last `right` columns are aligned to the right, as numbers are. `kind` is a CSS
+    class: `lines` (no cell is wrapped), `keys` (the first cell names the others), or `errors`."""
 
     def cells(tag: str, values: Sequence[str]) -> str:
         num_left = len(values) - right
@@ -149,6 +152,7 @@ def table(
 
 
 def folded(name: str, content: str) -> str:
+    """Content that is hidden until the reader opens it."""
     return f"<details><summary>{escape(name)}</summary>{content}</details>"
 
 
@@ -157,5 +161,5 @@ def verbatim(text: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """What is more than nothing can be seen."""
+    """The width of a bar; at least 0.3 %, so that every amount above 0 can be seen."""
     return f"{max(0.3, 100 * share) if share else 0:.1f}"

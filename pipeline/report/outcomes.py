@@ -1,7 +1,7 @@
-"""What became of all rows? Counted from data/, part by part, without their text.
+"""Counts the output rows of a run by finish reason, length and error, one part at a time.
 
-What is kept does not grow with the rows: counts by length, and errors by kind, of which one is a
-message with its numbers left out.
+The rows' text is not read. Memory does not grow with the number of rows: only counts and a bounded
+number of error messages are kept. Messages that differ only in their numbers are one kind of error.
 """
 
 import re
@@ -17,48 +17,56 @@ from pipeline.stats.formatting import one_line
 SUMS = ("num_prompt_tokens", "num_generated_tokens", "num_iterations", "num_query_tokens")
 COLUMNS = ["row_id", "sample_index", "finish_reason", "error", *SUMS]
 MAX_KINDS = 1000
+"""Kinds of error that are told apart; all others are counted together as OTHER."""
 NUM_EXAMPLES = 3
 KEY_LETTERS, MESSAGE_LETTERS = 300, 1000
+"""How much of a message decides its kind, and how much is kept."""
 OTHER = "(errors of further kinds)"
 
 
 @dataclass(slots=True)
 class ErrorKind:
-    """Errors whose messages differ in numbers only."""
+    """Errors whose messages differ only in their numbers."""
 
     message: str
-    """The first one's."""
+    """The message of the first of them."""
     count: int = 0
     row_ids: list[str] = field(default_factory=list)
-    """The first few."""
+    """Of the first few."""
 
 
 @dataclass(slots=True)
 class Outcomes:
+    """The counts over all parts that were added."""
+
     reasons: Counter[str] = field(default_factory=Counter)
+    """Finish reason -> rows."""
     sums: Counter[str] = field(default_factory=Counter)
+    """Column -> its sum over all rows; the columns are SUMS."""
     prompt_lengths: Counter[int] = field(default_factory=Counter)
-    """Tokens -> rows; not of failed rows."""
+    """Length in tokens -> rows, without failed rows."""
     generated_lengths: Counter[int] = field(default_factory=Counter)
+    """The same for the generated tokens before EOS."""
     kinds: dict[str, ErrorKind] = field(default_factory=dict)
+    """Message with its numbers replaced by # -> this kind of error."""
 
     def errors(self, limit: int) -> list[ErrorKind]:
-        """The most frequent kinds."""
+        """The `limit` most frequent kinds of error."""
         return sorted(self.kinds.values(), key=lambda kind: -kind.count)[:limit]
 
     def add(self, table: pa.Table) -> None:
-        """Count a part's rows."""
+        """Count the rows of a part; `table` has the columns COLUMNS."""
         for reason in pc.value_counts(table["finish_reason"]).to_pylist():
             self.reasons[reason["values"]] += reason["counts"]
         for name in SUMS:
             self.sums[name] += pc.sum(table[name]).as_py() or 0
-        good = table.filter(pc.is_null(table["error"]))
-        _count(self.prompt_lengths, good["num_prompt_tokens"])
-        _count(self.generated_lengths, good["num_generated_tokens"])
+        succeeded = table.filter(pc.is_null(table["error"]))
+        _count(self.prompt_lengths, succeeded["num_prompt_tokens"])
+        _count(self.generated_lengths, succeeded["num_generated_tokens"])
         self.add_errors(table)
 
     def add_errors(self, table: pa.Table) -> pa.Table:
-        """Count the failed rows, and give them."""
+        """Count the failed rows by kind of error, and return them."""
         failed = table.filter(pc.is_valid(table["error"]))
         for row_id, error in zip(
             failed["row_id"].to_pylist(), failed["error"].to_pylist(), strict=True

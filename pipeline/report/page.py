@@ -1,6 +1,7 @@
-"""What is there to see of a run? One page, report.html, that needs nothing but itself.
+"""Composes report.html: one self-contained page with the figures, charts and errors of a run.
 
-Its size is bounded whatever the run's: counts, a hundred steps of time, some dozens of workers.
+Its size is bounded, however large the run: it shows counts, a hundred intervals of time, and some
+dozens of workers.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ import yaml
 
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.plan.run_json import Plan
-from pipeline.report.charts import Series, histogram, line_chart, nothing
+from pipeline.report.charts import Series, histogram, line_chart, placeholder
 from pipeline.report.html import (
     bars,
     figure,
@@ -28,27 +29,29 @@ from pipeline.report.html import (
     verbatim,
 )
 from pipeline.report.outcomes import Outcomes
-from pipeline.report.over_time import Course, course
+from pipeline.report.over_time import OverTime, over_time
 from pipeline.stats.formatting import duration, figures, number, one_line, worker_seconds
 from pipeline.stats.totals import Totals, add_up, times
 
 NUM_ERRORS = 20
+"""Kinds of error."""
 NUM_WORKERS = 64
 NUM_NAMED = 20
-"""Input files, hosts and the like that are named; the rest is counted."""
+"""At most this many input files, hosts or devices are named; the others are counted."""
 
 
 def report(
     config: JobConfig, plan: Plan, summary: dict[str, Any], outcomes: Outcomes, work: pa.Table
 ) -> str:
+    """The whole page. `work` is the table that `summary` was added up from."""
     name = config.name or config.output
     return page(
         name,
         [
             _head(name, plan, summary),
             _headline(config, summary),
-            section("Over time", _over_time(course(work), config)),
-            section("What it was spent on", _spent(summary)),
+            section("Over time", _over_time(over_time(work), config)),
+            section("Where time and query tokens went", _spent(summary)),
             section("Outcomes", _outcomes(outcomes)),
             section("Errors", _errors(outcomes)),
             section("Workers", _workers(work)),
@@ -70,57 +73,58 @@ def _headline(config: JobConfig, summary: dict[str, Any]) -> str:
         [
             (number(summary["tokens_per_s"]), "tokens/s over the whole wall time", False),
             (number(summary["tokens_per_engine_s"]), "tokens/s of one worker's engine", False),
-            (number(summary["tokens_per_forward"]), "tokens per forward of a sequence", False),
-            (number(summary["mean_sequences"]), f"sequences per batch, {room} at most", False),
+            (number(summary["tokens_per_forward"]), "tokens per forward of one sequence", False),
+            (number(summary["mean_sequences"]), f"sequences per batch, at most {room}", False),
             (f"{summary['num_rows_out']:,}", "rows", False),
-            (f"{num_failed:,}", "of them failed", num_failed > 0),
+            (f"{num_failed:,}", "failed rows", num_failed > 0),
             (f"{summary['num_generated_tokens']:,}", "tokens before EOS", False),
-            (duration(summary["wall_s"]), "wall time, loading included", False),
+            (duration(summary["wall_s"]), "wall time, including loading", False),
         ]
     )
 
 
-def _over_time(course: Course | None, config: JobConfig) -> str:
-    if course is None:
-        return nothing("there is nothing in timeline/")
+def _over_time(run: OverTime | None, config: JobConfig) -> str:
+    if run is None:
+        return placeholder("no work is recorded in timeline/")
     charts = [
-        *_throughput(course),
+        *_throughput(run),
         (
             "Batch occupancy",
-            f"sequences per forward; {config.engine.max_sequences} have room",
-            course.mean_sequences,
+            f"sequences per forward, at most {config.engine.max_sequences}",
+            run.mean_sequences,
         ),
-        ("Tokens per forward", "of one sequence, all forwards counted", course.tokens_per_forward),
+        ("Tokens per forward", "of one sequence, all forwards counted", run.tokens_per_forward),
     ]
     drawn = [
         figure(
             name,
             about,
             line_chart(
-                course.xs,
+                run.xs,
                 lines,
                 label=f"{name}: {about}",
-                x_label=f"{course.unit} at work",
-                marks=course.restarts,
-                x_end=course.end,
+                x_label=f"run time in {run.unit}",
+                marks=run.restarts,
+                x_end=run.end,
             ),
             lines,
         )
         for name, about, lines in charts
     ]
-    notes = ["No row is finished while the model loads and the first rows are under way."]
-    if course.restarts:
-        notes.append("A dashed line is a restart; the time between two starts is cut out.")
+    notes = ["Throughput is 0 while the model loads and until the first rows finish."]
+    if run.restarts:
+        notes.append("A dashed line marks a restart; time in which no worker ran is left out.")
     return side_by_side(drawn) + paragraph(" ".join(notes))
 
 
-def _throughput(course: Course) -> list[tuple[str, str, list[Series]]]:
-    """All workers together would leave no room to tell one from another."""
-    about = "tokens per second, before EOS, of rows as they finish"
-    *workers, last = course.tokens_per_s
+def _throughput(run: OverTime) -> list[tuple[str, str, list[Series]]]:
+    """Two charts if there are several workers: on the scale of their total, the lines of single
+    workers could not be told apart."""
+    about = "tokens per second (before EOS), counted when a row finishes"
+    *workers, total = run.tokens_per_s
     if not workers:
-        return [("Throughput", about, [last])]
-    return [("Throughput", about, [last]), ("Throughput of each worker", about, workers)]
+        return [("Throughput", about, [total])]
+    return [("Throughput", about, [total]), ("Throughput of each worker", about, workers)]
 
 
 def _spent(summary: dict[str, Any]) -> str:
@@ -131,19 +135,19 @@ def _spent(summary: dict[str, Any]) -> str:
     )
     kinds = sorted(summary["num_query_tokens"].items(), key=lambda item: -item[1])
     wasted = [
-        ("padding", summary["num_failed_query_tokens"]),
-        ("for no row", summary["num_lost_query_tokens"]),
+        ("out of memory", summary["num_failed_query_tokens"]),
+        ("lost", summary["num_lost_query_tokens"]),
     ]
     query = bars([(name, count, f"{count:,}") for name, count in [*kinds, *wasted]])
     starts = summary["num_starts"] or 1
     warm, load = (duration(summary[name] / starts) for name in ("warm_up_s", "load_s"))
     about_time = (
-        f"of all workers together; a start took {warm} to the end of its first forward, {load} of "
-        "it to load the model"
+        f"of all workers together; on average a worker took {warm} from its start to the end of "
+        f"its first forward, including {load} to load the model"
     )
     about_query = (
-        "positions fed through the model, by kind of forward; padding is of forwards that found "
-        "no memory, for no row what kills and failures took away (in the kinds above too)"
+        "positions fed through the model, by kind of forward; out of memory: in forwards that ran "
+        "out of memory; lost: for rows lost to kills and failures (also in the kinds above)"
     )
     return side_by_side(
         [figure("Time", about_time, time), figure("Query tokens", about_query, query)]
@@ -159,7 +163,7 @@ def _outcomes(outcomes: Outcomes) -> str:
         ]
     )
     lengths = [
-        ("Prompt lengths", outcomes.prompt_lengths, "tokens of the prompt"),
+        ("Prompt lengths", outcomes.prompt_lengths, "prompt tokens"),
         ("Generated lengths", outcomes.generated_lengths, "tokens before EOS"),
     ]
     drawn = [
@@ -170,7 +174,7 @@ def _outcomes(outcomes: Outcomes) -> str:
 
 
 def _middle(counts: Counter[int]) -> str:
-    """Median and extremes."""
+    """Extremes and median of the lengths (length -> rows)."""
     if not counts:
         return "none"
     half, seen = sum(counts.values()) / 2, 0
@@ -178,48 +182,52 @@ def _middle(counts: Counter[int]) -> str:
         seen += counts[length]
         if seen >= half:
             break
-    return f"{min(counts):,} to {max(counts):,}, half of them up to {length:,}"
+    return f"{min(counts):,} to {max(counts):,} tokens, median {length:,}"
 
 
 def _errors(outcomes: Outcomes) -> str:
     kinds = outcomes.errors(NUM_ERRORS)
     if not kinds:
-        return nothing("no row failed")
+        return placeholder("no row failed")
     rows = [
         (f"{kind.count:,}", one_line(kind.message, 500), one_line(", ".join(kind.row_ids)))
         for kind in kinds
     ]
     more = len(outcomes.kinds) - len(kinds)
-    note = paragraph("Messages that differ in numbers only are counted together.")
-    rest = paragraph(f"{more:,} kinds more in the column `error` of data/.") if more else ""
-    return table(["rows", "message", "as in"], rows, kind="errors") + note + rest
+    note = paragraph("Messages that differ only in their numbers are counted together.")
+    rest = f"{more:,} more kinds of error are in the column `error` of data/."
+    return (
+        table(["rows", "message", "first row_ids"], rows, kind="errors")
+        + note
+        + (paragraph(rest) if more else "")
+    )
 
 
 def _workers(work: pa.Table) -> str:
     heads = ["worker", "host", "device", "starts", "rows", "failed", "tokens", "tokens/s"]
-    heads += ["tokens/s in engine", "sequences per batch", "in engine"]
+    heads += ["tokens/s in engine", "sequences per batch", "time in engine"]
     ranks = sorted(set(work["rank"].to_pylist()))
     totals = {
         rank: add_up(work.filter(pc.equal(work["rank"], rank))) for rank in ranks[:NUM_WORKERS]
     }
     notes = []
     if len(ranks) > NUM_WORKERS:
-        notes.append(f"{len(ranks) - NUM_WORKERS:,} workers more.")
-    if any(its.num_starts > 1 for its in totals.values()):
-        notes.append("What was done twice after a kill counts twice here.")
+        notes.append(f"{len(ranks) - NUM_WORKERS:,} more workers are not listed.")
+    if any(of_worker.num_starts > 1 for of_worker in totals.values()):
+        notes.append("Rows that were done again after a kill are counted twice here.")
     if not totals:
-        return nothing("no worker has done anything")
-    rows = [_worker(rank, its) for rank, its in totals.items()]
+        return placeholder("no work is recorded")
+    rows = [_worker(rank, of_worker) for rank, of_worker in totals.items()]
     return table(heads, rows, right=8, kind="lines") + paragraph(" ".join(notes))
 
 
-def _worker(rank: int, its: Totals) -> list[str]:
-    amounts = [its.num_starts, its.num_ok + its.num_failed, its.num_failed]
+def _worker(rank: int, totals: Totals) -> list[str]:
+    amounts = [totals.num_starts, totals.num_ok + totals.num_failed, totals.num_failed]
     return [
-        *(str(rank), ", ".join(its.hosts), ", ".join(its.devices)),
-        *(f"{amount:,}" for amount in (*amounts, its.num_generated_tokens)),
-        *(number(its.tokens_per_s), number(its.tokens_per_engine_s)),
-        *(number(its.mean_sequences), f"{its.engine_s / (its.total_s or 1.0):.0%}"),
+        *(str(rank), ", ".join(totals.hosts), ", ".join(totals.devices)),
+        *(f"{amount:,}" for amount in (*amounts, totals.num_generated_tokens)),
+        *(number(totals.tokens_per_s), number(totals.tokens_per_engine_s)),
+        *(number(totals.mean_sequences), f"{totals.engine_s / (totals.total_s or 1.0):.0%}"),
     ]
 
 
@@ -230,15 +238,15 @@ def _provenance(config: JobConfig, plan: Plan, summary: dict[str, Any], work: pa
     between = [starts.min(), ends.max()] if len(ends) else []
     moments = [f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" for at in between]
     rows = [
-        ("git revision", ", ".join(summary["git_revisions"]) or "none: no checkout"),
+        ("git revision", ", ".join(summary["git_revisions"]) or "none (not a git checkout)"),
         ("versions", versions),
         ("hardware", _hardware(summary)),
         ("hosts", _some(summary["hosts"])),
         ("time", " to ".join(moments) or "unknown"),
         ("model files", f"{summary['model_files']}, in {config.model.dtype}"),
         ("input files", _some(inputs)),
-        ("seed", f"{config.seed}: with it, each row's own comes from its id and sample"),
-        ("rows' own settings", ", ".join(plan.overrides) or "none"),
+        ("seed", f"{config.seed}; a row's seed follows from it, the row_id and the sample_index"),
+        ("settings that rows may override", ", ".join(plan.overrides) or "none"),
     ]
     settings = yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
     return (
@@ -254,5 +262,6 @@ def _hardware(summary: dict[str, Any]) -> str:
 
 
 def _some(names: list[str]) -> str:
+    """The first NUM_NAMED names, and how many more there are."""
     more = f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else ""
     return f"{', '.join(names[:NUM_NAMED])}{more}" or "unknown"

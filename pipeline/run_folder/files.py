@@ -1,4 +1,4 @@
-"""How is a file of a run read, on a disk (Path) or on a store (UPath)?"""
+"""Read the files of a run, with the same functions for a local disk (Path) and for S3 (UPath)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,14 @@ from upath import UPath
 from pipeline.run_folder import store
 
 Place = Path | UPath
+"""The address of a run's file or folder: Path on a local disk, UPath on S3."""
 
 
 def place(address: str | Place) -> Place:
-    """
+    """The address of a run folder as a Path, or as a UPath if it begins with s3://.
+
     Raises:
-        ValueError: an address that no run can be at.
+        ValueError: it is a URL other than s3://, or contains credentials.
     """
     if not isinstance(address, str):
         return address
@@ -43,26 +45,27 @@ def read_text(file: Place) -> str:
 
 
 def names(folder: Place) -> list[str]:
-    """Those in a folder, sorted, from one listing; none where there is no folder."""
+    """The sorted names of the files in a folder, from one listing; empty if it does not exist."""
     if isinstance(folder, UPath):
         return sorted(store.listing(folder))
     return sorted(file.name for file in folder.glob("*"))
 
 
 def changed_at(folder: Place) -> float:
-    """When a file was last put into a folder that has some, by the clock of where it stands."""
+    """When a file was last written to a folder, in seconds since the epoch by the clock of the disk
+    or store. The folder must have at least one file."""
     if isinstance(folder, UPath):
         return max(store.listing(folder).values())
     return folder.stat().st_mtime
 
 
 def open_parquet(file: Place) -> pq.ParquetFile:
-    """Of an object only what is asked for is fetched."""
+    """Open a Parquet file. From a store, only the byte ranges that are read are fetched."""
     return pq.ParquetFile(store.ObjectFile(file) if isinstance(file, UPath) else file)
 
 
 def read_tables(files: Sequence[Place], schema: pa.Schema, columns: list[str]) -> pa.Table:
-    """Many small files as one table; a column that one lacks is null."""
+    """Read many small Parquet files into one table; a column that a file lacks is null there."""
     if not files:
         return pa.schema([schema.field(name) for name in columns]).empty_table()
     objects = [file for file in files if isinstance(file, UPath)]

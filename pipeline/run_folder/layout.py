@@ -1,4 +1,4 @@
-"""Where does what stand in a run folder? And how does a file get there whole or not at all."""
+"""The paths of all files in a run folder, and atomic writes to them."""
 
 import os
 import re
@@ -16,16 +16,19 @@ from upath import UPath
 from pipeline.run_folder import store
 from pipeline.run_folder.files import Place, names, place
 
-PART = re.compile(r"part-(\d+)\.parquet")
+PART_NAME = re.compile(r"part-(\d+)\.parquet")
 LEFT_BEHIND_S = 600.0
-"""A file of tmp/ that nobody has written to for so long has no writer any more."""
+"""A file in tmp/ that has not been written to for this long was left behind by a killed process."""
 
 
 class RunFolder:
-    """The places of one run, on a disk or a store. A file in data/ means that its part is done.
+    """The paths of one run's files, on a local disk or on S3.
+
+    A file in data/ means that its part is done. The write_... methods are atomic: a file appears
+    under its name complete or not at all, so a killed writer leaves no partial file there.
 
     Raises:
-        ValueError: an address that no run can be at.
+        ValueError: the address is a URL other than s3://, or contains credentials.
     """
 
     def __init__(self, path: str | Place) -> None:
@@ -45,10 +48,10 @@ class RunFolder:
         self._tmp = self.path / "tmp"
 
     def make(self) -> None:
-        """Create the folders, and try them.
+        """Create the subfolders, and check that files can be written, by a trial file.
 
         Raises:
-            ValueError: it cannot be written.
+            ValueError: the run folder cannot be written.
         """
         trial = self._temporary("trial")
         try:
@@ -80,10 +83,11 @@ class RunFolder:
         return self.logs / f"rank-{rank}.log"
 
     def parts_done(self) -> set[int]:
-        """From one listing, however many there are."""
+        """The indices of the parts that have a file in data/, from a single listing."""
         return self._parts_in(self.data)
 
     def parts_with_stats(self) -> set[int]:
+        """The indices of the parts that have a file in stats/."""
         return self._parts_in(self.stats)
 
     def write_table(self, file: Place, table: pa.Table) -> None:
@@ -93,7 +97,10 @@ class RunFolder:
         self._write(file, lambda stream: stream.write(text.encode("utf-8")))
 
     def write_new_text(self, file: Place, text: str) -> bool:
-        """Whether it was written: of several that try, one does."""
+        """Write a file only if it does not exist yet; returns whether this call wrote it.
+
+        If several processes try at the same time, one succeeds.
+        """
         if isinstance(file, UPath):
             return store.write_if(file, text, None) is not None
         tmp = self._tmp / f"new-{file.name}.{socket.gethostname()}-{os.getpid()}"
@@ -103,7 +110,7 @@ class RunFolder:
             os.link(tmp, file)
         except FileExistsError:
             return False
-        except OSError:  # no hard links here: nearly as good
+        except OSError:  # this file system has no hard links: a race is possible here
             if file.exists():
                 return False
             tmp.replace(file)
@@ -113,7 +120,7 @@ class RunFolder:
         return True
 
     def clear_tmp(self) -> None:
-        """Remove what killed writers left; what is younger may still be written."""
+        """Remove old files that killed writers left in tmp/. A younger one may still be in use."""
         if isinstance(self._tmp, UPath):
             return
         for file in self._tmp.iterdir():
@@ -122,8 +129,8 @@ class RunFolder:
                     file.unlink()
 
     def _write(self, file: Place, fill: Callable[[IO[bytes]], object]) -> None:
-        """Beside, to the disk, and under its name in one move, which then is on the disk too. A
-        store takes an object whole or not at all."""
+        """Write a file atomically: to tmp/, fsync, then rename to its name, and fsync its folder so
+        that the rename is on the disk too. On a store, a single write is atomic already."""
         if isinstance(file, UPath):
             store.write(file, fill)
             return
@@ -142,7 +149,7 @@ class RunFolder:
         return self._tmp / f"{name}.{socket.gethostname()}-{os.getpid()}"
 
     def _parts_in(self, folder: Place) -> set[int]:
-        found = (PART.fullmatch(name) for name in names(folder))
+        found = (PART_NAME.fullmatch(name) for name in names(folder))
         return {int(match[1]) for match in found if match}
 
 

@@ -1,12 +1,14 @@
-"""One launch at a time where there is no lock of the kernel's: an object that its holder renews.
+"""A lease for S3, which has no locks: an object that its holder renews, for one launch at a time.
 
-    take     not there: created, which the store grants to one only; there, and not renewed for
-             LAPSE_S: taken over; renewed: refused
-    beat     a thread of the holder's renews it every BEAT_S
-    release  removed; after a kill it just is not renewed any more
+    take     there is no object                   create it; the store lets only one launch succeed
+             it has not been renewed for LAPSE_S  the holder is gone: take it over
+             it is being renewed                  refuse this launch
+    beat     a thread of the holder renews the object every BEAT_S
+    release  remove the object; a killed holder just stops renewing it
 
-No two clocks are compared: whoever waits counts its own seconds in which the object stays as it
-is. Each write names the version that it replaces, so of two that write one fails.
+No clocks of different machines are compared: a launch that waits measures by its own clock for how
+long the object stays unchanged. Each write is conditional on the version that it replaces, so of
+two concurrent writes one fails.
 """
 
 import json
@@ -29,50 +31,56 @@ log = logging.getLogger("pipeline")
 BEAT_S = 10.0
 LAPSE_S = 30.0
 WAIT_S = 20.0
-"""For a launch that is ending. It renews meanwhile, and is given up on after that."""
+"""How long to wait for another launch that may be ending. If it is still renewing after that, this
+launch is refused."""
 POLL_S = 1.0
 
 
 class Taken(Exception):
-    """Another launch holds the object; says which."""
+    """Another launch holds the lease; the message is its `holder` text."""
 
 
 @contextmanager
 def held(file: UPath, holder: str) -> Iterator[None]:
-    """
+    """Hold the lease inside the `with` block, renewed by a thread. `holder` is the text by which
+    others name this launch.
+
     Raises:
-        Taken: another launch renews it.
+        Taken: another launch holds it.
     """
-    heart = Heart(file, holder)
-    heart.take()
-    threading.Thread(target=heart.beat, name="heartbeat", daemon=True).start()
-    answers = True
+    lease = Lease(file, holder)
+    lease.take()
+    threading.Thread(target=lease.beat, name="heartbeat", daemon=True).start()
+    store_responds = True
     try:
         yield
     except store.StoreError:
-        answers = False
+        # Removing the lease would only wait for all retries again; it expires by itself.
+        store_responds = False
         raise
     finally:
-        heart.stop()
-        if answers:
-            heart.release()
+        lease.stop()
+        if store_responds:
+            lease.release()
 
 
-class Heart:
-    """One launch's hold on the object."""
+class Lease:
+    """One launch's side of the lease: takes, renews and releases it."""
 
     def __init__(self, file: UPath, holder: str) -> None:
         self._file = file
         self._holder = holder
         self._id = uuid.uuid4().hex
         self._num_beats = 0
+        """Part of the object, so that each renewal changes its contents and therefore its tag."""
         self._tag: str | None = None
         self._stopped = threading.Event()
 
     def take(self) -> None:
-        """
+        """Wait until the lease is free, and take it.
+
         Raises:
-            Taken: it is renewed.
+            Taken: another launch was still renewing it after WAIT_S.
         """
         seen = store.read_tagged(self._file)
         began = since = time.monotonic()
@@ -84,17 +92,17 @@ class Heart:
                 seen, since = now, time.monotonic()
 
     def beat(self) -> None:
-        """Renew until stopped, or until another launch has it: then this one is to end."""
+        """Renew until stopped. If another launch has taken over, end this process with SIGTERM."""
         while not self._stopped.wait(BEAT_S):
             try:
                 is_ours = self._put(self._tag)
             except OSError as error:
-                log.warning("run.lock: not renewed (%s)", error)
+                log.warning("run.lock: could not be renewed (%s); trying again", error)
                 continue
             if not is_ours and not self._stopped.is_set():
-                said = f"{self._file}: another launch has taken over; this one ends"
-                log.error(said)
-                print(f"pipeline.run: {said}", file=sys.stderr, flush=True)
+                message = f"{self._file}: another launch has taken over; this launch stops"
+                log.error(message)
+                print(f"pipeline.run: {message}", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -102,17 +110,21 @@ class Heart:
         self._stopped.set()
 
     def release(self) -> None:
-        """Remove it if it still is ours; where that fails, it lapses."""
+        """Remove the object if this launch still holds it. If that fails, it expires."""
         try:
             now = store.read_tagged(self._file)
             if now is not None and self._id in now.text:
                 store.remove(self._file)
         except OSError as error:
-            log.warning("run.lock: not removed (%s)", error)
+            log.warning("run.lock: could not be removed (%s); it expires by itself", error)
 
     def _put(self, tag: str | None) -> bool:
-        """Whether it is ours now. An answer may get lost, and the request, made again, find its own
-        doing there: so whose it is decides."""
+        """Write the object if it still has this tag (None: if it does not exist); returns whether
+        this launch holds the lease afterwards.
+
+        If the response to a successful write is lost, the retry fails, because our own write has
+        changed the object. So after a failed write the id in the object decides.
+        """
         self._num_beats += 1
         text = json.dumps({"holder": self._holder, "id": self._id, "beats": self._num_beats})
         new = store.write_if(self._file, text, tag)
@@ -126,4 +138,5 @@ class Heart:
 
 
 def _is_free(seen: store.Tagged | None, since: float) -> bool:
+    """Whether there is no object, or it has not changed for LAPSE_S; `since`: when it last did."""
     return seen is None or time.monotonic() - since >= LAPSE_S

@@ -1,9 +1,9 @@
-"""One launch at a time in a run folder.
+"""Allow only one launch at a time in a run folder.
 
-Rank 0 holds a lock on run.lock for as long as it lives: the kernel gives it back however it ends,
-so nothing is left behind by a kill. Where a file system knows no locks (some network ones), the
-log says so and nothing is held. A store knows none either: there run.lock is renewed all the time
-(pipeline/run_folder/lease.py).
+Rank 0 holds a lock on run.lock until its process ends. The kernel releases it however the process
+ends, so a killed launch leaves nothing behind. If the file system has no locks (some network file
+systems), a warning says so and the launch goes ahead without one. S3 has no locks either: there,
+rank 0 keeps renewing the object run.lock (pipeline/run_folder/lease.py).
 """
 
 import fcntl
@@ -24,15 +24,17 @@ from pipeline.run_folder.layout import RunFolder
 log = logging.getLogger("pipeline")
 
 WAIT_S = 20.0
-"""For workers of a launch that is ending: a killed launcher's workers live on for a moment."""
+"""How long to wait for the lock. After a launcher is killed, its rank 0 may live on for a moment
+and still hold it."""
 POLL_S = 0.5
 
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """
+    """Hold the run folder's lock inside the `with` block.
+
     Raises:
-        ValueError: another launch works in this folder.
+        ValueError: another launch holds it.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
@@ -45,7 +47,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
             yield
         return
     with folder.lock_file.open("a+") as file:
-        if not _try(file.fileno(), time.monotonic() + WAIT_S):
+        if not _acquire(file.fileno(), time.monotonic() + WAIT_S):
             file.seek(0)
             raise _refused(folder, file.read().strip())
         file.truncate(0)
@@ -57,22 +59,26 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def _refused(folder: RunFolder, holder: str) -> ValueError:
     return ValueError(
         f"output={folder.path}: another launch works in this run folder "
-        f"({holder or 'it did not say who'}); wait for it or stop it, or give another output"
+        f"({holder or 'holder unknown'}); wait for it or stop it, or give another output"
     )
 
 
-def _try(descriptor: int, end: float) -> bool:
+def _acquire(descriptor: int, deadline: float) -> bool:
+    """Try to lock until the deadline. Also true, with a warning, if there are no locks here."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_S)
         except OSError as error:
-            said = f"run.lock: this file system has no locks ({error}); start no second launch here"
-            log.warning(said)
-            print(f"pipeline.run: {said}", file=sys.stderr, flush=True)
+            warning = (
+                f"run.lock: this file system has no locks ({error}), so a second launch would go "
+                "unnoticed; do not start one in this run folder"
+            )
+            log.warning(warning)
+            print(f"pipeline.run: {warning}", file=sys.stderr, flush=True)
             return True
         else:
             return True

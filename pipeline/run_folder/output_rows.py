@@ -1,4 +1,4 @@
-"""What does a part's output look like? One row per input row and sample, explicitly typed."""
+"""The schema of the output, and the output table of one part: one row per input row and sample."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from engine.request import FinishReason, Result
 
-BEFORE = pa.schema(
+COLUMNS_BEFORE = pa.schema(
     [pa.field("row_id", pa.string(), False), pa.field("sample_index", pa.int32(), False)]
 )
-AFTER = pa.schema(
+COLUMNS_AFTER = pa.schema(
     [
         pa.field("text", pa.string()),
         pa.field("token_ids", pa.list_(pa.int32()), False),
@@ -27,17 +27,18 @@ AFTER = pa.schema(
         pa.field("seed", pa.int64(), False),
     ]
 )
-ITS_OWN = (
+RESULT_COLUMNS = (
     *("error", "num_prompt_tokens", "num_iterations", "num_refreshes", "num_query_tokens"),
     *("mean_confidence", "seed"),
 )
-"""Columns that are a result's fields as they are."""
-_ITS_OWN = attrgetter(*ITS_OWN)
-OWN_COLUMNS = (*BEFORE.names, *AFTER.names)
+"""Columns that are copied from the fields of the same name in Result."""
+_result_values = attrgetter(*RESULT_COLUMNS)
+OWN_COLUMNS = (*COLUMNS_BEFORE.names, *COLUMNS_AFTER.names)
+"""All columns that are not carried from the input."""
 
 
 class Outcome(NamedTuple):
-    """What became of one row and sample."""
+    """The result of one sample of one row, and its text (None if the row failed)."""
 
     result: Result
     text: str | None
@@ -48,22 +49,22 @@ class Outcome(NamedTuple):
 
 
 def output_schema(carried: pa.Schema) -> pa.Schema:
-    """The carried columns stand between the row's id and what was generated.
+    """The schema of the output: row id, sample index, the carried columns, then all others.
 
     Raises:
-        ValueError: a carried column has the name of one of our own.
+        ValueError: a carried column has the name of an output column.
     """
     clash = [name for name in carried.names if name in OWN_COLUMNS]
     if clash:
         raise ValueError(
             f"data.carry: the input's {_quoted(clash)} would collide with the output's own "
-            f"{_quoted(clash)}; rename in the input, or carry others: data.carry=[NAME, ...]"
+            f"{_quoted(clash)}; rename them in the input, or carry others: data.carry=[NAME, ...]"
         )
-    return pa.schema([*BEFORE, *carried, *AFTER])
+    return pa.schema([*COLUMNS_BEFORE, *carried, *COLUMNS_AFTER])
 
 
 def check_writable(schema: pa.Schema) -> None:
-    """Try the schema before anything is computed.
+    """Check that Parquet can hold each column, before any GPU time is spent.
 
     Raises:
         ValueError: Parquet cannot hold a column.
@@ -85,8 +86,16 @@ def output_table(
     num_samples: Sequence[int],
     outcomes: Mapping[int, Outcome],
 ) -> pa.Table:
-    """Rows of a part. `num_samples` is of each input row; `outcomes` are by place among the output
-    rows, which are in input order, and for each row in the order of its samples."""
+    """A table with one row for each of `outcomes`.
+
+    Args:
+        schema: the table's schema (output_schema).
+        carried: the carried columns of the part's input rows.
+        row_ids: the id of each input row.
+        num_samples: the number of samples of each input row.
+        outcomes: position among all output rows of the part -> outcome. These rows are in input
+            order, the samples of a row one after another. Some positions may be absent.
+    """
     places = [(row, sample) for row, count in enumerate(num_samples) for sample in range(count)]
     places = [places[place] for place in outcomes]
     results = [outcome.result for outcome in outcomes.values()]
@@ -100,7 +109,7 @@ def output_table(
         "finish_reason": [result.finish_reason.value for result in results],
         "token_ids": [result.token_ids for result in results],
         "num_generated_tokens": [len(result.token_ids) for result in results],
-        **dict(zip(ITS_OWN, zip(*map(_ITS_OWN, results), strict=True), strict=True)),
+        **dict(zip(RESULT_COLUMNS, zip(*map(_result_values, results), strict=True), strict=True)),
     }
     columns |= {name: pa.array(own[name], schema.field(name).type) for name in OWN_COLUMNS}
     return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -1,9 +1,9 @@
-"""How is an object store (S3) reached? Every request is tried often before it counts as failed, and
-then one error says which operation it was.
+"""Requests to an object store (S3), with retries, and one clear error when an operation fails.
 
-Keys and endpoint come from the environment and stay there: `without_secrets` cleans what is said
-or logged. Nothing is listed from a cache, since other workers write too. A PUT is whole or not at
-all, so an object is written under its own name at once.
+Keys and endpoint come from environment variables and must not be shown: `without_secrets` removes
+them from messages and logs. Listings are never cached, because other workers write to the
+same folders. S3 stores an object completely or not at all, so objects are written directly under
+their final names.
 """
 
 import io
@@ -21,7 +21,8 @@ from upath import UPath
 
 S3 = "s3://"
 MAX_ATTEMPTS = 10
-"""Of one request, with growing pauses: a minute in all, then s3fs asks for it again some times."""
+"""Attempts per request, with growing pauses, about a minute in total. After that s3fs repeats the
+whole series a few times if the error is one that it can retry."""
 THREADS = 16
 OPTIONS: dict[str, Any] = {
     "use_listings_cache": False,
@@ -32,21 +33,22 @@ SECRETS = (
     *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
 )
 LOST_RACE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404")
+"""S3's error codes when the condition of a conditional write did not hold."""
 
 
 class StoreError(OSError):
-    """An operation that failed for good, however often it was tried."""
+    """An operation on the store failed, after all its retries."""
 
 
 class Tagged(NamedTuple):
-    """An object's text, and the tag that it has while it is the same."""
+    """An object's text, and its ETag, which changes when the contents change."""
 
     text: str
     tag: str
 
 
-def reached(address: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of an address or local path, and what it calls that."""
+def fs_and_path(address: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL or local path, and the path within that file system."""
     if address.startswith(S3):
         fs = _s3()
         return fs, fs._strip_protocol(address)
@@ -54,8 +56,8 @@ def reached(address: str) -> tuple[AbstractFileSystem, str]:
 
 
 def open_for_reading(address: str) -> IO[bytes]:
-    fs, its = reached(address)
-    opened: IO[bytes] = fs.open(its, "rb")
+    fs, path = fs_and_path(address)
+    opened: IO[bytes] = fs.open(path, "rb")
     return opened
 
 
@@ -66,7 +68,7 @@ def is_local(fs: AbstractFileSystem) -> bool:
 def exists(file: UPath) -> bool:
     bucket, _, key = file.path.partition("/")
     try:
-        with _said("look for", file):
+        with _as_store_error("look for", file):
             _s3().call_s3("head_object", Bucket=bucket, Key=key)
     except FileNotFoundError:
         return False
@@ -74,22 +76,23 @@ def exists(file: UPath) -> bool:
 
 
 def read(file: UPath) -> bytes:
-    """
+    """The contents of an object.
+
     Raises:
         FileNotFoundError: there is no such object.
     """
-    with _said("read", file):
+    with _as_store_error("read", file):
         data: bytes = _s3().cat_file(file.path)
         return data
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file: each read is one request for its range."""
+    """An object as a seekable file; each read is one request for a byte range."""
 
     def __init__(self, file: UPath) -> None:
         self._file = file
         self._at = 0
-        with _said("read", file):
+        with _as_store_error("read", file):
             self._size = int(_s3().info(file.path)["size"])
 
     def readable(self) -> bool:
@@ -110,7 +113,7 @@ class ObjectFile(io.RawIOBase):
         end = min(self._size, self._at + len(buffer))
         if end <= self._at:
             return 0
-        with _said("read", self._file):
+        with _as_store_error("read", self._file):
             data = _s3().cat_file(self._file.path, start=self._at, end=end)
         buffer[: len(data)] = data
         self._at += len(data)
@@ -118,27 +121,29 @@ class ObjectFile(io.RawIOBase):
 
 
 def read_all(files: Sequence[UPath]) -> list[bytes]:
-    """Many small objects, some at a time."""
+    """Read many small objects, THREADS at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(read, files))
 
 
 def write(file: UPath, fill: Callable[[IO[bytes]], object]) -> None:
+    """Write an object with the bytes that `fill` writes to a stream."""
     buffer = io.BytesIO()
     fill(buffer)
-    with _said("write", file):
+    with _as_store_error("write", file):
         _s3().pipe_file(file.path, buffer.getvalue())
 
 
 def remove(file: UPath) -> None:
-    with _said("remove", file):
+    with _as_store_error("remove", file):
         _s3().rm_file(file.path)
 
 
 def listing(folder: UPath) -> dict[str, float]:
-    """The names right in a folder, and when each was last written by the store's clock."""
+    """The files directly in a folder: name -> time of the last write, in seconds since the epoch by
+    the store's clock."""
     try:
-        with _said("list", folder):
+        with _as_store_error("list", folder):
             found = _s3().ls(folder.path, detail=True)
     except FileNotFoundError:
         return {}
@@ -147,9 +152,9 @@ def listing(folder: UPath) -> dict[str, float]:
 
 
 def read_tagged(file: UPath) -> Tagged | None:
-    """None where there is no such object."""
+    """Read an object and its tag; None if there is no such object."""
     try:
-        with _said("read", file):
+        with _as_store_error("read", file):
             tag = _s3().info(file.path)["ETag"]
             return Tagged(_s3().cat_file(file.path).decode(), tag)
     except FileNotFoundError:
@@ -157,11 +162,13 @@ def read_tagged(file: UPath) -> Tagged | None:
 
 
 def write_if(file: UPath, text: str, tag: str | None) -> str | None:
-    """Write an object if it still has this tag, or with None if it does not exist; its new tag, or
-    None where it was not so."""
+    """Write an object only if it still has this tag, or, with None, only if it does not exist.
+
+    Returns the new tag, or None if the condition did not hold and nothing was written.
+    """
     bucket, _, key = file.path.partition("/")
     condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-    with _said("write", file):
+    with _as_store_error("write", file):
         try:
             answer = _s3().call_s3(
                 "put_object", Bucket=bucket, Key=key, Body=text.encode(), **condition
@@ -175,7 +182,7 @@ def write_if(file: UPath, text: str, tag: str | None) -> str | None:
 
 
 def without_secrets(text: str) -> str:
-    """The text with the names of environment variables in place of what they hold."""
+    """The text with each secret value replaced by $NAME of its environment variable."""
     for name in SECRETS:
         if value := os.environ.get(name, "").rstrip("/"):
             text = text.replace(value, f"${name}")
@@ -184,13 +191,14 @@ def without_secrets(text: str) -> str:
 
 @cache
 def _s3() -> AbstractFileSystem:
-    """One for all threads: its requests run in a thread of its own."""
+    """The file system that all threads share: fsspec runs its requests in a single I/O thread."""
     fs, _ = url_to_fs(S3, **OPTIONS)
     return fs
 
 
 @contextmanager
-def _said(operation: str, file: UPath) -> Iterator[None]:
+def _as_store_error(operation: str, file: UPath) -> Iterator[None]:
+    """Turn any exception but FileNotFoundError into an error that names the operation and file."""
     try:
         yield
     except FileNotFoundError:
@@ -200,11 +208,11 @@ def _said(operation: str, file: UPath) -> Iterator[None]:
             f'{file}: needs s3fs, which is not installed: pip install "dllm-pipeline[s3]"'
         ) from error
     except Exception as error:
-        said = without_secrets(str(error).strip()) or type(error).__name__
-        raise StoreError(f"cannot {operation} {file}: {said}") from error
+        reason = without_secrets(str(error).strip()) or type(error).__name__
+        raise StoreError(f"cannot {operation} {file}: {reason}") from error
 
 
 def _code(error: OSError) -> str:
-    """What the store called an error that s3fs has translated."""
+    """S3's error code, from the original error that s3fs translated to an OSError."""
     response = getattr(error.__cause__, "response", {})
     return str(response.get("Error", {}).get("Code"))

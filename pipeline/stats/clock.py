@@ -1,8 +1,8 @@
-"""What time is it, and how old is this process?
+"""The time of day for the time stamps of a run, and the age of this process.
 
-Whatever the run's files are stamped with is the wall clock's time at the start of the process and
-the monotonic seconds since. So a clock that is set meanwhile (by NTP, by hand, after a suspend)
-moves nothing, and seconds that were worked are neither lost nor counted twice.
+A time stamp is the time of day at the start of the process plus the seconds that the monotonic
+clock has counted since. Setting the system clock meanwhile (by NTP, by hand, after a suspend)
+therefore changes no time stamp, and no second of work is lost or counted twice.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Clock:
-    """Never goes back."""
+    """A wall clock that never goes back."""
 
     def __init__(self) -> None:
         self._wall, self._monotonic = datetime.now(UTC), time.monotonic()
@@ -21,18 +21,19 @@ class Clock:
         return self._wall + timedelta(seconds=time.monotonic() - self._monotonic)
 
     def not_before(self, moment: datetime, age_s: float) -> None:
-        """Put it forward if what was written before is from later than `age_s` ago, when this
-        worker began: it was set back since."""
+        """Put the clock forward so that this worker, which began `age_s` seconds ago, began at
+        `moment` or later. `moment` is the last time stamp of the start before: if it is later than
+        this worker's beginning, the system clock was set back in between."""
         began = self.now() - timedelta(seconds=age_s)
         self._wall += max(timedelta(0), moment - began)
 
 
 CLOCK = Clock()
-"""This process's."""
+"""The clock of this process."""
 
 
 def process_age_s() -> float:
-    """Since this process was started; 0 where the system does not say (it is Linux that does)."""
+    """Seconds since this process started; 0 on a system without /proc (only Linux has it)."""
     try:
         stat = Path("/proc/self/stat").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How is a figure written for a person, and how a text that comes from a row?"""
+"""Writes figures for a person to read, and makes texts that come from rows safe to print."""
 
 from typing import Any
 
@@ -15,12 +15,13 @@ CAUSE_NAMES = {
     "idle_s": "other",
     "tail_s": "waiting for other workers at the end",
 }
+"""Where a worker's seconds go -> the words for it."""
 UNITS = (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1))
-assert {*CAUSES, "tail_s"} == set(CAUSE_NAMES), "each second of a worker has one name"
+assert {*CAUSES, "tail_s"} == set(CAUSE_NAMES), "every cause of time needs a name"
 
 
 def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """The run's figures with their names, as card and terminal show them."""
+    """(name, value) of each figure of a run, as dataset card, report and terminal show them."""
     return [
         ("rows", f"{summary['num_rows_out']:,}"),
         ("failed", f"{summary['num_failed']:,}"),
@@ -34,14 +35,14 @@ def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("query tokens", by_kind(summary["num_query_tokens"])),
         ("query tokens per token", number(summary["query_tokens_per_token"])),
         ("query tokens without use", _wasted(summary)),
-        ("wall time", f"{duration(summary['wall_s'])}, loading included"),
+        ("wall time", f"{duration(summary['wall_s'])}, including loading"),
         ("warm-up", _warm_up(summary)),
         ("workers' time", _shares(summary)),
     ]
 
 
 def worker_seconds(summary: dict[str, Any]) -> dict[str, float]:
-    """All seconds of all workers, by what they went into, most first."""
+    """Seconds of all workers together, by what they were spent on, largest first."""
     spent = {name: summary[cause] for cause, name in CAUSE_NAMES.items()}
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
@@ -58,7 +59,7 @@ def number(value: float | None) -> str:
 
 
 def short(value: float) -> str:
-    """In few letters: 1.2M, 340k, 12, 0.25."""
+    """A number for the tick of a chart: 1.2M, 340k, 12, 0.25."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
@@ -66,33 +67,36 @@ def short(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the two units that matter: 4.2 s, 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    """In at most two units: 4.2 s, 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
     whole = round(seconds)
-    for big, small, size, of in UNITS:
+    for big, small, size, small_size in UNITS:
         if whole >= size:
-            return f"{whole // size} {big} {whole % size // of} {small}"
+            return f"{whole // size} {big} {whole % size // small_size} {small}"
     if seconds < 9.95:
         return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
     return f"{whole} s"
 
 
 def one_line(text: str, length: int = 200) -> str:
-    """A row's text for a line of ours: on one line, of bounded length, nothing that a terminal
-    obeys."""
-    begin = text[: 4 * length]
-    line = " ".join("".join(c if c.isprintable() else " " for c in begin).split())
-    return line if len(line) <= length and len(begin) == len(text) else f"{line[:length]}..."
+    """The text on one line, cut to `length` characters, without unprintable characters: a text
+    that comes from a row must not send control codes to a terminal."""
+    start = text[: 4 * length]
+    line = " ".join("".join(c if c.isprintable() else " " for c in start).split())
+    return line if len(line) <= length and len(start) == len(text) else f"{line[:length]}..."
 
 
 def _wasted(summary: dict[str, Any]) -> str:
     failed, lost = summary["num_failed_query_tokens"], summary["num_lost_query_tokens"]
-    return f"padding {failed:,} (forwards without memory), lost to kills {lost:,}"
+    return f"{failed:,} in forwards that ran out of memory, {lost:,} for rows lost to kills"
 
 
 def _warm_up(summary: dict[str, Any]) -> str:
     starts = max(1, summary["num_starts"])
     warm, load = summary["warm_up_s"] / starts, summary["load_s"] / starts
-    return f"{duration(warm)} to a worker's first forward, {duration(load)} of it loading the model"
+    return (
+        f"{duration(warm)} from a worker's start to the end of its first forward, including "
+        f"{duration(load)} to load the model"
+    )
 
 
 def _shares(summary: dict[str, Any]) -> str:

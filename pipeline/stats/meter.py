@@ -1,8 +1,10 @@
-"""What does a worker count, and what stands in a part's stats row?
+"""Counts one worker's work and measures where its time goes; makes the stats row of each part.
 
-Parts overlap in the engine, so a part's row holds what its worker did and spent since it wrote the
-part before; only its rows and tokens are the part's own. The sum over all parts is right, but for
-what a kill took away; timeline/ holds that too (pipeline/stats/timeline.py).
+The rows of several parts are in the engine at once, so forwards and seconds belong to no single
+part. A part's stats row holds the forwards and seconds of its worker since the worker wrote its
+previous part; only the numbers of rows and tokens in it are the part's own. Added up over all parts
+the figures are right, except that work is missing that a worker did before it was killed and on
+parts that it never wrote. timeline/ has that work too (pipeline/stats/timeline.py).
 """
 
 import time
@@ -18,14 +20,15 @@ from pipeline.run_folder.output_rows import Outcome
 from pipeline.stats.clock import CLOCK
 
 CAUSES = ("start_s", "plan_s", "load_s", "engine_s", "claim_s", "read_s", "write_s", "idle_s")
-"""What a worker spends its time on; they add up to total_s."""
+"""What a worker spends its time on. These seconds add up to total_s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What was done and spent in some time: amounts that add up, over time and over workers."""
+    """The work done in a stretch of time. All amounts can be added, over time and over workers."""
 
     num_starts: int = 0
+    """Starts of a worker."""
     num_ok: int = 0
     num_failed: int = 0
     num_prompt_tokens: int = 0
@@ -35,27 +38,31 @@ class Work:
     """Forwards of single sequences, by kind."""
     num_query_tokens: dict[str, int] = field(default_factory=dict)
     num_failed_query_tokens: int = 0
-    """Of forwards that found no memory: in no sequence's account, and all the padding there is."""
+    """Query tokens of forwards that ran out of memory; not in num_query_tokens. Batches have no
+    padding, so every other query token belongs to a sequence."""
     num_iterations: int = 0
     total_s: float = 0.0
     start_s: float = 0.0
-    """From the start of the process until the job begins: libraries are imported."""
+    """From the start of the process to the start of the job: importing libraries."""
     plan_s: float = 0.0
-    """Until the model is loaded: the plan is made or waited for."""
+    """From the start of the job until the model begins to load: making the plan, or waiting for
+    rank 0 to make it."""
     load_s: float = 0.0
-    """The model is loaded."""
+    """Loading the model."""
     engine_s: float = 0.0
     forward_s: float = 0.0
-    """Of engine_s, in the model."""
+    """The part of engine_s that was spent in the model's forward."""
     claim_s: float = 0.0
-    """Parts are drawn."""
+    """Claiming parts."""
     read_s: float = 0.0
-    """The engine has room, and the rows for it are not ready."""
+    """Waiting for rows: the engine had room, but the next part was not ready."""
     write_s: float = 0.0
+    """Writing parts."""
     idle_s: float = 0.0
-    """All other: text is made of token ids, counts are passed on."""
+    """Everything else: turning token ids into text, publishing counts."""
     warm_up_s: float = 0.0
-    """From a worker's start to the end of its first forward; also in the seconds above."""
+    """From a worker's start to the end of its first forward. These seconds are in the ones above
+    too."""
 
     def __add__(self, other: "Work") -> "Work":
         return self._with(other, 1)
@@ -66,27 +73,28 @@ class Work:
     def _with(self, other: "Work", sign: int) -> "Work":
         amounts: dict[str, Any] = {}
         for name in WORK:
-            mine, its = getattr(self, name), getattr(other, name)
-            if isinstance(mine, dict):
+            left, right = getattr(self, name), getattr(other, name)
+            if isinstance(left, dict):
                 amounts[name] = {
-                    kind: mine.get(kind, 0) + sign * its.get(kind, 0) for kind in mine | its
+                    kind: left.get(kind, 0) + sign * right.get(kind, 0) for kind in left | right
                 }
             else:
-                amounts[name] = mine + sign * its
+                amounts[name] = left + sign * right
         return Work(**amounts)
 
     @property
     def mean_sequences(self) -> float | None:
-        """Sequences in one batched forward: the batch's occupancy."""
+        """Mean number of sequences in one batched forward: the occupancy of the batch."""
         return ratio(sum(self.num_forwards.values()), self.num_iterations)
 
     @property
     def tokens_per_forward(self) -> float | None:
-        """TPF: over forwards of single sequences, of every kind."""
+        """TPF: tokens per forward of one sequence, every kind of forward counted."""
         return ratio(self.num_generated_tokens, sum(self.num_forwards.values()))
 
 
 WORK = tuple(f.name for f in fields(Work))
+"""The names of Work's fields."""
 COUNTS = pa.map_(pa.string(), pa.int64())
 
 
@@ -106,12 +114,14 @@ WORK_SCHEMA = pa.schema(
         ("finished_at", pa.timestamp("us", "UTC")),
     ]
 )
-"""Of stats rows: whose work, the work, and when it was done, which took total_s."""
+"""One stretch of work: which worker did it, what it did, and when it ended (`finished_at`; it began
+`total_s` earlier)."""
 STATS_SCHEMA = pa.schema([("part", pa.int32()), *WORK_SCHEMA])
+"""A row of stats/."""
 
 
 class Meter:
-    """One worker's counters and clocks, and what they came to since the part that it wrote last."""
+    """One worker's counters and clocks since it started."""
 
     def __init__(
         self,
@@ -123,7 +133,7 @@ class Meter:
         plan_s: float = 0.0,
         load_s: float = 0.0,
     ) -> None:
-        """It is made when the model is loaded; the seconds given lie behind the worker."""
+        """Made once the model is loaded. `start_s`, `plan_s` and `load_s` have passed by then."""
         self._engine_stats = engine_stats
         self._page_bytes = page_bytes
         self._about = about
@@ -151,13 +161,14 @@ class Meter:
             self._running = None
 
     def count(self, outcome: Outcome) -> None:
+        """Count one output row."""
         counts, result = self._counts, outcome.result
         counts["num_failed" if outcome.failed else "num_ok"] += 1
         counts["num_prompt_tokens"] += result.num_prompt_tokens
         counts["num_generated_tokens"] += len(result.token_ids)
 
     def work(self) -> Work:
-        """All that the worker has done and spent since it started."""
+        """All work of this worker since it started."""
         now, stats, spent = time.perf_counter(), self._engine_stats, dict(self._spent)
         if self._running is not None:
             spent[self._running[0]] += now - self._running[1]
@@ -177,8 +188,8 @@ class Meter:
             warm_up_s=0.0 if warm_at is None else warm_at - self._began,
         )
 
-    def described(self, work: Work) -> dict[str, Any]:
-        """Some of this worker's work, done just now, as a stats row without a part."""
+    def as_row(self, work: Work) -> dict[str, Any]:
+        """Work of this worker that ended just now, as a row of WORK_SCHEMA."""
         peak = self._engine_stats.peak_pages
         return {
             **self._about,
@@ -191,15 +202,16 @@ class Meter:
         }
 
     def row(self, part: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """The stats row of a part that is complete; the next begins."""
+        """The stats row of a complete part: the worker's work since its previous part, with the
+        part's own numbers of rows and tokens."""
         work = self.work()
-        its, self._before = work - self._before, work
+        since_last, self._before = work - self._before, work
         counts = _counts(outcomes)
         self._written[part] = counts["num_failed"]
-        return {**self.described(its), "part": part, **counts}
+        return {**self.as_row(since_last), "part": part, **counts}
 
-    def written(self) -> dict[int, int]:
-        """The parts since this was last asked, with their failed rows."""
+    def take_written(self) -> dict[int, int]:
+        """The parts completed since the last call -> the number of their failed rows."""
         written, self._written = self._written, {}
         return written
 
@@ -219,5 +231,6 @@ def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     }
 
 
-def ratio(count: float, of: float) -> float | None:
-    return count / of if of else None
+def ratio(count: float, per: float) -> float | None:
+    """`count / per`; None if `per` is 0."""
+    return count / per if per else None

@@ -1,7 +1,8 @@
-"""How far is the job, over all workers, and when will it be done? The line that a person reads.
+"""Shows the progress of a job over all its workers; stops the job when too many rows fail.
 
-Every worker adds what it did to counters in the session; rank 0 reads them in a thread of its own,
-since its engine may be at work for long.
+Every worker adds its counts to counters of the session (pipeline/workers/session.py). A separate
+thread of rank 0 reads them and prints the progress line, since rank 0's main thread may be in an
+engine iteration for a long time.
 """
 
 import logging
@@ -23,30 +24,34 @@ from pipeline.workers.session import Session
 log = logging.getLogger("pipeline")
 
 RECENT_S = 30.0
+"""The current rates are averages over this time."""
 TERMINAL_S = 1.0
+"""How often the line is renewed on a terminal."""
 PUBLISH_S = 0.5
+"""A worker adds its counts to the session's counters at most this often."""
 ENOUGH_ROWS = 100
-"""No job is stopped for its failures before it has seen this many rows."""
+"""A running job is not stopped for its failed rows before this many rows are done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The job's counters at a moment."""
+class Counters:
+    """The job's counters, over all workers, as rank 0 read them at one moment."""
 
     at: float
+    """time.monotonic()."""
     rows: int = 0
     failed: int = 0
     tokens: int = 0
     forwards: int = 0
-    """Of single sequences."""
+    """Forwards of single sequences."""
     iterations: int = 0
 
 
-COUNTERS = tuple(field.name for field in fields(Seen) if field.name != "at")
+COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "at")
 
 
 class Tally:
-    """One worker's share of the job's counters, and the limit on failures."""
+    """One worker's counts, which it adds to the job's counters; checks max_failed_fraction."""
 
     def __init__(
         self,
@@ -58,8 +63,11 @@ class Tally:
         num_before: int = 0,
         failed_before: int = 0,
     ) -> None:
-        """Without `engine_stats`, rows and tokens alone are counted. Rows that were done before
-        this start count towards the limit: a broken run fails where an unbroken one would."""
+        """Without `engine_stats`, only rows, failed rows and tokens are counted.
+
+        Before this start, `num_before` rows were done, of which `failed_before` failed. They count
+        towards the limit, so that a resumed run stops where an uninterrupted one would.
+        """
         self._session = session
         self._num_to_do = num_to_do
         self._num_before = num_before
@@ -72,6 +80,7 @@ class Tally:
         self._an_error = ""
 
     def count(self, outcome: Outcome) -> None:
+        """Count one output row; publish the counts if PUBLISH_S have passed."""
         self._counts["rows"] += 1
         self._counts["failed"] += outcome.failed
         self._counts["tokens"] += outcome.result.num_generated_tokens
@@ -80,10 +89,10 @@ class Tally:
             self.publish()
 
     def publish(self) -> None:
-        """Add to the job's counters.
+        """Add what was counted since the last call to the job's counters.
 
         Raises:
-            ValueError: too many of the job's rows failed.
+            ValueError: more than max_failed_fraction of the job's rows failed.
         """
         self._counts["forwards"] = sum(self._engine_stats.num_forwards.values())
         self._counts["iterations"] = self._engine_stats.num_iterations
@@ -94,23 +103,28 @@ class Tally:
         }
         self._published_at = time.monotonic()
         rows, failed = self._num_before + total["rows"], self._failed_before + total["failed"]
-        is_enough = rows >= ENOUGH_ROWS and total["rows"] < self._num_to_do
-        if is_enough and failed > self._max_failed_fraction * rows:
+        # When all rows are done, the summary is written first, and then check_failures decides.
+        may_stop = rows >= ENOUGH_ROWS and total["rows"] < self._num_to_do
+        if may_stop and failed > self._max_failed_fraction * rows:
             limit, error = self._max_failed_fraction, self._an_error
-            raise ValueError(too_many(failed, rows, limit, error))
+            raise ValueError(too_many_failed(failed, rows, limit, error))
 
 
-def too_many(num_failed: int, num_rows: int, limit: float, an_error: str) -> str:
+def too_many_failed(num_failed: int, num_rows: int, limit: float, an_error: str) -> str:
+    """The message that a job stops with when too many rows failed."""
     example = f", one of them with: {one_line(an_error, 1000)}" if an_error else ""
     return (
         f"max_failed_fraction={limit}: {num_failed} of {num_rows} rows failed{example}\n"
-        "The column `error` in data/ says why for each. Mend the "
-        "input, or raise max_failed_fraction and run the same command again."
+        "The column `error` in data/ gives the reason for each row. Correct the input, or raise "
+        "max_failed_fraction and run the same command again."
     )
 
 
-class Line:
-    """The text of the line. Rows that were done before the start count as done, and in no rate."""
+class ProgressLine:
+    """Composes the text of the progress line.
+
+    Rows that were done before this start count as done, but not in the rates.
+    """
 
     def __init__(
         self,
@@ -125,24 +139,26 @@ class Line:
         self._done_before = done_before
         self._failed_before = failed_before
         self._max_sequences = max_sequences
-        self._start = Seen(0.0)
-        self._recent: deque[Seen] = deque()
+        self._start = Counters(0.0)
+        self._recent: deque[Counters] = deque()
+        """What was read in the last RECENT_S."""
 
     def start(self, at: float) -> None:
-        """Rates count from here."""
-        self._start = Seen(at)
+        """Rates are measured from `at` (time.monotonic()) on."""
+        self._start = Counters(at)
         self._recent = deque([self._start])
 
-    def text(self, now: Seen, width: int | None = None) -> str:
-        """The line now, as much of it as `width` letters hold; `now` counts since the start."""
+    def text(self, now: Counters, width: int | None = None) -> str:
+        """The line for the counters `now`, which are of this start; at most `width` characters."""
         self._recent.append(now)
         while len(self._recent) > 2 and self._recent[1].at <= now.at - RECENT_S:
             self._recent.popleft()
-        return fitting([*self._pieces(now)], width)
+        return fit([*self._pieces(now)], width)
 
-    def _pieces(self, now: Seen) -> Iterator[str]:
-        """What is most important comes first."""
-        # What a lost node had published of its open parts counts twice once they are redone.
+    def _pieces(self, now: Counters) -> Iterator[str]:
+        """The pieces of the line, the most important first."""
+        # If a node is lost, the rows that it had published of its open parts are done again and
+        # counted again, so the counter may exceed the number of rows.
         done = min(self._num_rows, self._done_before + now.rows)
         failed = self._failed_before + now.failed
         recent, overall = _rates(self._recent[0], now), _rates(self._start, now)
@@ -163,8 +179,9 @@ class Line:
             yield f"{num_held:.1f}{of} sequences/batch"
 
 
-def fitting(pieces: list[str], width: int | None) -> str:
-    """As many whole pieces as fit, and the first in any case, cut if it must be."""
+def fit(pieces: list[str], width: int | None) -> str:
+    """The pieces joined, as many whole ones as fit into `width` characters. If not even the first
+    fits, it is cut."""
     text = pieces[0]
     for piece in pieces[1:]:
         longer = f"{text} | {piece}"
@@ -175,8 +192,9 @@ def fitting(pieces: list[str], width: int | None) -> str:
 
 
 @contextmanager
-def shown(line: Line, session: Session, every_s: float) -> Iterator[None]:
-    """Rank 0 shows the line meanwhile: renewed on a terminal, whole lines in a log."""
+def show_progress(line: ProgressLine, session: Session, every_s: float) -> Iterator[None]:
+    """While the context is open, rank 0 prints the progress line to stderr: on a terminal one line
+    that is renewed, otherwise a whole line every `every_s`. The log gets one every `every_s`."""
     if not session.worker.is_first:
         yield
         return
@@ -191,39 +209,39 @@ def shown(line: Line, session: Session, every_s: float) -> Iterator[None]:
         thread.join()
 
 
-def _show(line: Line, session: Session, every_s: float, ended: threading.Event) -> None:
+def _show(line: ProgressLine, session: Session, every_s: float, ended: threading.Event) -> None:
     is_terminal = sys.stderr.isatty()
     logged_at = time.monotonic()
     while not ended.wait(TERMINAL_S if is_terminal else every_s):
-        now = seen(session)
+        now = read_counters(session)
         if time.monotonic() - logged_at >= every_s:
             log.info(line.text(now))
             logged_at = time.monotonic()
         _print(line, now, is_terminal, end="" if is_terminal else "\n")
-    _print(line, seen(session), is_terminal, end="\n")
+    _print(line, read_counters(session), is_terminal, end="\n")
 
 
-def _print(line: Line, now: Seen, is_terminal: bool, end: str) -> None:
+def _print(line: ProgressLine, now: Counters, is_terminal: bool, end: str) -> None:
     text = f"\r{line.text(now, _width())}\x1b[K" if is_terminal else line.text(now)
     print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _width() -> int:
-    """Of the terminal that stderr is, one less: a cursor behind the last column may wrap."""
+    """Columns of the terminal at stderr, minus one: a full line may wrap to the next."""
     try:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
         columns = 0
-    return max(1, (columns or 80) - 1)  # a terminal that does not know its size says 0
+    return max(1, (columns or 80) - 1)  # a terminal of unknown size reports 0
 
 
-def seen(session: Session) -> Seen:
+def read_counters(session: Session) -> Counters:
     at = time.monotonic()
-    return Seen(at, **{name: session.add(name, 0) for name in COUNTERS})
+    return Counters(at, **{name: session.add(name, 0) for name in COUNTERS})
 
 
-def _rates(start: Seen, end: Seen) -> tuple[float, float]:
-    """Rows and tokens per second."""
+def _rates(start: Counters, end: Counters) -> tuple[float, float]:
+    """Rows and tokens per second between two readings."""
     passed = end.at - start.at
     if passed <= 0:
         return 0.0, 0.0

@@ -1,10 +1,11 @@
-"""What did a worker do when? timeline/rank-RANK-START.parquet: a point every few seconds.
+"""Records one worker's work over time, a point every few seconds: timeline/rank-RANK-START.parquet.
 
-The file is replaced by a longer one, as a whole like every file of the run, and not appended to: no
-reader meets a torn end, and thinning out is the same act. That is done every WRITE_S, and before a
-part is moved into data/, so that its tokens have their seconds even after a kill (but for PART_S).
-Past MAX_POINTS, two neighbours become one: a long run has as many points as a short one, further
-apart. What cannot be written is said in the log and harms nothing.
+A point is a stretch of work since the point before. The file is never appended to: like every file
+of the run it is replaced as a whole, so a reader never finds half a file, and points can be merged.
+It is written every WRITE_S, and before each part is moved into data/, so that the time spent on a
+part in data/ is recorded even if the worker is killed (except for up to PART_S). Above MAX_POINTS,
+each two neighbouring points are merged into one: a long run has no more points than a short one,
+they are only further apart. If the file cannot be written, the log says so and the job continues.
 """
 
 import logging
@@ -19,14 +20,17 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.meter import WORK, WORK_SCHEMA, Meter, Work
 
 TIMELINE_SCHEMA = pa.schema([*WORK_SCHEMA, ("parts", pa.map_(pa.int32(), pa.int64()))])
-"""`parts`: those that were written, with their failed rows, so that nobody who wants to know of
-many parts must open many files."""
+"""`parts`: the parts written in this time -> the number of their failed rows. With it, the failed
+rows of many parts can be counted from a few files."""
 
 log = logging.getLogger("pipeline")
 
 POINT_S = 2.0
+"""Between two points; doubled whenever points are merged."""
 WRITE_S = 10.0
+"""Between two writes of the file."""
 PART_S = 1.0
+"""A part does not cause a write if the last one was less than this ago."""
 MAX_POINTS = 1000
 
 
@@ -41,41 +45,44 @@ class Timeline:
         self._before = Work()
         self._parts: dict[int, int] = {}
         self._points = TIMELINE_SCHEMA.empty_table()
-        self._looked_at = time.monotonic()
+        self._point_at = time.monotonic()
         self._written_at = float("-inf")
 
-    def look(self) -> None:
-        """After every row: a point, if it is time for one."""
+    def add_point_if_due(self) -> None:
+        """Called after every row. Adds a point if it is time for one, and writes the file if it is
+        time for that too."""
         now = time.monotonic()
-        if now - self._looked_at >= self._every_s:
-            self.point()
+        if now - self._point_at >= self._every_s:
+            self.add_point()
             if now - self._written_at >= WRITE_S:
                 self._write(self._points)
 
-    def part(self) -> None:
-        """A part is about to stand in data/."""
+    def write_before_part(self) -> None:
+        """Called before a part is moved into data/. Writes the file with the work up to now, which
+        does not become a point yet."""
         if time.monotonic() - self._written_at >= PART_S:
             self._write(pa.concat_tables([self._points, self._since(self._meter.work())]))
 
-    def point(self) -> None:
-        """What was done since the last point."""
+    def add_point(self) -> None:
+        """Add the work since the last point as a point; merge points if there are too many."""
         work = self._meter.work()
         self._points = pa.concat_tables([self._points, self._since(work)]).combine_chunks()
         self._before, self._parts = work, {}
-        self._looked_at = time.monotonic()
+        self._point_at = time.monotonic()
         if self._points.num_rows > MAX_POINTS:
             self._points = _table(thinned(self._points.to_pylist()))
             self._every_s *= 2
 
-    def end(self) -> None:
-        """The last point, and all of them in the file."""
-        self.point()
+    def finish(self) -> None:
+        """Add the last point and write the file."""
+        self.add_point()
         self._write(self._points)
 
     def _since(self, work: Work) -> pa.Table:
-        self._parts |= self._meter.written()
-        done = self._meter.described(work - self._before)
-        return _table([{**done, "parts": self._parts}])
+        """The work since the last point, as a table of one row."""
+        self._parts |= self._meter.take_written()
+        row = self._meter.as_row(work - self._before)
+        return _table([{**row, "parts": self._parts}])
 
     def _write(self, points: pa.Table) -> None:
         file = self._folder.timeline_file(points["rank"][0].as_py(), self._started_ms)
@@ -83,11 +90,11 @@ class Timeline:
         try:
             self._folder.write_table(file, points)
         except OSError as error:
-            log.warning("%s: not written (%s); the job goes on", file, error)
+            log.warning("%s: not written (%s); the job continues without it", file, error)
 
 
 def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every two neighbours as one."""
+    """Half as many points: each two neighbours are merged into one."""
     pairs = [rows[i : i + 2] for i in range(0, len(rows), 2)]
     return [_joined(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
 
@@ -100,7 +107,7 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def _work(row: dict[str, Any]) -> Work:
-    """Arrow gives maps as lists of pairs."""
+    """The work of a point that was read back; Arrow returns maps as lists of pairs."""
     amounts: dict[str, Any] = {
         name: dict(row[name]) if isinstance(row[name], list) else row[name] for name in WORK
     }
@@ -112,6 +119,6 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def read_timeline(folder: RunFolder, columns: list[str] | None = None) -> pa.Table:
-    """All points of all workers and starts, whole or only some columns."""
+    """All points of all workers and all starts; of these columns only, if given."""
     files = [folder.timeline / name for name in names(folder.timeline) if name.endswith(".parquet")]
     return read_tables(files, TIMELINE_SCHEMA, columns or TIMELINE_SCHEMA.names)

@@ -1,7 +1,7 @@
-"""How do stats rows add up, and what rates are honest?
+"""Adds up stats rows over parts, workers and starts, and derives the rates of a run.
 
-Tokens are those before EOS. A rate is over the wall time of the whole job, loading included, or,
-under its own name, over the time in the engine.
+Tokens are those before EOS. Rates are per second of the job's whole wall time, including loading;
+only `tokens_per_engine_s` is per second in the engine.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from pipeline.stats.meter import STATS_SCHEMA, Work, ratio
 from pipeline.stats.timeline import read_timeline
 
 GAP_S = 1.0
-"""Work further apart than this is of two starts."""
+"""If no worker was running for longer than this, the job was started anew."""
 RATES = (
     *("tokens_per_s", "rows_per_s", "tokens_per_engine_s", "tokens_per_forward"),
     *("query_tokens_per_token", "mean_sequences"),
@@ -27,12 +27,12 @@ RATES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals(Work):
-    """Stats rows added up; seconds are of all workers together, but for `wall_s`."""
+    """Stats rows added up. Seconds are summed over the workers, except `wall_s`."""
 
     wall_s: float = 0.0
-    """While at least one worker was there; time between two starts is not in it."""
+    """Time in which at least one worker was running; without the time between two starts."""
     tail_s: float = 0.0
-    """A worker had nothing left to do, and others had."""
+    """Time in which a worker had finished while others were still at work."""
     peak_pages: int = 0
     peak_cache_bytes: int = 0
     num_workers: int = 0
@@ -50,7 +50,7 @@ class Totals(Work):
 
     @property
     def tokens_per_engine_s(self) -> float | None:
-        """What one worker makes while its engine is at work."""
+        """Tokens per second in the engine of one worker."""
         return ratio(self.num_generated_tokens, self.engine_s)
 
     @property
@@ -62,7 +62,7 @@ class Totals(Work):
 
 
 def add_up(table: pa.Table) -> Totals:
-    """The totals of stats rows, of parts or of a timeline."""
+    """The totals of a table of work: stats rows of parts, or points of timelines."""
     if not table.num_rows:
         return Totals()
     amounts = {f.name: _sum(table[f.name]) for f in fields(Work)}
@@ -83,40 +83,44 @@ def add_up(table: pa.Table) -> Totals:
 
 
 def read_stats(folder: RunFolder, parts: Iterable[int]) -> pa.Table:
-    """The stats rows of these parts, but for those that have none."""
+    """The stats rows of these parts, without the column `versions`. Parts without a stats file are
+    left out."""
     wanted = set(parts)
-    there = wanted & folder.parts_with_stats() if wanted else wanted
+    found = wanted & folder.parts_with_stats() if wanted else wanted
     names = [name for name in STATS_SCHEMA.names if name != "versions"]
-    return read_tables([folder.stats_file(part) for part in sorted(there)], STATS_SCHEMA, names)
+    return read_tables([folder.stats_file(part) for part in sorted(found)], STATS_SCHEMA, names)
 
 
 def read_work(folder: RunFolder, parts: Iterable[int]) -> pa.Table:
-    """All work there was, that on lost parts too, from the timelines; of a run that has none, that
-    of its parts."""
+    """All work of a run, from its timelines, which include work on parts that were lost to a kill.
+    For a run without timelines: the stats rows of these parts."""
     timeline = read_timeline(folder)
     return timeline if timeline.num_rows else read_stats(folder, parts)
 
 
 def failures(folder: RunFolder, timeline: pa.Table, parts: Iterable[int]) -> dict[int, int]:
-    """The number of failed rows of each of these parts: what their worker's timeline says, and of
-    those that are in none, as the youngest may be, their stats rows."""
-    said: dict[int, int] = {}
+    """The number of failed rows of each of these parts, from the timeline. A part that is not in
+    it yet, because it was written just now, is looked up in its stats row; a part that has neither
+    is left out."""
+    num_failed: dict[int, int] = {}
+    # In the order of time: if a part was written twice, the last number counts.
     for written in timeline.sort_by("finished_at")["parts"].to_pylist():
-        said.update(written or ())
-    known = {part: said[part] for part in parts if part in said}
+        num_failed.update(written or ())
+    known = {part: num_failed[part] for part in parts if part in num_failed}
     rows = read_stats(folder, set(parts) - known.keys())
     named = zip(rows["part"].to_pylist(), rows["num_failed"].to_pylist(), strict=True)
     return {**known, **dict(named)}
 
 
 def times(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """When each row's work began and ended, in seconds since 1970."""
+    """When the work of each row began and ended, in seconds since 1970."""
     ends = table["finished_at"].cast(pa.int64()).to_numpy() / 1e6
     return ends - table["total_s"].to_numpy(), ends
 
 
 def covered(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
-    """The union of intervals: one span for each start of the job."""
+    """The union of the intervals, sorted: one (start, end) for each start of the job. Intervals at
+    most GAP_S apart are joined."""
     spans: list[tuple[float, float]] = []
     for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
         if spans and start <= spans[-1][1] + GAP_S:
@@ -129,6 +133,8 @@ def covered(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
 def _tail_s(
     spans: list[tuple[float, float]], starts: np.ndarray, ends: np.ndarray, ranks: np.ndarray
 ) -> float:
+    """Seconds from each worker's last work to the end of the last worker, summed over workers and
+    starts."""
     total_s = 0.0
     for start, end in spans:
         inside = (starts >= start) & (ends <= end)

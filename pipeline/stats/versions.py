@@ -1,4 +1,4 @@
-"""With which code was this made? Information for stats and plan; it decides nothing."""
+"""Library versions and git revision, recorded in stats and plan for information only."""
 
 import platform
 import subprocess
@@ -6,12 +6,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from engine import __version__
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "triton")
 
 
 @cache
 def library_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"dllm-pipeline": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
@@ -22,7 +24,8 @@ def library_versions() -> dict[str, str]:
 
 @cache
 def git_revision() -> str | None:
-    """The commit of this checkout, with + if files differ from it; None outside a checkout."""
+    """The commit of this checkout, followed by + if files differ from it; None outside a git
+    checkout."""
     if not (Path(__file__).parents[2] / ".git").exists():
         return None
     describe = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

@@ -1,4 +1,10 @@
-"""The tasks that `python -m pipeline.score` knows, by name: one file each."""
+"""How is a generation tested? One file per task, and the sandbox that runs the tests.
+
+`base.py`: what a task is.
+`functions.py`, `humaneval.py`: the tasks, which `task=NAME` and `python -m pipeline.score` choose
+from TASKS.
+`sandbox.py`, `sandbox_child.py`: run one generated program under limits.
+"""
 
 from pipeline.tasks import functions, humaneval
 from pipeline.tasks.base import Task

@@ -1,4 +1,4 @@
-"""The demo's task: the generation is the body that follows the prompt's signature and docstring."""
+"""The demo's task: the prompt is a function's signature and docstring, the generation its body."""
 
 from collections.abc import Mapping
 from typing import Any

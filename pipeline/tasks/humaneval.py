@@ -1,9 +1,11 @@
-"""HumanEval with a model that answers in prose: the code is found in the answer, then tested.
+"""HumanEval for models that answer in prose: find the code in the answer, then test it.
 
-The code is the first fence marked Python, else the first fence, else the whole answer; a fence that
-the length limit cut off ends with the answer. Code that defines the entry point stands for itself,
-behind what the prompt has in front of it (imports, helpers); any other code is the body that
-continues the prompt.
+1. Find the code. It is the first fenced block marked as Python, else the first fenced block, else
+   the whole answer. A block without a closing fence (cut off at max_new_tokens) ends with the
+   answer.
+2. Make it a whole function. Code that defines the entry point is used as it is, after the lines
+   that precede the function in the prompt (imports, helpers). Any other code is taken as the body
+   of the prompt's function.
 """
 
 import ast
@@ -23,7 +25,7 @@ INDENT = " " * 4
 def program(row: Mapping[str, Any], text: str) -> str:
     prompt, entry_point = row["prompt"], row["entry_point"]
     code = extract_code(text)
-    # An answer inside a list or a quote is indented as a whole.
+    # If the answer is in a list or a quote, the whole code is indented.
     dedented = textwrap.dedent(code)
     if _definition(entry_point).search(dedented):
         return with_test(f"{before_entry_point(prompt, entry_point)}\n{dedented}", row)
@@ -42,10 +44,11 @@ def before_entry_point(prompt: str, entry_point: str) -> str:
 
 
 def continue_prompt(prompt: str, body: str) -> str:
-    """Prompt and body, the body indented as far as it lacks it."""
+    """The prompt followed by the function's body, which is indented if it is not yet."""
     lines = body.strip("\n")
     shifted = textwrap.indent(textwrap.dedent(lines), INDENT)
-    # Not indented at the front: nothing is, or only the first line has lost it.
+    # If the first line is not indented, then either no line is, or only the first one lost its
+    # indent.
     bodies = [lines, shifted] if lines[:1].isspace() else [shifted, INDENT + lines]
     head = prompt if prompt.endswith("\n") else prompt + "\n"
     return next((head + b for b in bodies if _is_python(head + b)), head + bodies[0])
@@ -57,7 +60,7 @@ def _definition(entry_point: str) -> re.Pattern[str]:
 
 def _is_python(code: str) -> bool:
     try:
-        with warnings.catch_warnings():  # a generation's odd escapes are no news to the caller
+        with warnings.catch_warnings():  # such as those about invalid escape sequences
             warnings.simplefilter("ignore")
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,15 +1,16 @@
-"""How is a generated program run without it harming the machine or the score?
+"""Run a generated program so that it can harm neither the machine nor the score.
 
-Each program gets a fresh interpreter (pipeline/tasks/sandbox_child.py) in a temporary empty folder
-with an empty environment. The interpreter's first half, the supervisor, reads the program from
-stdin, cuts network and process tree off where the system allows it, and forks; the second half sets
-its own limits and runs the program. Only the supervisor speaks to this process, so nothing that a
-program prints, forks or leaves behind reaches it.
+Each program gets a new interpreter (pipeline/tasks/sandbox_child.py), in an empty temporary folder
+and with an empty environment. This interpreter is two processes. The supervisor reads the program
+from stdin, isolates the network and the process tree if the system allows it, and forks. The forked
+child limits itself and runs the program. Only the supervisor reports to `run_program`, so nothing
+that the program prints, forks or leaves behind can reach it.
 
-    run_program --stdin: limits, program--> supervisor --fork--> program under limits
-                <-stdout: outcome----------      <--pipe: verdict with a secret--
+    run_program  --stdin: limits, program-->  supervisor  --fork-->  program under limits
+                 <--stdout: outcome---------              <--pipe: secret, verdict------
 
-It guards against accidents, not against an attacker: files that anyone may read can be read.
+The sandbox guards against accidents, not against attackers: the program can read every file that is
+readable to all users.
 """
 
 import json
@@ -21,26 +22,34 @@ from pathlib import Path
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
 GRACE_S = 10.0
-"""What a loaded machine may take to start an interpreter, beyond a program's own time."""
+"""Seconds beyond the program's time limit, since a loaded machine starts interpreters slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one program may use. `timeout_s` is wall-clock and counts for all its processes."""
+    """What one program may use.
+
+    Raises:
+        ValueError: a limit is not above 0.
+    """
 
     timeout_s: float = 10.0
+    """Wall-clock seconds, for the program and all processes that it starts."""
     cpu_s: int = 10
+    """CPU seconds of each process."""
     memory_bytes: int = 1 << 30
     """Address space of each process."""
     file_bytes: int = 16 << 20
+    """Size of each file that is written."""
     num_processes: int = 32
-    """Processes and threads; holds where each program is a user of its own (root, namespaces)."""
+    """Processes and threads. Enforced only if each program runs as a user of its own: if the
+    scorer runs as root, or in a user namespace of the program's."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value <= 0:
                 raise ValueError(
-                    f"limits.{name}={value}: must be above 0; leave it out for default"
+                    f"limits.{name}={value}: must be above 0; leave it out for the default"
                 )
 
 
@@ -48,18 +57,22 @@ class Limits:
 class Outcome:
     passed: bool
     reason: str
-    """passed | failed: what | timeout | memory"""
+    """`passed`, `failed: WHY`, `timeout` or `memory`."""
     duration_s: float
     has_network: bool
-    """The system did not allow the network to be cut off."""
+    """Whether the program could reach the network, since the system refused to isolate it."""
 
 
 class SandboxError(Exception):
-    """The sandbox itself is broken: nothing is known about the program."""
+    """The sandbox itself failed, so whether the program passes is not known."""
 
 
 def run_program(program: str, limits: Limits) -> Outcome:
-    """Run a complete program; it passes when it reaches its end. Safe to call from threads."""
+    """Run a complete program, which passes if it runs to its end. May be called from threads.
+
+    Raises:
+        SandboxError: the sandbox gave no outcome.
+    """
     job = json.dumps({"program": program, "limits": asdict(limits)})
     with tempfile.TemporaryDirectory(prefix="score-", ignore_cleanup_errors=True) as folder:
         try:
@@ -75,7 +88,7 @@ def run_program(program: str, limits: Limits) -> Outcome:
             )
         except subprocess.TimeoutExpired as error:
             raise SandboxError(
-                f"no outcome {GRACE_S:.0f} s after a program's time limit"
+                f"the sandbox gave no outcome within {GRACE_S:.0f} s after the program's limit"
             ) from error
     if done.returncode != 0:
         tail = done.stderr.decode(errors="replace").strip()[-500:]

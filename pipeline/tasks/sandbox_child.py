@@ -1,6 +1,6 @@
-"""Run one program under limits: the process behind pipeline/tasks/sandbox.py, which describes it.
+"""The process that runs one program under limits; pipeline/tasks/sandbox.py explains the design.
 
-Started as `python -I sandbox_child.py`, so it imports the standard library only.
+It is started as `python -I sandbox_child.py`, so it can import only the standard library.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 FIRST_UID = 1 << 20
-"""Root runs programs as this user plus the process id: a user of its own for each program."""
+"""If the scorer runs as root, each program runs as a user of its own: this id + the process id."""
 OVERFLOW_UID = 65534
-"""Who one is in a user namespace without a map: the count of processes is that namespace's own."""
+"""The user id inside a user namespace without an id map. Such a namespace counts its processes
+apart from all others, so the limit on their number can be set."""
 MAX_REASON_CHARS = 300
 PR_SET_KEEPCAPS, CAPABILITY_VERSION_3, CAP_DAC_READ_SEARCH = 8, 0x20080522, 1 << 2
 
@@ -28,7 +29,7 @@ def main() -> None:
     job = json.load(sys.stdin.buffer)
     limits = job["limits"]
     is_isolated = isolate()
-    # The secret never leaves this function's frames: a program that exits early cannot pass.
+    # The program is not given the secret, so if it exits early it cannot write a valid verdict.
     secret = os.urandom(16)
     uid = FIRST_UID + os.getpid()
     verdict_r, verdict_w = os.pipe()
@@ -41,7 +42,7 @@ def main() -> None:
     os.close(verdict_w)
     status, cpu_s = wait(pid, limits["timeout_s"])
     duration_s = time.perf_counter() - start
-    # The kernel kills by its own, coarser count of CPU time.
+    # The kernel's count of CPU time is coarser: a process it killed may be below its limit here.
     is_out_of_cpu = cpu_s > 0.9 * limits["cpu_s"]
     reason = judge(read_now(verdict_r), secret, status, is_out_of_cpu)
     outcome = {
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def isolate() -> bool:
-    """New network and process-id namespaces for the child. False where the system refuses."""
+    """Give the child new network and process-id namespaces; return whether the system allows it."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None)
@@ -63,7 +64,10 @@ def isolate() -> bool:
 
 
 def wait(pid: int, timeout_s: float) -> tuple[int | None, float]:
-    """Exit code (negative: signal; None: out of time) and CPU seconds. Nothing of it survives."""
+    """Wait for the child at most `timeout_s`, then kill what is left of its processes.
+
+    Returns its exit code (negative: killed by that signal; None: out of time) and its CPU seconds.
+    """
 
     def on_alarm(signum: int, frame: Any) -> NoReturn:
         raise TimeoutError
@@ -76,8 +80,9 @@ def wait(pid: int, timeout_s: float) -> tuple[int | None, float]:
     except TimeoutError:
         is_late = True
     signal.setitimer(signal.ITIMER_REAL, 0)
-    # Not reaped yet, so the ids are still its own. In a process-id namespace the child is process
-    # 1 and all its descendants end with it; elsewhere those that kept its group do.
+    # The child is not reaped yet, so its process id cannot belong to another process. In a
+    # process-id namespace, the child is process 1 and all its descendants end with it; otherwise
+    # only the descendants that are still in its process group end.
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
@@ -87,12 +92,14 @@ def wait(pid: int, timeout_s: float) -> tuple[int | None, float]:
 
 
 def read_now(fd: int) -> bytes:
-    """What stands in the pipe; a descendant that still holds it open is not waited for."""
+    """What is in the pipe now. Reading to its end could block: a descendant of the program that
+    survived may hold it open."""
     readable, _, _ = select.select([fd], [], [], 0)
     return os.read(fd, 65536) if readable else b""
 
 
 def judge(verdict: bytes, secret: bytes, status: int | None, is_out_of_cpu: bool) -> str:
+    """The reason of the outcome (sandbox.Outcome)."""
     if status is None:
         return "timeout"
     if secret in verdict:
@@ -105,7 +112,7 @@ def judge(verdict: bytes, secret: bytes, status: int | None, is_out_of_cpu: bool
 
 
 def run(program: str, limits: dict[str, Any], uid: int, verdict_fd: int, secret: bytes) -> NoReturn:
-    """In the forked child. Ends the process, whatever the program does."""
+    """Run the program in the forked child; then end the process, whatever the program did."""
     reason = "failed: the sandbox could not set its limits"
     home = os.getpid()
     try:
@@ -115,17 +122,18 @@ def run(program: str, limits: dict[str, Any], uid: int, verdict_fd: int, secret:
         enter_limits(limits, uid)
         reason = outcome_of(program)
     finally:
-        if os.getpid() == home:  # not in a process that the program forked
+        if os.getpid() == home:  # otherwise this is a process that the program forked
             os.write(verdict_fd, secret + reason.encode("utf-8", "replace"))
         os._exit(0)
 
 
 def outcome_of(program: str) -> str:
+    """Execute the program; return the reason of its outcome."""
     try:
         exec(compile(program, "program.py", "exec"), {"__name__": "__main__"})
     except MemoryError:
         return "memory"
-    except BaseException as error:  # noqa: BLE001 SystemExit and the like too
+    except BaseException as error:  # noqa: BLE001 also SystemExit and KeyboardInterrupt
         return f"failed: {describe(error)}"
     return "passed"
 
@@ -134,7 +142,7 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = " ".join(str(error).split())
-    except BaseException:  # noqa: BLE001 the program's own __str__
+    except BaseException:  # noqa: BLE001 __str__ may be the program's
         text = ""
     return f"{name}: {text}"[:MAX_REASON_CHARS] if text else name
 
@@ -157,7 +165,10 @@ def enter_limits(limits: dict[str, Any], uid: int) -> None:
 
 
 def drop_root(uid: int) -> bool:
-    """Become a user that owns nothing. Where only root can read Python, keep the right to read."""
+    """If this process is root, become user `uid`, which owns nothing else. Returns whether it did.
+
+    If only root can read the Python installation, the right to read every file is kept.
+    """
     if os.getuid() != 0:
         return False
     libc = ctypes.CDLL(None)
@@ -171,7 +182,7 @@ def drop_root(uid: int) -> bool:
         if not can_import:
             libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setresuid(uid, uid, uid)
-    except OSError:  # a user namespace without this user: whoever it is, it is not root outside
+    except OSError:  # in a user namespace without this user id, where root is not the real root
         return False
     if not can_import:
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)

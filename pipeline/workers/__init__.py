@@ -1,0 +1,8 @@
+"""The processes of one job: which one is this, and what do they share?
+
+`ranks.py`: this process's rank, device and number of CPU threads.
+`session.py`: the values and counters that all ranks share.
+`groups.py`: the ranks that hold one model together.
+`shutdown.py`: SIGTERM, and the time it leaves to finish.
+`logs.py`: one log file per rank.
+"""

@@ -1,13 +1,19 @@
-"""Which ranks hold one model together, and how do they find each other?
+"""Form the groups of ranks that hold one model together (engine.tensor_parallel).
 
     rank             0 1   2 3   4 5      engine.tensor_parallel=2
-    group            0     1     2        one model each, and one claim on the parts
-    rank in it       0 1   0 1   0 1      the first draws parts, counts and writes; all compute
+    group            0     1     2        each group holds one model and claims parts as one worker
+    rank in group    0 1   0 1   0 1      all ranks compute; rank 0 also claims, counts and writes
 
-The first rank of a group opens a store and leaves its address in the session. That outlives the
-workers, so the address may be a dead rank's: to a rank it counts only if it comes with the token
-that this rank has left there. (torchrun's own store keeps what dead ranks left for each other, and
-a group that meets there may hang.)
+The ranks of a group meet through the session (pipeline/workers/session.py):
+
+    every other rank       puts a fresh token into the session
+    rank 0 of the group    opens a store, and puts its address into the session together with the
+                           other ranks' tokens that it found there
+    every other rank       waits for an address that comes with its token, and joins that store
+
+The tokens are needed because the session outlives the ranks: after a restart, the address in it may
+be a dead rank's, but a dead rank never saw the new tokens. (A group that met in torchrun's own
+store could hang, since that store keeps the keys that dead ranks set for each other.)
 """
 
 import json
@@ -28,28 +34,28 @@ from pipeline.workers.ranks import Worker, device_of
 from pipeline.workers.session import POLL_S, Session
 
 CONNECT_S = 20.0
+"""Seconds to connect to a store."""
 WAIT_S = 3600.0
-"""For the others of a group, in one exchange: they may be starting, loading, reading or writing
-meanwhile, and if one ends, torchrun ends all."""
-JOINED = "joined"
-NOBODY = "[null, null, []]"
+"""Seconds that one exchange waits for the other ranks of the group. Long, because these may still
+be starting, loading, reading or writing; if one of them ends, torchrun ends all."""
 
 
 def check_world(worker: Worker, size: int) -> None:
     """
     Raises:
-        ValueError: the ranks do not make up whole groups of `size`.
+        ValueError: the world size is not a multiple of `size`, the ranks per group.
     """
     if worker.world % size:
         raise ValueError(
-            f"engine.tensor_parallel={size} with a world size of {worker.world}: that is no whole "
-            f"number of groups; start a multiple of {size} ranks (torchrun --nproc-per-node), or "
-            "set engine.tensor_parallel to a divisor"
+            f"engine.tensor_parallel={size} with a world size of {worker.world}: the ranks do not "
+            f"divide into groups of {size}; start a multiple of {size} ranks (torchrun "
+            f"--nproc-per-node), or set engine.tensor_parallel to a divisor of {worker.world}"
         )
 
 
-def workers_said(worker: Worker, size: int) -> str:
-    """How many there are: each is a rank or a group."""
+def describe_workers(worker: Worker, size: int) -> str:
+    """The number of workers, as the start line shows it: a worker is a rank, or a group of `size`
+    ranks."""
     return str(worker.world) if size == 1 else f"{worker.world // size}, each of {size} ranks"
 
 
@@ -57,8 +63,11 @@ def workers_said(worker: Worker, size: int) -> str:
 def joined_group(
     config: EngineConfig, worker: Worker, session: Session
 ) -> Iterator[TensorParallel]:
-    """This rank's group, until the job ends. After an error there is no farewell: the others may
-    be waiting in an exchange, and only the end of this process tells them."""
+    """Join this rank's group for the duration of the job.
+
+    After an error the process group is not destroyed: other ranks may be waiting in an exchange,
+    which fails only when this process ends.
+    """
     if config.tensor_parallel == 1:
         yield ALONE
         return
@@ -77,12 +86,13 @@ def joined_group(
     )
     yield TensorParallel(dist.group.WORLD, device, config.expert_parallel)
     dist.destroy_process_group()
-    session.leave_from(f"{name}/left", size, is_host=rank == 0)
+    session.arrive(f"{name}/left", size, waits=rank == 0)
 
 
 def address(env: Mapping[str, str] = os.environ) -> str:
-    """Where other ranks reach this one: at the address from which it reaches torchrun's store, or,
-    where that is on the same host, as all reach the store."""
+    """The address at which other ranks reach this one: its own end of a connection to torchrun's
+    store. If the store is on the same host, that may be a loopback address, so it is MASTER_ADDR,
+    where all ranks reach the store."""
     host = env["MASTER_ADDR"]
     with socket.create_connection((host, int(env["MASTER_PORT"])), CONNECT_S) as connection:
         own, stores = connection.getsockname()[0], connection.getpeername()[0]
@@ -90,24 +100,27 @@ def address(env: Mapping[str, str] = os.environ) -> str:
 
 
 def open_store(session: Session, name: str, size: int, host: str) -> TCPStore:
-    """A new store at this rank, once the others of the group are in it."""
+    """Open a store on this rank, the first of its group; return it once all others joined it."""
     store = TCPStore(host, 0, None, True, _seconds(CONNECT_S), wait_for_workers=False)
-    told: list[str | None] = []
+    published: list[str | None] = []
     while True:
-        tokens = [session.get_of_any_start(f"{name}/{rank}") for rank in range(1, size)]
+        tokens = [session.get_across_starts(f"{name}/{rank}") for rank in range(1, size)]
         if all(token is not None and store.check([token]) for token in tokens):
             return store
-        if tokens != told:
-            session.set_for_all_starts(name, json.dumps([host, store.port, tokens]))
-            told = tokens
+        if tokens != published:
+            session.set_across_starts(name, json.dumps([host, store.port, tokens]))
+            published = tokens
         time.sleep(POLL_S)
 
 
 def join(session: Session, name: str, rank: int) -> TCPStore:
-    """The store that the group's first rank opened. torchrun ends this rank if that one dies."""
+    """Join the store that the group's first rank opens.
+
+    The wait has no time limit: if the first rank dies, torchrun ends this rank too.
+    """
     token = uuid.uuid4().hex
-    session.set_for_all_starts(f"{name}/{rank}", token)
-    while token not in (found := session.get_of_any_start(name) or ""):
+    session.set_across_starts(f"{name}/{rank}", token)
+    while token not in (found := session.get_across_starts(name) or ""):
         time.sleep(POLL_S)
     host, port, _ = json.loads(found)
     store = TCPStore(host, port, None, False, _seconds(CONNECT_S), wait_for_workers=False)
@@ -116,7 +129,7 @@ def join(session: Session, name: str, rank: int) -> TCPStore:
 
 
 def lost_a_rank(error: BaseException) -> bool:
-    """Whether an exchange failed, as it does on a rank when another of its group ends."""
+    """Whether `error` is a failed exchange, which a rank gets when another of its group ends."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 

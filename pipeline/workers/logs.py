@@ -1,5 +1,7 @@
-"""Where does a worker's log go? Into logs/ of the run; on a store, which cannot append, by way of a
-temporary folder, when the worker ends.
+"""Write each worker's log to logs/ of the run folder.
+
+An object store cannot append to a file. If the run folder is on one, the log is written to a
+temporary folder of this machine and uploaded when the worker ends.
 """
 
 import logging
@@ -23,30 +25,33 @@ log.propagate = False
 
 
 class Cleaned(logging.Formatter):
-    """No keys and no endpoint, whoever's message or traceback it is."""
+    """Removes the store's keys and endpoint from all messages and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
 
 
 class Uploaded(logging.FileHandler):
-    """A file that stands for a log on a store until it is sent there."""
+    """Writes a local file that `send` uploads to `file` on a store.
+
+    It begins with the content that `file` already has, from earlier starts.
+    """
 
     def __init__(self, file: UPath) -> None:
-        self.here = Path(tempfile.mkdtemp(prefix="dllm-log-")) / file.name
+        self.local_file = Path(tempfile.mkdtemp(prefix="dllm-log-")) / file.name
         self._file = file
         if store.exists(file):
-            self.here.write_bytes(store.read(file))
-        super().__init__(self.here, encoding="utf-8")
+            self.local_file.write_bytes(store.read(file))
+        super().__init__(self.local_file, encoding="utf-8")
 
     def send(self) -> None:
         self.close()
-        store.write(self._file, lambda stream: stream.write(self.here.read_bytes()))
-        shutil.rmtree(self.here.parent)
+        store.write(self._file, lambda stream: stream.write(self.local_file.read_bytes()))
+        shutil.rmtree(self.local_file.parent)
 
 
 def log_to(folder: RunFolder, rank: int) -> None:
-    """Log this worker's doings to logs/, after what earlier starts wrote."""
+    """From now on, append this worker's log to its file in logs/."""
     _detach()
     file = folder.log_file(rank)
     handler = (
@@ -55,56 +60,63 @@ def log_to(folder: RunFolder, rank: int) -> None:
     handler.setFormatter(Cleaned("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    logging.raiseExceptions = False  # a log on a full disk must not bury the message
+    # If the disk is full, logging would print a traceback for every line.
+    logging.raiseExceptions = False
 
 
-class Kept:
-    """What became of a worker's log."""
-
-    has_end = False
-    """Whether the exception that ended the worker stands in a file of the run."""
+class LogState:
+    has_traceback = False
+    """Whether the exception that ended the worker was logged to a file."""
 
 
 def _detach() -> None:
+    """Close the log of the previous job of a sweep."""
     for old in list(log.handlers):
         log.removeHandler(old)
         old.close()
-    log.addHandler(logging.NullHandler())  # no traceback of a user's error on the terminal
+    # Without any handler, logging prints errors with their traceback to stderr.
+    log.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def kept_log(folder: RunFolder, rank: int) -> Iterator[Kept]:
-    """Whatever ends a worker stands in its log, and the log where it belongs. Before `log_to` there
-    is none, neither that of the job before in a sweep."""
-    answers, kept = True, Kept()
+def worker_log(folder: RunFolder, rank: int) -> Iterator[LogState]:
+    """Log the exception that ends the worker, and upload the log if it belongs on a store.
+
+    Nothing is logged before `log_to` is called.
+    """
+    store_answers, state = True, LogState()
     _detach()
     try:
-        yield kept
+        yield state
     except Terminated:
         log.info("terminated")
         raise
     except Exception as error:
         log.exception("stopped")
-        kept.has_end = any(isinstance(its, logging.FileHandler) for its in log.handlers)
-        answers = not isinstance(error, StoreError)
+        state.has_traceback = any(isinstance(its, logging.FileHandler) for its in log.handlers)
+        store_answers = not isinstance(error, StoreError)
         raise
     finally:
         for handler in [its for its in log.handlers if isinstance(its, Uploaded)]:
             log.removeHandler(handler)
-            _send(handler, folder, rank, answers)
+            _send(handler, folder, rank, store_answers)
 
 
-def _send(handler: Uploaded, folder: RunFolder, rank: int, answers: bool) -> None:
-    """What does not answer is not asked again: then the log stays here, and that is said."""
+def _send(handler: Uploaded, folder: RunFolder, rank: int, store_answers: bool) -> None:
+    """Upload the log. If that fails, the log stays on this machine and a message says where.
+
+    A store that has just failed to answer is not tried again: each attempt takes minutes.
+    """
     why = "the store does not answer"
-    if answers:
+    if store_answers:
         try:
             handler.send()
             return
         except OSError as error:
             why = str(error)
     print(
-        f"pipeline.run: {folder.log_file(rank)} is not written ({why}); the log is {handler.here}",
+        f"pipeline.run: {folder.log_file(rank)} is not written ({why}); "
+        f"the log is {handler.local_file}",
         file=sys.stderr,
         flush=True,
     )

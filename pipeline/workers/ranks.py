@@ -1,8 +1,8 @@
-"""Which worker is this, and where does it compute?
+"""This process's rank, its device, and how many CPU threads it may use.
 
-Workers are data-parallel: each holds a whole model and shares nothing with the others but a counter
-(pipeline/workers/session.py). With engine.tensor_parallel=N, N ranks are one such worker, and only
-they have a process group (pipeline/workers/groups.py).
+Workers are data-parallel: each holds a whole model, and they share nothing but the counters and
+values of the session (pipeline/workers/session.py). With engine.tensor_parallel=N, N ranks make up
+one worker, and only these have a process group (pipeline/workers/groups.py).
 """
 
 import os
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One process of the job. `local` counts the workers of one machine."""
+    """One process of the job. `local_rank` and `local_world` count the processes of one machine."""
 
     rank: int = 0
     world: int = 1
@@ -33,7 +33,8 @@ class Worker:
 
 
 def this_worker(env: Mapping[str, str] = os.environ) -> Worker:
-    """From torchrun's variables, else from those of an srun step, else the only worker."""
+    """This process, from the variables that torchrun sets, or else those of an srun step; without
+    either it is the only one."""
     if "RANK" in env:
         return Worker(
             rank=int(env["RANK"]),
@@ -42,7 +43,8 @@ def this_worker(env: Mapping[str, str] = os.environ) -> Worker:
             local_world=int(env.get("LOCAL_WORLD_SIZE", 1)),
             under_torchrun="TORCHELASTIC_RUN_ID" in env,
         )
-    # A batch script has SLURM_PROCID too, but only a step that srun started has several tasks.
+    # SLURM_PROCID does not tell: a batch script has it too, but is one process. Only a step that
+    # srun started has several tasks.
     world = int(env.get("SLURM_STEP_NUM_TASKS", 1))
     if world == 1:
         return Worker()
@@ -55,10 +57,10 @@ def this_worker(env: Mapping[str, str] = os.environ) -> Worker:
 
 
 def device_of(worker: Worker) -> torch.device:
-    """The worker's own GPU where there are any, else the CPU.
+    """The GPU of this rank, or the CPU if the machine has no GPU.
 
     Raises:
-        ValueError: more workers on this machine than GPUs.
+        ValueError: this machine has fewer GPUs than ranks.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -74,14 +76,15 @@ def device_of(worker: Worker) -> torch.device:
     return device
 
 
-def cpu_threads(worker: Worker, asked: int | None, env: Mapping[str, str] = os.environ) -> int:
-    """Threads that torch may use here: what was asked for, else this worker's share of the cores.
+def cpu_threads(worker: Worker, requested: int | None, env: Mapping[str, str] = os.environ) -> int:
+    """Threads for torch: the config's `threads` (`requested`), else OMP_NUM_THREADS, else this
+    rank's share of the cores.
 
-    torchrun sets OMP_NUM_THREADS=1 where nothing is set and it starts several workers, so there a
-    1 says nothing; the config's `threads` asks for one thread all the same.
+    OMP_NUM_THREADS=1 is ignored if torchrun started several ranks on this machine: torchrun sets it
+    itself if the user has not. `threads=1` still gives one thread.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     of_omp = env.get("OMP_NUM_THREADS", "").split(",")[0]
     is_torchruns = of_omp == "1" and worker.under_torchrun and worker.local_world > 1
     if of_omp.isdigit() and int(of_omp) > 0 and not is_torchruns:

@@ -1,18 +1,20 @@
-"""What do the workers of one job tell each other, and how?
+"""The values and counters that the ranks of a job share, in a key-value store.
 
-A few values in a key-value store: torchrun's own, or a dict where there is only one worker.
-torchrun keeps its store, with everything in it, when it restarts the workers, and all jobs of a
-sweep share it. So every key carries the job's number and the number of rank 0's start, read anew at
-each use (pipeline/plan/claims.py reads it for a round):
+The store is torchrun's own. Without torchrun, rank 0 hosts one; a single rank uses a dict. torchrun
+keeps its store, and everything in it, when it restarts the ranks, and all jobs of a sweep use the
+same store. So every key is JOB/START/NAME, where START counts how often rank 0 has started in this
+job: once at the launch, and once at each restart.
 
-    rank 0 starts      starts + 1: whatever dead workers left is out of sight
-    a worker is early  it may still read the plan of the last start and draw from its counter:
-                       the plan is the same, a part done twice is the same part, and a worker
-                       leaves only when rank 0 says that all is done, so it comes to the new
-                       counter in the end
+    rank 0 starts again    START goes up by 1, so nobody reads the keys of dead ranks any more
+    another rank starts    it may still find the previous START, and read that start's plan and draw
+    before rank 0          from its counter. This does no harm: the plan is the same, a part that is
+                           done twice has the same rows, and since every rank stays until rank 0 of
+                           the new start says that the job is finished, it changes to the new
+                           counter sooner or later
 
-How the ranks of a group meet (pipeline/workers/groups.py) carries the job's number alone, since one
-may be early and another not.
+START is read at every use (pipeline/plan/claims.py reads it once per round). The keys with which
+the ranks of a group find each other (pipeline/workers/groups.py) are JOB/NAME, since ranks of one
+group may see different STARTs.
 """
 
 import base64
@@ -31,35 +33,40 @@ from pipeline.workers.ranks import Worker
 
 POLL_S = 0.1
 LEAVE_S = 10.0
+"""Seconds that rank 0 waits at the end for the other ranks, if torchrun hosts the store."""
 PIECE_BYTES = 4 << 20
-"""torch's store takes no value above 8 MiB."""
+"""Longer values are cut into pieces: torch's store refuses values above 8 MiB."""
 HOSTED_S, STARTS_S = 20.0, 300.0
-"""How long a store is tried. torchrun's is there before any worker, unless torchrun has been killed
-meanwhile: then no worker lingers. Rank 0's is there when rank 0 has started."""
+"""Seconds to wait for the store of torchrun, and for that of rank 0. torchrun's exists before any
+rank starts; if it does not answer, torchrun was killed, and its ranks should end soon. Rank 0's
+exists only once rank 0 has started."""
 
 
-def again_key(part: int) -> str:
-    """Set when a part was done in a start that runs failed rows again: it is not, once more."""
+def retried_key(part: int) -> str:
+    """The counter that keeps a part from being retried twice in one start (retry_failed=true).
+
+    Above 0: its failed rows have been retried in this start, or it has none.
+    """
     return f"again/{part}"
 
 
 class Store(Protocol):
     leave_s: float
-    """How long the host of the store waits for those that have not left."""
+    """The longest time, in seconds, that a rank waits for the others in Session.arrive."""
 
     def add(self, key: str, amount: int) -> int:
-        """Add to a counter that begins at 0; the new value. Atomic over all workers."""
+        """Add to a counter that begins at 0; return its new value. Atomic over all ranks."""
         ...
 
     def set(self, key: str, value: str) -> None: ...
 
     def get(self, key: str) -> str | None:
-        """The value, or None if nobody has set it yet."""
+        """The value, or None if no rank has set it yet."""
         ...
 
 
 class LocalStore:
-    """For a single worker."""
+    """A dict, for a job with a single rank."""
 
     leave_s = 0.0
 
@@ -81,12 +88,12 @@ class LocalStore:
 
 
 class TorchrunStore:
-    """The store at MASTER_ADDR:MASTER_PORT. torchrun hosts it; without torchrun, rank 0 does."""
+    """The store at MASTER_ADDR:MASTER_PORT, hosted by torchrun, or without torchrun by rank 0."""
 
     def __init__(self, worker: Worker, env: Mapping[str, str]) -> None:
         """
         Raises:
-            ConnectionError: nobody answers there.
+            ConnectionError: nothing answers at that address.
         """
         is_hosted = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         address, port = env["MASTER_ADDR"], int(env["MASTER_PORT"])
@@ -126,38 +133,38 @@ class TorchrunStore:
 
 @cache
 def connect(worker: Worker) -> Store:
-    """The store that all workers of this launch share, the same for all its jobs.
+    """The store that all ranks of this launch share, the same for all jobs of a sweep.
 
     Raises:
-        ValueError: several workers, and nothing says where their store is.
-        ConnectionError: it does not answer.
+        ValueError: there are several ranks, and MASTER_ADDR or MASTER_PORT is not set.
+        ConnectionError: the store does not answer.
     """
     if worker.world == 1:
         return LocalStore()
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         raise ValueError(
-            f"{worker.world} workers without MASTER_ADDR and MASTER_PORT: they have no counter to "
+            f"{worker.world} workers without MASTER_ADDR and MASTER_PORT: they have no store to "
             "share; start them with torchrun (srun torchrun ... -m pipeline.run)"
         )
     return TorchrunStore(worker, os.environ)
 
 
 class Session:
-    """The values of one job and one start of it; see above."""
+    """One rank's view of the values and counters of one job, in its current start (see above)."""
 
     def __init__(self, store: Store, job: int, worker: Worker, start_s: float = 0.0) -> None:
         self.worker = worker
         self.start_s = start_s
-        """Seconds of this worker's that lie before the job."""
+        """Seconds that this process had run before the job began."""
         self.began = time.perf_counter()
-        """This worker's part of the job."""
+        """When the job began in this process."""
         self._store = store
         self._job = job
         if worker.is_first:
             store.add(f"{job}/starts", 1)
 
     def add(self, name: str, amount: int, start: int | None = None) -> int:
-        """To a counter of this start; `start` names another."""
+        """Add to a counter of this start, or of the given one; return its new value."""
         key = self._key(name) if start is None else f"{self._job}/{start}/{name}"
         return self._store.add(key, amount)
 
@@ -167,41 +174,44 @@ class Session:
     def get(self, name: str) -> str | None:
         return self._store.get(self._key(name))
 
-    def set_for_all_starts(self, name: str, value: str) -> None:
-        """A value that rank 0's next start does not put out of sight."""
+    def set_across_starts(self, name: str, value: str) -> None:
+        """Set a value that can still be read after rank 0 has started again."""
         self._store.set(f"{self._job}/{name}", value)
 
-    def get_of_any_start(self, name: str) -> str | None:
-        """What was set for all starts last, perhaps by a worker that is dead."""
+    def get_across_starts(self, name: str) -> str | None:
+        """The value last set with `set_across_starts`, perhaps by a rank that is dead by now."""
         return self._store.get(f"{self._job}/{name}")
 
     def wait(self, name: str) -> str:
-        """The value, once some worker has set it. Rank 0 sets what is waited for: if it dies, the
-        store is gone too, or torchrun starts all workers again."""
+        """The value, once it has been set.
+
+        There is no time limit, since only rank 0 sets values that others wait for: if it dies, the
+        store it hosts is gone, or torchrun restarts all ranks.
+        """
         while (value := self.get(name)) is None:
             time.sleep(POLL_S)
         return value
 
     def leave(self) -> None:
-        """A worker's last act. Rank 0 stays until the others left, since it may host the store."""
-        self.leave_from("left", self.worker.world, self.worker.is_first)
+        """Called last. Rank 0 waits until all others have left, since it may host the store."""
+        self.arrive("left", self.worker.world, waits=self.worker.is_first)
 
-    def leave_from(self, name: str, num_workers: int, is_host: bool) -> None:
-        """Go from where `num_workers` met; the host stays until the others left, or Store.leave_s:
-        where torchrun has the store, nobody depends on it."""
-        left, end = self.add(name, 1), time.monotonic() + self._store.leave_s
-        while is_host and left < num_workers and time.monotonic() < end:
+    def arrive(self, name: str, num_ranks: int, waits: bool) -> None:
+        """Count this rank as having reached the point `name`. If it `waits`, return once
+        `num_ranks` have reached it, or after Store.leave_s."""
+        arrived, end = self.add(name, 1), time.monotonic() + self._store.leave_s
+        while waits and arrived < num_ranks and time.monotonic() < end:
             time.sleep(POLL_S)
-            left = self.add(name, 0)
+            arrived = self.add(name, 0)
 
     @property
     def age_s(self) -> float:
-        """Since this worker began, and what lies before the job."""
+        """Seconds since this process started; in later jobs of a sweep, since the job began."""
         return self.start_s + time.perf_counter() - self.began
 
     @property
     def start(self) -> int:
-        """Which start of the job this is, from 1; 0 before rank 0's first."""
+        """How often rank 0 has started in this job; 0 before its first start."""
         return self._store.add(f"{self._job}/starts", 0)
 
     def _key(self, name: str) -> str:

@@ -1,14 +1,17 @@
-"""SIGTERM: what a scheduler sends before it takes the machine away.
+"""Handle SIGTERM, which a scheduler sends before it takes the machine away.
 
-A worker in the middle of its rows draws no more, and has shutdown_grace_s to bring those that are
-in the engine to their end and whole parts into data/; what is not done by then is dropped, and is
-left for the next start. torchrun and Slurm send SIGKILL after 30 s. The signal often comes twice,
-from Slurm and from torchrun, which has got it too; the second changes nothing.
+A worker that is generating takes no new rows. It has shutdown_grace_s seconds to finish the rows in
+its engine and to write the parts that these complete. Rows that are not finished by then are
+dropped, and the next launch generates them. (torchrun and Slurm send SIGKILL after 30 s.)
 
-    worker          SIGTERM            while it drives           elsewhere
-    alone                              finishes, then ends       ends
-    in a group                         ends: ranks that finish different rows would wait for
-                                       each other
+    worker             SIGTERM while it generates       SIGTERM at any other time
+    a single rank      finishes its rows, then ends     ends at once
+    a group of ranks   ends at once: ranks that         ends at once
+                       finished different rows
+                       would wait for each other
+
+SIGTERM often comes twice: Slurm sends it to every process, and torchrun, having received it,
+passes it on to its workers. The second one changes nothing.
 """
 
 import signal
@@ -18,23 +21,23 @@ from types import FrameType
 
 
 class Terminated(BaseException):
-    """No error: whoever handles errors must let it pass."""
+    """SIGTERM ends this process. A BaseException, so that `except Exception` lets it pass."""
 
 
 class Shutdown:
-    """Whether this worker was told to end."""
+    """Whether this process has received SIGTERM, and what that does."""
 
     def __init__(self, grace_s: float) -> None:
         self._requested = False
         self._grace_s = grace_s
-        self._may_finish = False
+        self._has_grace = False
 
     def is_requested(self) -> bool:
         return self._requested
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """SIGTERM raises Terminated here, at once or when the time is up."""
+    def handling_sigterm(self) -> Iterator[None]:
+        """Inside, SIGTERM raises Terminated: at once, or, in a grace period, when that is over."""
         before = [
             (signum, signal.signal(signum, self._handle))
             for signum in (signal.SIGTERM, signal.SIGALRM)
@@ -47,13 +50,17 @@ class Shutdown:
                 signal.signal(signum, handler)
 
     @contextmanager
-    def finishing(self, may_finish: bool = True) -> Iterator[None]:
-        """Within, SIGTERM gives time: is_requested says that it came. It raises at the end."""
-        self._may_finish = may_finish
+    def grace_period(self, is_granted: bool = True) -> Iterator[None]:
+        """Inside, SIGTERM only sets is_requested, and the code may finish its work. Terminated is
+        raised at the end of the block, or after grace_s if that comes first.
+
+        If the grace period is not granted, SIGTERM raises Terminated at once.
+        """
+        self._has_grace = is_granted
         try:
             yield
         finally:
-            self._may_finish = False
+            self._has_grace = False
         if self._requested:
             raise Terminated
 
@@ -61,7 +68,7 @@ class Shutdown:
         if signum == signal.SIGTERM and self._requested:
             return
         is_first, self._requested = not self._requested, True
-        if is_first and self._may_finish and self._grace_s > 0:
+        if is_first and self._has_grace and self._grace_s > 0:
             signal.setitimer(signal.ITIMER_REAL, self._grace_s)
             return
         raise Terminated

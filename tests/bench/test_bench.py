@@ -1,4 +1,4 @@
-"""The benchmarks compare what is comparable: the baseline gives the engine's own tokens."""
+"""The benchmarks compare like with like: the baseline must give the same tokens as the engine."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ DEMO = Path(engine.__file__).parent.parent / "jobs" / "demo"
 
 
 class Tiny(Workload):
-    """A workload without text."""
+    """A workload of token ids, without text."""
 
     def config(self, max_sequences: int, **settings: Any) -> EngineConfig:
         return super().config(max_sequences, block_length=BLOCK, **settings)
@@ -50,7 +50,7 @@ def workload(model: Transformer, requests: list[Request]) -> Workload:
         ("block-causal", "block_causal"),
     ],
 )
-def test_lock_step_gives_the_engine_s_tokens_and_computes_more(attention: str, cache: str) -> None:
+def test_lock_step_gives_the_same_tokens_and_computes_more(attention: str, cache: str) -> None:
     load = workload(MODELS[attention], mixed_requests(24))
     bench = Bench(load, max_sequences=8, policy=CACHE_POLICIES[cache]())
     lockstep, own = load.run(bench.lockstep()), load.run(bench.engine())
@@ -59,7 +59,7 @@ def test_lock_step_gives_the_engine_s_tokens_and_computes_more(attention: str, c
     assert sum(lockstep.num_query_tokens.values()) > 1.2 * sum(own.num_query_tokens.values())
 
 
-def test_llada_s_own_loop_is_one_token_per_iteration_to_the_end() -> None:
+def test_llada_s_loop_commits_one_token_per_iteration_to_the_end() -> None:
     load = workload(MODELS["bidirectional"], mixed_requests(4))
     run = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).llada())
     assert [result.num_iterations for result in run.results] == [
@@ -68,7 +68,7 @@ def test_llada_s_own_loop_is_one_token_per_iteration_to_the_end() -> None:
     assert run.num_iterations == sum(request.max_new_tokens for request in load.requests)
 
 
-def test_query_tokens_of_a_forward_that_failed_are_for_no_sequence() -> None:
+def test_query_tokens_of_a_failed_forward_count_for_no_sequence() -> None:
     load = workload(MODELS["bidirectional"], mixed_requests(4))
     done = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).engine())
     run = Run(
@@ -84,7 +84,7 @@ def test_query_tokens_of_a_forward_that_failed_are_for_no_sequence() -> None:
     assert run.percent_for_no_sequence == pytest.approx(100 * wasted)
 
 
-def test_the_frontier_is_what_nothing_beats() -> None:
+def test_a_point_is_on_the_frontier_unless_another_beats_it() -> None:
     measured = [
         {"pass_at_1": p, "tokens_per_s": s}
         for p, s in [(0.9, 10.0), (0.9, 10.0), (0.9, 9.0), (0.8, 20.0), (0.8, 10.0), (0.95, 1.0)]
@@ -104,7 +104,7 @@ def test_the_table_has_a_row_per_decoding_and_a_column_per_cache() -> None:
 
 
 @pytest.mark.parametrize(("attention", "num_caches"), [("bidirectional", 6), ("block-causal", 2)])
-def test_the_frontier_has_every_combination_at_two_settings_at_least(
+def test_the_frontier_has_at_least_two_settings_per_combination(
     attention: str, num_caches: int
 ) -> None:
     load = workload(MODELS[attention], mixed_requests(1))
@@ -115,7 +115,7 @@ def test_the_frontier_has_every_combination_at_two_settings_at_least(
         assert 2 <= names.count(pair) <= 3
 
 
-def test_commands_end_with_their_report(
+def test_engine_and_frontier_end_with_their_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     few = ["--rows", "6", "--max-new-tokens", "48"]
@@ -144,7 +144,7 @@ def test_commands_end_with_their_report(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_load_ends_with_its_report_and_leaves_nothing(
+def test_load_ends_with_its_report_and_deletes_its_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     small = ["--gigabytes", "0.001", "--families", "llada2_moe", "--dtypes", "float32"]
@@ -161,7 +161,7 @@ def test_load_ends_with_its_report_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("family", RAW_CONFIGS)
-def test_a_synthetic_checkpoint_is_as_large_as_asked_and_read_back(
+def test_a_synthetic_checkpoint_has_the_requested_size_and_is_read_back(
     tmp_path: Path, family: str
 ) -> None:
     write_checkpoint(tmp_path, family, 3_000_000, file_bytes=1_000_000)

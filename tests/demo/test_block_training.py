@@ -1,4 +1,4 @@
-"""Training the block-causal demo model: what a noisy block sees is what decoding will show it."""
+"""Training the block-causal demo model: a noisy block must see the same context as in decoding."""
 
 from pathlib import Path
 from random import Random
@@ -45,7 +45,7 @@ def maker(tokenizer: PreTrainedTokenizerBase) -> BlockCanvasMaker:
 
 
 def dense_logits(model: Transformer, canvas: Tensor, block_length: int) -> Tensor:
-    """The whole canvas under the block-causal mask, in the plainest way."""
+    """Logits of the whole canvas under a dense block-causal mask: the reference."""
     blocks = torch.arange(len(canvas)) // block_length
     sees = blocks[:, None] >= blocks[None]
 
@@ -58,7 +58,7 @@ def dense_logits(model: Transformer, canvas: Tensor, block_length: int) -> Tenso
 
 
 @pytest.mark.parametrize("stage", range(len(BLOCK_STAGES)))
-def test_a_noisy_block_sees_the_clean_blocks_before_it_and_itself(
+def test_a_noisy_block_attends_to_the_clean_blocks_before_it_and_itself(
     model: Transformer, maker: BlockCanvasMaker, stage: int
 ) -> None:
     canvases = maker.canvases(BLOCK_STAGES[stage], 6)
@@ -92,7 +92,7 @@ def test_a_noisy_block_sees_the_clean_blocks_before_it_and_itself(
     assert row == len(logits_MV)
 
 
-def test_the_answer_ends_with_its_block(maker: BlockCanvasMaker) -> None:
+def test_the_answer_is_padded_to_the_end_of_its_block(maker: BlockCanvasMaker) -> None:
     for canvas in maker.canvases(BLOCK_STAGES[-1], 64):
         clean = canvas.ids[: canvas.parts.count(0)]
         first_eos = clean.index(maker.eos)
@@ -100,7 +100,7 @@ def test_the_answer_ends_with_its_block(maker: BlockCanvasMaker) -> None:
         assert 0 < len(clean) - first_eos <= BLOCK
 
 
-def test_balance_gives_every_expert_work(model: Transformer, maker: BlockCanvasMaker) -> None:
+def test_balance_makes_experts_equally_busy(model: Transformer, maker: BlockCanvasMaker) -> None:
     balance, busiest = Balance(model), []
     router = next(module for module in model.modules() if isinstance(module, Router))
     router.bias.data[0] = 0.4
@@ -114,7 +114,7 @@ def test_balance_gives_every_expert_work(model: Transformer, maker: BlockCanvasM
     assert busiest[-1] < 1.5
 
 
-def test_muon_treats_a_stack_of_experts_as_so_many_matrices() -> None:
+def test_muon_treats_stacked_experts_as_separate_matrices() -> None:
     torch.manual_seed(0)
     stack = torch.nn.Parameter(torch.zeros(3, 8, 6))
     stack.grad = torch.randn(3, 8, 6)
@@ -124,7 +124,7 @@ def test_muon_treats_a_stack_of_experts_as_so_many_matrices() -> None:
             torch.testing.assert_close(rows, -orthogonalised(theirs[None])[0])
 
 
-def test_every_parameter_has_one_optimizer_but_the_routers_bias(model: Transformer) -> None:
+def test_every_parameter_except_router_biases_has_one_optimizer(model: Transformer) -> None:
     owned = [p for o in optimizers_of(model) for group in o.param_groups for p in group["params"]]
     names = {id(p): name for name, p in model.named_parameters()}
     assert len(owned) == len({id(p) for p in owned})
@@ -147,11 +147,11 @@ def test_one_batch_can_be_learnt(
     assert losses[-1] < losses[0] / 2
 
 
-def test_carried_over_weights_begin_as_the_model_that_they_come_from(
+def test_carried_over_weights_give_nearly_the_source_s_predictions(
     maker: BlockCanvasMaker, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """But for the lengths of queries and keys, and for rotations too slow to be seen at 24
-    positions."""
+    """Apart from query and key norms, which are left out here, and rotations that are too slow to
+    matter at 24 positions."""
     source = load_model(MODEL_FOLDER)
     torch.manual_seed(0)
     target = Transformer(llada2.read_config(llada2_config(tokenizer)))

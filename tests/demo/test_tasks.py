@@ -1,4 +1,4 @@
-"""The demo task and its tokenizer: right, held out by construction, regenerated alike."""
+"""The demo task and its tokenizer: solutions pass, held-out tasks are not trained on."""
 
 import math
 from itertools import islice
@@ -47,7 +47,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def kinds_of(prompt: str, training_kinds: dict[str, str]) -> tuple[str, ...]:
-    """The combination, read back from the docstring by the words around its constants."""
+    """The task's combination, recovered from its docstring by the words around the constants."""
     sentences = [line.split(" = ", 1)[1] for line in prompt.split("\n")[2:-2]]
     return tuple(training_kinds[shape_of(sentence)] for sentence in sentences)
 
@@ -76,7 +76,7 @@ def test_a_wrong_constant_fails() -> None:
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_files_are_what_the_generator_gives(name: str) -> None:
+def test_files_equal_what_the_generator_writes(name: str) -> None:
     rows = rows_of(name)
     assert len(rows) == NUM_TASKS
     assert tuple(rows[0]) == COLUMNS
@@ -95,7 +95,7 @@ def test_no_held_out_combination_is_trained_on(training: list[Task]) -> None:
     by_shape = {
         shape_of(operation.sentence.format_map(Blank())): operation.kind for operation in OPERATIONS
     }
-    assert len(by_shape) == len(OPERATIONS), "two operations read alike"
+    assert len(by_shape) == len(OPERATIONS), "two operations have the same sentence"
     for name in SEEDS:
         for row in rows_of(name):
             kinds = kinds_of(row["prompt"], by_shape)
@@ -108,19 +108,21 @@ class Blank(dict[str, str]):
         return "0"
 
 
-def test_training_sees_every_operation(training: list[Task]) -> None:
+def test_training_contains_every_operation(training: list[Task]) -> None:
     assert {kind for task in training for kind in task.kinds} == set(BY_KIND)
 
 
 def test_distinct_tasks_are_in_the_millions(training: list[Task]) -> None:
-    """Of 4,000 drawn, hardly any two are alike: by the birthday bound there are millions."""
+    """Of 4,000 drawn tasks hardly two are equal, so by the birthday bound there are millions."""
     prompts = [task.prompt for task in training if len(task.kinds) > 1]
     assert len(prompts) - len(set(prompts)) <= 2
     with_number = sum(o.takes == o.gives == "int" and "{a}" in o.sentence for o in OPERATIONS)
-    assert math.perm(with_number, 3) * 59**3 > 1_000_000, "chains of three of these alone"
+    assert math.perm(with_number, 3) * 59**3 > 1_000_000, (
+        "the number of chains of three such operations alone"
+    )
 
 
-def test_bodies_are_short_and_long(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_bodies_range_from_short_to_long(tokenizer: PreTrainedTokenizerBase) -> None:
     for name in SEEDS:
         bodies = tokenizer([row["canonical_solution"] for row in rows_of(name)])["input_ids"]
         sizes = sorted(len(ids) for ids in bodies)
@@ -150,7 +152,7 @@ def test_constants_are_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None
     assert all(len(ids) == 1 for ids in tokenizer(constants)["input_ids"])
 
 
-def test_chat_template_keeps_the_prompt_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_the_chat_template_keeps_the_prompt_unchanged(tokenizer: PreTrainedTokenizerBase) -> None:
     prompt = rows_of("prompts.parquet")[0]["prompt"]
     turns = [{"role": "user", "content": prompt}]
     rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""The table of docs/models.md says what the YAMLs and the families do."""
+"""The table of docs/models.md agrees with the YAML files and the model families."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_every_published_model_has_a_row_and_a_layout() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_says_what_its_yaml_and_its_family_do(name: str) -> None:
+def test_a_row_of_the_table_agrees_with_its_yaml_and_its_family(name: str) -> None:
     config = composed("conf=humaneval", f"model={name}")
     model, job = config_of(CONFIGS[LAYOUT_OF[name]], config.model.path), as_dict(config)
     block_causal = f"block-causal {model.block_length}"

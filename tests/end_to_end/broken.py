@@ -1,4 +1,7 @@
-"""`-m tests.end_to_end.broken FAULT ARGS`: pipeline.run on a machine with a fault."""
+"""`-m tests.end_to_end.broken FAULT ARGS`: pipeline.run with a simulated fault.
+
+FAULT is `full_disk`, or anything else for a lack of memory on rank 1.
+"""
 
 import errno
 import sys
@@ -19,7 +22,7 @@ def full_disk(self: RunFolder, file: object, table: object) -> None:
 
 
 class NoMemory:
-    """On rank 1, in its third forward."""
+    """Rank 1 is out of memory in its third forward."""
 
     def __init__(self) -> None:
         self._num_left = 3 if this_worker().rank == 1 else -1

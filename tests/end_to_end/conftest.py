@@ -1,3 +1,5 @@
+"""Fixtures of the end-to-end tests: a tiny checkpoint, and an S3 server with faults."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def forget_the_store() -> None:
-    """fsspec keeps a file system for the same options, also where the environment has changed."""
+    """Drop the cached file systems: fsspec keeps them even if the environment has changed."""
     store._s3.cache_clear()
     S3FileSystem.clear_instance_cache()
 
@@ -36,20 +38,21 @@ def server() -> Iterator[FlakyStore]:
 
 @pytest.fixture
 def s3(server: FlakyStore) -> AbstractFileSystem:
-    """The file system, behind which every fifth request fails."""
+    """The file system of a server that fails every fifth request."""
     server.share = SHARE
-    return store.reached("s3://bucket")[0]
+    return store.fs_and_path("s3://bucket")[0]
 
 
 @pytest.fixture
 def steady(server: FlakyStore) -> FlakyStore:
-    """Without faults, for what is not about them."""
+    """The server without faults, for tests of something else."""
     server.share = 0.0
     return server
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease on run.lock lapses in seconds."""
     for name, value in {
         "BEAT_S": BEAT_S,
         "LAPSE_S": LAPSE_S,

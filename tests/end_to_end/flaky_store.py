@@ -22,12 +22,12 @@ Start = Callable[..., Any]
 
 class Quiet(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Not a line for each request."""
+        """No log lines for requests."""
 
 
 class FlakyStore:
-    """moto's S3 as a WSGI application, with faults: 503, 500, and connections that are dropped
-    before or after the request was done."""
+    """moto's S3 as a WSGI application with faults: 503, 500, and connections dropped before
+    (`dropped`) or after (`unanswered`) the request was carried out."""
 
     def __init__(self, share: float, seed: int) -> None:
         self.share = share

@@ -1,4 +1,4 @@
-"""Starts jobs as a person does: torchrun, a command line, some working folder."""
+"""Start jobs as a user does: torchrun with a command line, in some working folder."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def start(
     num_workers: int = 2,
     module: str = "pipeline.run",
 ) -> subprocess.Popen[str]:
-    """`torchrun --nproc-per-node=2 -m pipeline.run ARGS` in `cwd`; all that it prints is stdout."""
+    """`torchrun --nproc-per-node=2 -m pipeline.run ARGS` in `cwd`, with stderr in stdout."""
     command = [*TORCHRUN, f"--nproc-per-node={num_workers}", *launcher, "-m", module, *args]
     return subprocess.Popen(
         command,
@@ -39,7 +39,7 @@ def start(
 
 
 def finished(args: Sequence[str], cwd: Path, code: int = 0, **how: Any) -> str:
-    """What a job prints that ends with this exit code; `how` goes to `start`."""
+    """Run a job, check its exit code, and return what it printed; `how` goes to `start`."""
     process = start(args, cwd, **how)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
@@ -47,7 +47,7 @@ def finished(args: Sequence[str], cwd: Path, code: int = 0, **how: Any) -> str:
 
 
 def told_once(said: str) -> str:
-    """The one line in which the job says why it stopped; the rest is torchrun's report."""
+    """The message in the job's only line that says why it stopped; torchrun prints the rest."""
     lines = [line for line in said.splitlines() if line.startswith("pipeline.run stopped: ")]
     assert len(lines) == 1, said
     assert "/pipeline/" not in said, "a traceback through our code"
@@ -55,14 +55,14 @@ def told_once(said: str) -> str:
 
 
 def kill_a_worker(launcher: subprocess.Popen[str], run: Path, after_parts: int) -> None:
-    """kill -9 of the last worker started, once this many parts are done."""
+    """kill -9 the worker that was started last, once this many parts are done."""
     wait_for_parts(launcher, run, after_parts)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
 
 
 def wait_for_parts(process: subprocess.Popen[str], run: Path, num_parts: int) -> None:
-    """Until so many parts are done."""
+    """Return once at least this many parts are done."""
     end = time.monotonic() + 120
     while len(list((run / "data").glob("*.parquet"))) < num_parts:
         assert time.monotonic() < end, "no part is done"

@@ -1,5 +1,6 @@
-"""A job is broken at a random moment, in a random way, and started again until it is done: all rows
-must be there, once, as in an unbroken run. `make stress` has thirty rounds."""
+"""Interrupt a job at random moments in random ways, resume it until it is done, and compare its
+rows with an uninterrupted run's: none may be lost, doubled or different. `make stress` has thirty
+rounds."""
 
 import argparse
 import os
@@ -23,9 +24,10 @@ FILES = [f"part-{part:05d}.parquet" for part in range(120)]
 
 
 class Unbroken(NamedTuple):
-    """What an unbroken run takes."""
+    """How long an uninterrupted run takes."""
 
     first_part_s: float
+    """From the launch to the first part."""
     work_s: float
     """From the first part to the last."""
 
@@ -33,7 +35,7 @@ class Unbroken(NamedTuple):
 class Breakage(NamedTuple):
     after_s: float
     is_in_work: bool
-    """Counted from the first part that this start writes, and not from its launch."""
+    """Whether `after_s` counts from the first part that this launch writes, not from the launch."""
     who: str
     signum: signal.Signals
 
@@ -43,7 +45,7 @@ class Breakage(NamedTuple):
 
 
 def plan(draw: random.Random, unbroken: Unbroken) -> list[Breakage]:
-    """One, sometimes two; most of them while parts are written, which is half of the time."""
+    """One breakage, sometimes two. Most come while parts are written, about half of a run."""
     return [_breakage(draw, unbroken) for _ in range(draw.choice([1, 1, 2]))]
 
 
@@ -58,7 +60,7 @@ def _breakage(draw: random.Random, unbroken: Unbroken) -> Breakage:
 
 
 def unbroken(folder: Path) -> Unbroken:
-    """The run to compare with."""
+    """Run the uninterrupted job that the others are compared with, and time it."""
     begin, process = time.monotonic(), start(ARGS, folder)
     wait_for_parts(process, folder / "run", 1)
     first_part = time.monotonic()
@@ -70,7 +72,8 @@ def unbroken(folder: Path) -> Unbroken:
 
 
 def one_round(folder: Path, reference: Path, breakages: list[Breakage]) -> list[int]:
-    """The number of parts that stood in data/ at the end of each start."""
+    """Break the job as planned, resume it to its end and compare its rows. Returns the number of
+    parts in data/ at the end of each launch."""
     done = []
     for breakage in breakages:
         process = start(ARGS, folder)

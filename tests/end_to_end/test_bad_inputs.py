@@ -1,5 +1,6 @@
-"""What people give that cannot be: each time one message on one screen that says what to do, no
-traceback, and an exit code; where it is a row's fault, an error in the row, and the job goes on."""
+"""Wrong settings and inputs. A fault of the job gives an exit code and one message, which says what
+to do, fits on a screen and has no traceback. A fault of a row becomes its `error`, and the job
+continues."""
 
 import gzip
 import json
@@ -25,7 +26,7 @@ from tests.checkpoints import (
 
 SCREEN_LINES, SCREEN_WIDTH = 40, 200
 Make = Callable[[Path], list[str]]
-"""Puts files into the working folder; the further arguments of the command line."""
+"""Writes files into the working folder; returns further arguments for the command line."""
 
 
 def put(name: str, content: bytes | str) -> Make:
@@ -38,7 +39,7 @@ def put(name: str, content: bytes | str) -> Make:
 
 
 def table(*columns: dict[str, list[Any]], args: tuple[str, ...] = ()) -> Make:
-    """A Parquet file for each."""
+    """One Parquet file for each dict of columns."""
 
     def make(place: Path) -> list[str]:
         for i, its in enumerate(columns):
@@ -49,12 +50,12 @@ def table(*columns: dict[str, list[Any]], args: tuple[str, ...] = ()) -> Make:
 
 
 def with_args(*args: str) -> Make:
-    """The good input, and arguments that are wrong."""
+    """A good input with wrong arguments."""
     return lambda place: list(args)
 
 
 def model(**changes: Any) -> Make:
-    """A checkpoint whose config.json says something else."""
+    """A checkpoint with changes in its config.json."""
 
     def make(place: Path) -> list[str]:
         folder = write_checkpoint(place / "changed")
@@ -107,7 +108,7 @@ JOB: dict[str, tuple[Make, str]] = {
     "a line that is no object": (put("a.jsonl", '["a"]\n'), "line 1: list; must be an object"),
     "a column of two types": (put("a.jsonl", '{"prompt": 1}\n{"prompt": "a"}\n'), "'prompt'"),
     "half a surrogate pair": (put("a.jsonl", '{"prompt": "\\ud800"}\n'), "line 1: half a"),
-    "not UTF-8": (put("a.jsonl", b'{"prompt": "\xff"}\n'), "line 1: not UTF-8; mend the line"),
+    "not UTF-8": (put("a.jsonl", b'{"prompt": "\xff"}\n'), "line 1: not UTF-8; fix the line"),
     "half a gzip file": (put("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n')[:-9]), "cannot be"),
     "files that disagree": (table(PROMPT, {"prompt": [1]}), "the files disagree on column"),
     "no prompt": (table({"question": ["a"]}), "neither is in the data, which has question"),
@@ -131,7 +132,7 @@ JOB: dict[str, tuple[Make, str]] = {
     "no model": (with_args("model.path=/no/model"), "model.path=/no/model"),
     "a wrong mask": (model(mask_token_id=3), "correct mask_token_id in config.json"),
     "a layer too much": (model(n_layers=3), "missing model.transformer.blocks.2"),
-    "another architecture": (model(alibi=True), "alibi=True: LLaDA is loaded with False only"),
+    "another architecture": (model(alibi=True), "alibi=True: the LLaDA loader supports only False"),
     "a family unknown": (model(model_type="gpt2"), "this checkpoint's family is not supported"),
     "a file in the way": (file_in_the_way, "output=file/run: cannot be written"),
     "another run there": (another_run, "not a plan of this version"),
@@ -198,7 +199,7 @@ MESSAGES: dict[str, tuple[list[Any], str]] = {
 def assert_only_these_failed(
     checkpoint: Path, data: Path, output: Path, faults: list[tuple[Any, str]]
 ) -> None:
-    """Every second row is good."""
+    """Run the job, in whose data every second row is good and each other has one of `faults`."""
     changes = {"engine__cache_tokens": 128, "max_failed_fraction": 0.9, "prompt__chat": False}
     run(job(checkpoint, data, output, **changes), 0)
     rows = output_rows(output)
@@ -209,7 +210,7 @@ def assert_only_these_failed(
         assert told in bad["error"]
 
 
-def test_a_fault_of_a_row_is_its_error_and_the_others_are_done(
+def test_a_fault_of_a_row_becomes_its_error_and_the_other_rows_are_generated(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = dict.fromkeys(
@@ -221,7 +222,7 @@ def test_a_fault_of_a_row_is_its_error_and_the_others_are_done(
     assert_only_these_failed(checkpoint, data, tmp_path / "run", list(ROWS.values()))
 
 
-def test_a_fault_in_messages_is_its_rows_error(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_fault_in_messages_becomes_the_rows_error(checkpoint: Path, tmp_path: Path) -> None:
     good = {"messages": [message("hello")]}
     rows = [row for bad, _ in MESSAGES.values() for row in (good, {"messages": bad})]
     data = write_json_lines(tmp_path / "in.jsonl", rows)

@@ -1,4 +1,5 @@
-"""The wall clock is set while a job runs, and between two starts: no row and no second follows."""
+"""The system clock is changed while a job runs and between two launches: neither rows nor durations
+change."""
 
 import json
 import time
@@ -20,7 +21,7 @@ from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOURS = {2: 1, 5: -3, 9: 48, 12: -1}
-"""Part -> by how much the clock is set just before it is written."""
+"""Number of parts written -> hours by which the clock is then moved."""
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def new_process_at_noon(set_clock: time_machine.Traveller, monkeypatch: pytest.M
         monkeypatch.setattr(f"pipeline.{module}.CLOCK", clock)
 
 
-def test_a_job_whose_clock_jumps(
+def test_a_job_while_the_clock_jumps(
     checkpoint: Path,
     tmp_path: Path,
     set_clock: time_machine.Traveller,
@@ -60,7 +61,7 @@ def test_a_job_whose_clock_jumps(
     began = time.monotonic()
     with pytest.raises(SystemExit):
         run(config, 0)
-    new_process_at_noon(set_clock, monkeypatch)  # as if both starts were at one time
+    new_process_at_noon(set_clock, monkeypatch)  # as if both launches were at the same time
     run(config, 0, start_s=7.0)
     passed_s = time.monotonic() - began + 7.0
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "steady"))
@@ -69,7 +70,7 @@ def test_a_job_whose_clock_jumps(
     assert summary["num_starts"] == 2
     assert summary["total_s"] == pytest.approx(summary["wall_s"], abs=0.05), "of one worker"
     assert 0.5 * passed_s < summary["wall_s"] < passed_s
-    assert len(covered(*times(read_timeline(folder)))) <= 2, "a start is one span of time"
+    assert len(covered(*times(read_timeline(folder)))) <= 2, "a launch is one span of time"
     assert "48 h" not in folder.report_file.read_text()
 
 

@@ -1,4 +1,5 @@
-"""`make demo` in small: the models in the repository solve their task, as the scorer sees it."""
+"""`make demo` on fewer rows: the models of this repository solve their task, according to the
+scorer."""
 
 from pathlib import Path
 

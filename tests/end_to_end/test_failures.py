@@ -1,4 +1,4 @@
-"""What goes wrong in a row stays in its row; in the job, it stops it with one message."""
+"""Failures: a row's becomes its `error`; one of the job stops it with one message."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
 
 
 class Stopped:
-    """Runs a job that must stop, and gives the message."""
+    """Runs a job that must stop; returns its message."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
         self._capfd = capfd
@@ -52,7 +52,7 @@ def stopped(capfd: pytest.CaptureFixture[str]) -> Stopped:
     return Stopped(capfd)
 
 
-def test_bad_rows_get_their_errors_and_all_others_are_done(
+def test_bad_rows_get_an_error_and_all_other_rows_are_generated(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     rows = prompts(20)
@@ -69,16 +69,16 @@ def test_bad_rows_get_their_errors_and_all_others_are_done(
     assert "null" in told["in:3"]
     assert "empty" in told["in:4"]
     assert "shorten the prompt" in told["in:5"]
-    assert all(out[row]["finish_reason"] != "error" for row in (6, 7)), "it is text, no token"
+    assert all(out[row]["finish_reason"] != "error" for row in (6, 7)), "text, not a special token"
     assert out[6]["num_prompt_tokens"] > out[0]["num_prompt_tokens"] + 2 * len(MASK)
     untouched = [row for i, row in enumerate(output_rows(tmp_path / "good")) if i not in bad]
     mine = [{**row, "row_id": f"good:{i}"} for i, row in enumerate(out) if i not in bad]
     for row, other in zip(mine, untouched, strict=True):
-        row["seed"] = other["seed"]  # from the row id, so from the file's name; greedy ignores it
+        row["seed"] = other["seed"]  # it depends on the file's name; greedy decoding ignores it
     assert_same_rows(mine, untouched)
 
 
-def test_a_prompt_that_fits_the_context_but_not_the_cache_is_that_rows_error(
+def test_a_prompt_that_fits_the_context_but_not_the_cache_is_an_error_of_its_row(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     rows = prompts(6)
@@ -90,7 +90,7 @@ def test_a_prompt_that_fits_the_context_but_not_the_cache_is_that_rows_error(
     assert errors.count(None) == 5
 
 
-def test_messages_take_the_place_of_a_prompt_column(checkpoint: Path, tmp_path: Path) -> None:
+def test_messages_replace_a_prompt_column(checkpoint: Path, tmp_path: Path) -> None:
     turns = [[{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "x"}], None]
     rows = [{"id": i, "messages": messages} for i, messages in enumerate(turns)]
     data = write_parquet(tmp_path / "in.parquet", rows)
@@ -101,11 +101,11 @@ def test_messages_take_the_place_of_a_prompt_column(checkpoint: Path, tmp_path: 
     assert "null" in third["error"]
 
 
-def breaks_before_there_is_a_log(*args: Any) -> Any:
+def fails_before_there_is_a_log(*args: Any) -> Any:
     raise RuntimeError("no log yet")
 
 
-def test_a_broken_engine_stops_the_job_and_the_same_command_goes_on(
+def test_a_broken_engine_stops_the_job_and_the_same_command_resumes_it(
     checkpoint: Path,
     data: Path,
     tmp_path: Path,
@@ -126,16 +126,16 @@ def test_a_broken_engine_stops_the_job_and_the_same_command_goes_on(
     said = stopped(config)
     folder = RunFolder(config.output)
     assert "RuntimeError: the device is gone" in said
-    assert "same command goes on" in said
+    assert "run the same command again to resume" in said
     assert str(folder.log_file(0)) in said
     assert "Traceback" in folder.log_file(0).read_text()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.run.pin_plan", breaks_before_there_is_a_log)
+        patch.setattr("pipeline.run.pin_plan", fails_before_there_is_a_log)
         with pytest.raises(SystemExit):
             run(config, 0)
     said = capfd.readouterr().err
-    assert "the traceback is in" not in said, "the log is an earlier start's"
-    assert "in breaks_before_there_is_a_log" in said, "the traceback itself"
+    assert "the traceback is in" not in said, "the log is an earlier launch's"
+    assert "in fails_before_there_is_a_log" in said, "the traceback itself"
     assert 0 < len(folder.parts_done()) < 5
     run(config, 0)
     whole = job(checkpoint, data, tmp_path / "whole")
@@ -200,8 +200,8 @@ def test_a_mistake_stops_the_job_before_anything_is_written(
         ({"n_layers": 3}, r"disagree:\n  missing model.transformer.blocks.2"),
         ({"n_layers": 1}, r"disagree:\n  surplus model.transformer.blocks.1"),
         ({"mlp_hidden_size": 79}, r"misshapen .*ff_proj.weight \[80, 48\], not \[79, 48\]"),
-        ({"alibi": True}, "alibi=True: LLaDA is loaded with False only"),
-        ({"model_type": "bert"}, "model_type='bert' is none of Dream, "),
+        ({"alibi": True}, "alibi=True: the LLaDA loader supports only False"),
+        ({"model_type": "bert"}, "model_type='bert' is not one of Dream, "),
     ],
     ids=str,
 )
@@ -215,21 +215,21 @@ def test_a_checkpoint_that_contradicts_itself_stops_the_job_before_anything_is_w
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hub_id_that_is_not_there_offline_stops_the_job(
+def test_a_hub_id_that_is_not_downloaded_stops_the_job_offline(
     data: Path, tmp_path: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = job(Path("GSAI-ML/LLaDA-8B-Instruct"), data, tmp_path / "run", model__revision="v1")
     said = stopped(config)
-    assert "model.path=GSAI-ML/LLaDA-8B-Instruct (revision v1) is no folder" in said
-    assert "offline, download it first" in said
+    assert "model.path=GSAI-ML/LLaDA-8B-Instruct (revision v1) is not a folder" in said
+    assert "if this machine is offline, download it" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_no_such_group_can_share_stops_the_job_before_anything_is_written(
+def test_a_model_that_a_group_of_this_size_cannot_share_is_refused_before_anything_is_written(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    """As rank 0 of three finds it."""
+    """The check of rank 0, in a world of three."""
     config = job(checkpoint, data, tmp_path / "run", engine__tensor_parallel=3)
     with pytest.raises(ValueError, match=r"engine\.tensor_parallel=3: does not divide"):
         make_plan_of(config, RunFolder(config.output), Worker(rank=0, world=3))
@@ -243,7 +243,7 @@ def test_an_output_that_cannot_be_written_stops_the_job(
     assert f"output={data / 'run'}: cannot be written" in said
 
 
-def test_past_max_failed_fraction_the_job_ends_badly(
+def test_past_max_failed_fraction_the_job_stops(
     checkpoint: Path, tmp_path: Path, stopped: Stopped
 ) -> None:
     rows = [{**row, "prompt": None if i % 3 else row["prompt"]} for i, row in enumerate(prompts(9))]

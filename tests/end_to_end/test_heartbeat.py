@@ -1,4 +1,4 @@
-"""Who holds a run on a store."""
+"""The lease on run.lock that a launch holds if its run folder is on a store."""
 
 import json
 import os
@@ -15,20 +15,20 @@ from tests.end_to_end.flaky_store import FlakyStore
 from tests.end_to_end.quick_beats import LAPSE_S
 
 
-def test_a_lock_is_taken_over_by_one_only_and_its_old_holder_ends(
+def test_only_one_launch_takes_a_lapsed_lock_over_and_its_old_holder_ends(
     s3: AbstractFileSystem, steady: FlakyStore, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.mkdir("locks")
     lock = place("s3://locks/contested/run.lock")
     assert not isinstance(lock, Path)
-    old, new, late = (lease.Heart(lock, name) for name in ("old", "new", "late"))
+    old, new, late = (lease.Lease(lock, name) for name in ("old", "new", "late"))
     old.take()
     seen = store.read_tagged(lock)
     began = time.monotonic()
     new.take()
     assert LAPSE_S <= time.monotonic() - began < LAPSE_S + 2
     assert seen is not None
-    assert not late._put(seen.tag), "it has changed meanwhile"
+    assert not late._put(seen.tag), "the object has changed since `seen`"
     signals: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, signum: signals.append(signum))
     old.beat()

@@ -1,4 +1,4 @@
-"""Whatever ends a job, the same command brings it to the end, and nothing is lost or doubled."""
+"""However a job is interrupted, the same command resumes it, and no row is lost or doubled."""
 
 import fcntl
 import random
@@ -36,7 +36,7 @@ def start(
     *args: str,
     before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[str]:
-    """One worker without torchrun."""
+    """Start a job with one worker, without torchrun."""
     command = [sys.executable, "-m", "pipeline.run", *ARGS, *args]
     return subprocess.Popen(
         [*command, f"model.path={checkpoint}", f"data.path={data}"],
@@ -49,7 +49,7 @@ def start(
     )
 
 
-def test_broken_at_random_moments(tmp_path: Path) -> None:
+def test_interruptions_at_random_moments(tmp_path: Path) -> None:
     draw = random.Random(20)
     reference = tmp_path / "unbroken"
     reference.mkdir()
@@ -60,7 +60,7 @@ def test_broken_at_random_moments(tmp_path: Path) -> None:
         stress.one_round(place, reference, stress.plan(draw, times))
 
 
-def test_sigterm_finishes_what_is_begun_and_the_rest_is_done_later(
+def test_after_sigterm_begun_rows_are_finished_and_the_next_launch_does_the_rest(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -68,7 +68,7 @@ def test_sigterm_finishes_what_is_begun_and_the_rest_is_done_later(
     wait_for_parts(process, folder.path, 2)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)  # torchrun passes on what Slurm has sent to all
+    process.send_signal(signal.SIGTERM)  # as Slurm and torchrun both send it
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert said.count("pipeline.run terminated (SIGTERM). Finished parts are kept") == 1
@@ -107,7 +107,7 @@ def test_a_second_launch_in_the_same_run_folder_is_refused(
     assert len(output_rows(folder)) == 8
 
 
-def test_a_file_system_without_locks_is_worked_on_and_that_is_said(
+def test_a_file_system_without_locks_is_used_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fails(descriptor: int, operation: int) -> None:
@@ -120,10 +120,10 @@ def test_a_file_system_without_locks_is_worked_on_and_that_is_said(
     assert "this file system has no locks" in capfd.readouterr().err
 
 
-def test_a_disk_without_room_stops_the_job_with_one_message_and_it_resumes(
+def test_a_full_disk_stops_the_job_with_one_message_and_it_resumes(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    """No file may be larger than 100 kB; a part's is 160 kB, and its stats row is not."""
+    """No file may be larger than 100 kB. A part's file has 160 kB; its stats file is smaller."""
     folder = RunFolder(tmp_path / "run")
 
     def little_room() -> None:
@@ -134,7 +134,7 @@ def test_a_disk_without_room_stops_the_job_with_one_message_and_it_resumes(
     assert process.returncode == 1, said
     (line,) = [line for line in said.splitlines() if "pipeline.run stopped" in line]
     assert "output=run: the disk is full" in line
-    assert "make room. Finished parts are kept: the same command goes on" in line
+    assert "make room. Finished parts are kept: run the same command again" in line
     assert "Traceback" not in said
     assert folder.parts_done() == set()
     assert list((folder.path / "tmp").iterdir()) == []

@@ -1,5 +1,4 @@
-"""Two nodes, that is two torchruns that meet: one of them dies, the other brings the job to its
-end."""
+"""Two nodes (two torchrun processes that rendezvous): one dies, and the other finishes the job."""
 
 import os
 import signal
@@ -31,7 +30,7 @@ def nodes(checkpoint: Path, tmp_path: Path) -> Iterator[list[subprocess.Popen[st
         *("engine.max_sequences=2", "engine.block_length=4", "generation.temperature=0.7"),
     ]
     launcher = ["--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    module = "tests.end_to_end.quick_pulse"
+    module = "tests.end_to_end.quick_heartbeat"
     made = [
         start(args, tmp_path, launcher=[*launcher, *rank], num_workers=1, module=module)
         for rank in (["--node-rank=0"], ["--node-rank=1"])
@@ -52,12 +51,12 @@ def workers_of(node: subprocess.Popen[str]) -> list[int]:
     return [int(child) for child in children]
 
 
-def test_what_a_dead_node_had_open_is_done_by_the_other(
+def test_the_open_parts_of_a_dead_node_are_done_by_the_other(
     checkpoint: Path, tmp_path: Path, nodes: list[subprocess.Popen[str]]
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     wait_for_parts(nodes[0], folder.path, 4)
-    for pid in [*workers_of(nodes[1]), nodes[1].pid]:  # the machine is gone
+    for pid in [*workers_of(nodes[1]), nodes[1].pid]:  # as if the machine were lost
         os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 90
     while not folder.summary_file.exists():
@@ -77,4 +76,4 @@ def test_what_a_dead_node_had_open_is_done_by_the_other(
     run(config, 0)
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
     log = folder.log_file(0).read_text()
-    assert "were lost with the workers that had them: once more" in log
+    assert "were lost with the workers that had them; redone now" in log

@@ -1,4 +1,5 @@
-"""Rows with settings of their own: as one worker, two and the unbatched reference loop do them."""
+"""Rows whose columns override settings: one worker, two workers and the unbatched reference loop
+give the same results."""
 
 import json
 from pathlib import Path
@@ -72,14 +73,16 @@ def one_worker(
     return output_rows(folder)
 
 
-def test_each_row_is_done_as_it_asked(checkpoint: Path, one_worker: list[dict[str, Any]]) -> None:
+def test_each_row_is_generated_with_its_settings(
+    checkpoint: Path, one_worker: list[dict[str, Any]]
+) -> None:
     told = {int(row["row_id"].split(":")[1]): row["error"] for row in one_worker if row["error"]}
     assert list(told) == list(BROKEN)
     for i, (_, _, words) in BROKEN.items():
         assert words in told[i]
 
-    asked, wanted = rows_with_settings(), list[tuple[str, int]]()
-    for i, row in enumerate(asked):
+    rows, wanted = rows_with_settings(), list[tuple[str, int]]()
+    for i, row in enumerate(rows):
         num_samples = 1 if i in (2, 7, 9, 12) else row["num_samples"] or 1
         wanted += [(f"in:{i}", sample) for sample in range(num_samples)]
     assert [(row["row_id"], row["sample_index"]) for row in one_worker] == wanted
@@ -87,7 +90,7 @@ def test_each_row_is_done_as_it_asked(checkpoint: Path, one_worker: list[dict[st
     model, prompter = load_model(checkpoint), Prompter(checkpoint, PromptConfig(), 256)
     for row in one_worker:
         if row["error"] is None:
-            given = asked[int(row["row_id"].split(":")[1])]
+            given = rows[int(row["row_id"].split(":")[1])]
             request = Request(
                 request_id=0,
                 prompt_ids=prompter.token_ids(given),
@@ -105,7 +108,9 @@ def test_each_row_is_done_as_it_asked(checkpoint: Path, one_worker: list[dict[st
             assert row["token_ids"] == expected.token_ids, row["row_id"]
 
 
-def test_samples_of_a_row_differ_and_its_seed_is_its_own(one_worker: list[dict[str, Any]]) -> None:
+def test_samples_of_a_row_differ_and_a_seed_column_is_used(
+    one_worker: list[dict[str, Any]],
+) -> None:
     by_row: dict[str, list[dict[str, Any]]] = {}
     for row in one_worker:
         by_row.setdefault(row["row_id"], []).append(row)
@@ -149,7 +154,7 @@ def output_rows_of(folder: RunFolder, part: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_json_lines_and_the_size_of_parts_change_nothing(
+def test_json_lines_and_another_size_of_parts_give_the_same_rows(
     checkpoint: Path, tmp_path: Path, one_worker: list[dict[str, Any]]
 ) -> None:
     lines = [{k: v for k, v in row.items() if v is not None} for row in rows_with_settings()]
@@ -162,7 +167,7 @@ def test_json_lines_and_the_size_of_parts_change_nothing(
     ]
 
 
-def test_other_columns_are_other_settings(
+def test_a_run_with_other_override_columns_is_refused(
     checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run(config(checkpoint, data, tmp_path / "run", data__limit=2), 0)

@@ -1,4 +1,4 @@
-"""Jobs that choose their rows, name them, try them, and run again those that failed."""
+"""Row filters, ids, templates, the dry run, the retry of failed rows, and the stand-in."""
 
 import json
 import shutil
@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.job import JobConfig
-from pipeline.plan.retry import Remaining, failed_places, find_remaining, num_failed_in, with_new
+from pipeline.plan.retry import (
+    Remaining,
+    failed_places,
+    find_remaining,
+    num_failed_in,
+    replace_rows,
+)
 from pipeline.plan.run_json import load
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
@@ -26,7 +32,7 @@ def data(tmp_path: Path) -> Path:
     return write_parquet(tmp_path / "in.parquet", ROWS)
 
 
-def test_rows_that_where_takes_are_as_in_the_whole_run(
+def test_rows_taken_by_where_are_the_same_as_in_the_whole_run(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     sampled = {"generation__temperature": 0.7, "data__id_column": "task_id"}
@@ -53,10 +59,10 @@ def test_a_template_over_columns(checkpoint: Path, data: Path, tmp_path: Path) -
     assert [row["num_prompt_tokens"] for row in mine] == [row["num_prompt_tokens"] for row in its]
 
 
-def test_failed_rows_are_run_again_and_no_others(
+def test_only_failed_rows_are_retried(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows that the K/V cache had no room for, and one that can never be."""
+    """Rows that did not fit into the K/V cache, and one that always fails."""
     rows = [
         {**row, "prompt": "x" * 60 if i in (2, 3, 9) else row["prompt"]}
         for i, row in enumerate(ROWS)
@@ -75,9 +81,9 @@ def test_failed_rows_are_run_again_and_no_others(
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
     plan, untouched = load(folder), folder.data_file(3).stat()
     left = find_remaining(plan, folder, False)
-    assert (left.num_outcomes, left.again, left.num_failed) == (0, [], 4)
+    assert (left.num_outcomes, left.retried, left.num_failed) == (0, [], 4)
     left = find_remaining(plan, folder, True)
-    assert (left.num_outcomes, len(left.again), left.num_failed) == (4, 3, 0)
+    assert (left.num_outcomes, len(left.retried), left.num_failed) == (4, 3, 0)
     assert Remaining.from_json(left.to_json()) == left
     run(job(checkpoint, data, folder.path, **many), 0)
     assert [i for i, row in enumerate(output_rows(folder.path)) if row["error"]] == [2, 3, 5, 9]
@@ -92,25 +98,25 @@ def test_failed_rows_are_run_again_and_no_others(
     summary = json.loads(folder.summary_file.read_text())
     assert (summary["num_ok"], summary["num_failed"]) == (19, 1)
     left = find_remaining(plan, folder, True)
-    assert (left.num_outcomes, len(left.again)) == (1, 1)
+    assert (left.num_outcomes, len(left.retried)) == (1, 1)
     run(job(checkpoint, data, folder.path, **many, retry_failed=True), 0)
     assert_same_rows(output_rows(folder.path), output_rows(tmp_path / "whole"))
 
 
-def test_failed_rows_are_counted_with_and_without_a_footer_that_says_so(tmp_path: Path) -> None:
+def test_failed_rows_are_counted_with_and_without_statistics_in_the_footer(tmp_path: Path) -> None:
     table = pa.table({"x": [[1], [2, 3], []], "error": [None, "a", "b"]})
     for statistics in (True, False):
         pq.write_table(table, tmp_path / "f.parquet", write_statistics=statistics, row_group_size=2)
         assert num_failed_in(tmp_path / "f.parquet") == 2
         assert failed_places(tmp_path / "f.parquet") == [1, 2]
     new = pa.table({"x": [[8], [9]], "error": [None, "c"]}, schema=table.schema)
-    assert with_new(table, new, [1, 2]).to_pylist() == [
+    assert replace_rows(table, new, [1, 2]).to_pylist() == [
         *table.slice(0, 1).to_pylist(),
         *new.to_pylist(),
     ]
 
 
-def test_a_dry_run_tells_and_writes_nothing(
+def test_a_dry_run_reports_and_writes_nothing(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = [*ROWS, {**ROWS[0], "prompt": None}]
@@ -131,7 +137,7 @@ def test_a_dry_run_tells_and_writes_nothing(
 def test_a_dry_run_finds_what_would_stop_the_job(
     checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As a checkpoint without its tensors."""
+    """Here, a checkpoint without its weights."""
     model = shutil.copytree(checkpoint, tmp_path / "model")
     (model / "model.safetensors").unlink()
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""Input and output on S3: a server on this machine that fails every fifth request."""
+"""Input and output on S3, with a local server that fails every fifth request."""
 
 import io
 import json
@@ -35,9 +35,9 @@ QUICK = "tests.end_to_end.quick_beats"
 
 @pytest.fixture(scope="module")
 def data(server: FlakyStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The input here; the same is at s3://bucket/in/in.parquet."""
+    """The input on disk; it is also at s3://bucket/in/in.parquet."""
     file = write_parquet(tmp_path_factory.mktemp("data") / "in.parquet", prompts(NUM_ROWS))
-    fs, _ = store.reached("s3://bucket")
+    fs, _ = store.fs_and_path("s3://bucket")
     fs.mkdir("bucket")
     fs.pipe_file("bucket/in/in.parquet", file.read_bytes())
     return file
@@ -64,7 +64,7 @@ def arguments(checkpoint: Path, output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def here(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run on the disk."""
+    """The same run on disk."""
     folder = RunFolder(tmp_path_factory.mktemp("here") / "run")
     run(config(checkpoint, data, folder.path), 0)  # type: ignore[arg-type]
     return folder
@@ -79,7 +79,7 @@ def same_rows(fs: AbstractFileSystem, output: str, here: RunFolder) -> None:
     assert_same_rows(rows_of(fs, output), output_rows(Path(str(here.path))))
 
 
-def test_two_workers_between_a_store_that_fails_every_fifth_request(
+def test_two_workers_on_a_store_that_fails_every_fifth_request(
     checkpoint: Path,
     s3: AbstractFileSystem,
     server: FlakyStore,
@@ -100,7 +100,7 @@ def test_two_workers_between_a_store_that_fails_every_fifth_request(
     assert {"logs/rank-0.log", "logs/rank-1.log"} < names
     assert "run.lock" not in names
     assert not any(name.startswith("tmp/") for name in names)
-    assert list(tmp_path.iterdir()) == [], "nothing is written here"
+    assert list(tmp_path.iterdir()) == [], "nothing is written to the disk"
     no_secrets_in(said, *(s3.cat_file(f"bucket/runs/two/{name}") for name in names), server=server)
     num_parts = NUM_ROWS // PART_ROWS
     assert sum(server.num_requests.values()) < 40 * num_parts, server.num_requests
@@ -118,7 +118,7 @@ def no_secrets_in(*texts: str | bytes, server: FlakyStore) -> None:
             assert secret.encode() not in data
 
 
-def test_kill_9_of_all_in_the_middle_and_the_same_command_takes_over(
+def test_after_kill_9_of_all_processes_the_same_command_resumes(
     checkpoint: Path, s3: AbstractFileSystem, server: FlakyStore, here: RunFolder, tmp_path: Path
 ) -> None:
     args, folder = (
@@ -183,7 +183,7 @@ def test_a_second_launch_is_refused_while_the_first_renews_its_lock(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, server: FlakyStore) -> Iterator[None]:
-    """Two attempts at a request."""
+    """Only two attempts per request."""
     config_kwargs = {"retries": {"max_attempts": 2, "mode": "standard"}}
     monkeypatch.setitem(store.OPTIONS, "config_kwargs", config_kwargs)
     forget_the_store()
@@ -214,7 +214,7 @@ def test_a_store_that_is_gone_stops_the_job_with_one_message(
     assert stop.value.code == 1
     said = capfd.readouterr().err
     assert "cannot write s3://bucket/runs/gone/stats/part-00002.parquet" in told_once(said)
-    assert "Finished parts are kept: the same command goes on" in said
+    assert "Finished parts are kept: run the same command again" in said
     assert "rank-0.log is not written (the store does not answer); the log is /" in said
     no_secrets_in(said, server=steady)
     steady.share = 0.0
@@ -236,7 +236,7 @@ def test_a_run_on_a_store_is_scored(data: Path, s3: AbstractFileSystem, steady: 
         ("s3://id:key@bucket/run", "an address holds no keys; set AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_addresses_that_no_run_can_be_at(
+def test_invalid_output_addresses_are_refused(
     checkpoint: Path, data: Path, output: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match="output=") as raised:
@@ -245,7 +245,7 @@ def test_addresses_that_no_run_can_be_at(
     assert "key@" not in str(raised.value)
 
 
-def test_a_bucket_that_is_not_there_and_s3fs_that_is_not_installed(
+def test_a_missing_bucket_and_a_missing_s3fs_stop_the_job(
     checkpoint: Path,
     data: Path,
     steady: FlakyStore,

@@ -1,4 +1,4 @@
-"""On S3: failed rows once more, parts of a hundred megabytes, an input that goes away."""
+"""On S3: the retry of failed rows, parts above 100 MB, inputs that disappear, and the log."""
 
 import io
 import random
@@ -38,10 +38,10 @@ def rows_there(bucket: AbstractFileSystem, run_name: str) -> list[dict[str, Any]
     return [row for table in tables for row in table.to_pylist()]
 
 
-def test_failed_rows_are_run_again(
+def test_failed_rows_are_retried(
     checkpoint: Path, bucket: AbstractFileSystem, steady: FlakyStore, tmp_path: Path
 ) -> None:
-    """Some ask for more memory than there is; then there is more."""
+    """Some rows need a larger K/V cache than the first launch has."""
     rows = [row | {"max_new_tokens": 60 if i % 5 == 0 else 8} for i, row in enumerate(prompts(30))]
     file = write_parquet(tmp_path / "again.parquet", rows)
     data, there = put(bucket, "in/again.parquet", file), f"s3://{BUCKET}/again"
@@ -56,8 +56,8 @@ def test_failed_rows_are_run_again(
     assert RunFolder(there).parts_done() == before
 
 
-def test_a_part_that_goes_up_in_pieces(bucket: AbstractFileSystem, server: FlakyStore) -> None:
-    """s3fs cuts what is larger than 100 MB; each piece may fail."""
+def test_a_part_that_is_uploaded_in_pieces(bucket: AbstractFileSystem, server: FlakyStore) -> None:
+    """s3fs uploads objects above 100 MB in pieces, each of which may fail."""
     folder = RunFolder(f"s3://{BUCKET}/large")
     noise = [random.Random(i).randbytes(1 << 20) for i in range(120)]
     table = pa.table({"noise": pa.array(noise, pa.binary())})
@@ -71,7 +71,7 @@ def test_a_part_that_goes_up_in_pieces(bucket: AbstractFileSystem, server: Flaky
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
-def test_an_input_that_goes_away_stops_the_job_and_it_goes_on_when_it_is_back(
+def test_a_lost_input_stops_the_job_which_resumes_once_it_is_restored(
     checkpoint: Path,
     bucket: AbstractFileSystem,
     steady: FlakyStore,
@@ -110,7 +110,7 @@ def test_an_input_that_goes_away_stops_the_job_and_it_goes_on_when_it_is_back(
     assert_same_rows(rows_there(bucket, change), output_rows(tmp_path / "here"))
 
 
-def test_a_traceback_is_in_the_log_that_was_sent(
+def test_a_traceback_is_in_the_uploaded_log(
     checkpoint: Path,
     bucket: AbstractFileSystem,
     steady: FlakyStore,

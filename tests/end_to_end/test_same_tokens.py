@@ -1,5 +1,5 @@
-"""Every cache policy and strategy, greedy and sampled: one worker, two workers and the unbatched
-reference loop give the same token ids for 64 prompts of different lengths."""
+"""Two cache policies and two strategies, greedy and sampled: one worker, two workers and the
+unbatched reference loop give the same token ids for 64 prompts of different lengths."""
 
 from itertools import product
 from pathlib import Path
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_workers(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All combinations as one sweep on two workers; a run folder for each."""
+    """All combinations as one sweep on two workers, with a run folder for each."""
     folder = tmp_path_factory.mktemp("two")
     args = [
         *("-m", "cache=none,dual", "decoding=fixed,threshold", "generation.temperature=0.0,0.7"),

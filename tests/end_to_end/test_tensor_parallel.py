@@ -1,4 +1,4 @@
-"""Groups of ranks that hold one model together write what one rank writes."""
+"""A group of ranks that hold one model together writes the same rows as a single rank."""
 
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from tests.end_to_end.launcher import finished, kill_a_worker, start, told_once
 from tests.published import write_weights
 
 BIDIRECTIONAL = ("llada", "dream", "llada_moe")
-"""Four heads each; those of Dream share two for keys and values."""
+"""All have four attention heads; Dream has two heads for keys and values."""
 NUM_ROWS = 12
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data, a checkpoint of each layout, and in one/ its rows by one rank."""
+    """A folder with the data, a checkpoint per layout, and in one/ a run of each on one rank."""
     folder = tmp_path_factory.mktemp("place")
     data = write_parquet(folder / "in.parquet", prompts(NUM_ROWS))
     for layout in (*BIDIRECTIONAL, "llada2"):
@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path, layout: str) -> Path:
 
 
 def arguments(place: Path, size: int) -> list[str]:
-    """The fixture's job on a command line, but for the model."""
+    """The fixture's job as a command line, without the model."""
     return [
         *(f"data.path={place / 'in.parquet'}", "data.part_rows=4"),
         *("generation.max_new_tokens=8", "decoding=threshold", "decoding.threshold=0.3"),
@@ -91,12 +91,14 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
         assert mine.devices == [f"{size} x cpu (1 thread)"]
         for count in ("num_forwards", "num_query_tokens", "num_iterations"):
             assert getattr(mine, count) == getattr(its, count)
-        # Four ranks with two heads for keys and values keep each of them twice.
+        # With four ranks and two heads for keys and values, each head is kept on two ranks.
         times = 2 if (layout, size) == ("dream", 4) else 1
         assert mine.peak_cache_bytes == times * its.peak_cache_bytes
 
 
-def test_two_groups_with_whole_experts_write_every_row_once(place: Path, tmp_path: Path) -> None:
+def test_two_groups_with_expert_parallelism_write_every_row_once(
+    place: Path, tmp_path: Path
+) -> None:
     args = [*arguments(place, 2), f"model.path={place / 'llada2'}", "cache=block_causal"]
     args += ["engine.expert_parallel=true", "data.part_rows=1", "output=run"]
     said = finished(args, tmp_path, num_workers=4)
@@ -109,7 +111,7 @@ def test_two_groups_with_whole_experts_write_every_row_once(place: Path, tmp_pat
 
 
 def test_after_kill_9_torchruns_restart_does_the_rest(place: Path, tmp_path: Path) -> None:
-    """Slow enough to be killed in its middle: 12 parts, one token in each iteration."""
+    """The job is slow enough to be killed halfway: 12 parts, one token per iteration."""
     data = write_parquet(tmp_path / "more.parquet", prompts(2 * NUM_ROWS))
     changes: dict[str, Any] = {"decoding": {"name": "fixed"}, "generation__max_new_tokens": 12}
     changes |= {"generation__temperature": 0.7, "data__part_rows": 2}
@@ -132,13 +134,13 @@ def test_after_kill_9_torchruns_restart_does_the_rest(place: Path, tmp_path: Pat
     ("fault", "message"),
     [
         ("full_disk", "output=run: the disk is full"),
-        ("no_memory", "of 2 ranks that hold one model, none can give way alone: lower engine."),
+        ("no_memory", "among 2 ranks, and one rank cannot retry alone: lower engine."),
     ],
 )
-def test_the_rank_that_fails_says_why_and_all_end(
+def test_the_rank_that_fails_reports_it_and_all_ranks_end(
     place: Path, tmp_path: Path, fault: str, message: str
 ) -> None:
-    """The other rank waits in an exchange."""
+    """The other rank is waiting in an exchange."""
     args = [fault, *arguments(place, 2), f"model.path={place / 'llada'}", "output=run"]
     said = finished(args, tmp_path, code=1, module="tests.end_to_end.broken")
     assert message in told_once(said)

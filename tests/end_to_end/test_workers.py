@@ -1,4 +1,4 @@
-"""Two workers under torchrun: the same rows as one, also when a worker is killed."""
+"""Two workers under torchrun give the same rows as one, even if a worker is killed."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
-    """Sampled, slow enough to be killed in its middle: 30 parts, one token in each iteration."""
+    """A sampled job, slow enough to be killed halfway: 30 parts, one token per iteration."""
     return job(
         checkpoint,
         data,
@@ -44,7 +44,7 @@ def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
 
 
 def arguments(checkpoint: Path, data: Path) -> list[str]:
-    """The same job on a command line."""
+    """The same job as a command line."""
     return [
         *(f"data.path={data}", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
         *("decoding=fixed", "cache=none", "generation.max_new_tokens=20"),
@@ -57,7 +57,7 @@ def arguments(checkpoint: Path, data: Path) -> list[str]:
 def one_worker(
     checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, object]]:
-    """The rows of an unbroken run of one worker."""
+    """The rows of an uninterrupted run with one worker."""
     folder = tmp_path_factory.mktemp("one") / "run"
     run(config(checkpoint, data, folder), 0)
     return output_rows(folder)
@@ -81,7 +81,7 @@ def test_two_workers_give_the_same_rows_as_one(
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
-def test_after_kill_9_the_same_command_does_the_rest(
+def test_after_kill_9_the_same_command_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -99,13 +99,13 @@ def test_after_kill_9_the_same_command_does_the_rest(
     assert summary["num_generated_tokens"] == sum(
         len(row["token_ids"]) for row in output_rows(folder.path)
     )
-    assert summary["num_starts"] >= 2, "a killed worker's may be lost"
+    assert summary["num_starts"] >= 2, "a killed worker's count may be lost"
 
 
-def test_torchruns_own_restart_does_the_rest_too(
+def test_after_kill_9_torchruns_restart_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
-    """The store outlives the workers, with all they left in it."""
+    """torchrun's store outlives the workers, and keeps all their keys."""
     process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=2"])
     kill_a_worker(process, tmp_path / "run", after_parts=3)
     said, _ = process.communicate(timeout=120)
@@ -113,10 +113,10 @@ def test_torchruns_own_restart_does_the_rest_too(
     assert_same_rows(output_rows(tmp_path / "run"), one_worker)
 
 
-def test_parts_of_some_minutes_stay_what_they_were_over_kills(
+def test_parts_of_part_minutes_stay_the_same_after_kills(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
-    """64 parts of a row are timed; before a kill among these, behind one."""
+    """The first 64 parts, of one row each, are timed. One kill comes during these, one after."""
     folder = RunFolder(tmp_path / "run")
     args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.01"]
     paces = []
@@ -125,7 +125,7 @@ def test_parts_of_some_minutes_stay_what_they_were_over_kills(
         kill_a_worker(process, folder.path, after_parts)
         process.communicate(timeout=60)
         paces.append(folder.pace_file.read_text() if folder.pace_file.exists() else None)
-    assert "in 120 parts (fewer, larger" not in finished(args, tmp_path), "they are known now"
+    assert "in 120 parts (fewer, larger" not in finished(args, tmp_path), "the parts are final now"
     assert paces == [None, folder.pace_file.read_text()]
     num_joined = json.loads(folder.pace_file.read_text())["num_joined"]
     assert num_joined > 1
@@ -154,7 +154,7 @@ def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
     assert all(row["error"] is None for row in out)
 
 
-def test_a_mistake_is_told_once_by_all_workers_together(
+def test_a_mistake_is_reported_only_once_by_all_workers(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     args = arguments(checkpoint, data)

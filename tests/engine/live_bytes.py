@@ -1,4 +1,4 @@
-"""How many bytes of tensors stand at once, at most, that operations have made?"""
+"""Measures the peak memory of the tensors that torch operations create."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts what is made inside `with`, until nothing refers to it any more; tensors that were
-    there before, and are only written to or looked at, count nothing."""
+    """Counts the bytes of all tensors created inside `with`, for as long as they are referenced;
+    `peak` is the most at any time. Tensors that existed before are not counted, nor are views of
+    them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ragged batches of asked positions, for the tests of decoding strategies."""
+"""Ragged batches of requested positions, for the tests of decoding strategies."""
 
 import random
 from dataclasses import replace
@@ -38,8 +38,8 @@ def ragged(
     seed: int = 0,
     strategy: DecodingStrategy | None = None,
 ) -> tuple[AskedPositions, Tensor]:
-    """`counts[b]` asked positions of sequence b, at scattered canvas positions, and their logits;
-    with a state as if the strategy had seen other logits before."""
+    """`counts[b]` requested positions of each sequence b, at random canvas positions, and their
+    logits. With a `strategy` that keeps state, that of a forward with slightly different logits."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     temperatures = temperatures or [0.0] * len(counts)
@@ -79,7 +79,7 @@ def ragged(
 
 
 def certain(doubts: list[float], vocab: int = VOCAB) -> Tensor:
-    """Logits whose best word has the probability 1 - doubt, the others sharing the rest."""
+    """Logits whose best word has the probability 1 - doubt; the other words share the doubt."""
     doubt_M1 = torch.tensor(doubts, dtype=torch.float64)[:, None]
     logits_MV = (doubt_M1 / (vocab - 2)).log().expand(-1, vocab).clone()
     logits_MV[:, 3] = torch.log1p(-doubt_M1[:, 0])

@@ -1,4 +1,4 @@
-"""Each strategy on ragged batches, against loops over sequences, and on ties."""
+"""Decoding strategies: the rule of each, and that none lets a sequence depend on its neighbours."""
 
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -22,7 +22,7 @@ from tests.engine.ragged import BLOCK, MASK, STRATEGIES, VOCAB, certain, ragged
 
 
 def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
-    """The same with sequence b alone."""
+    """The requested positions of sequence b alone."""
     rows = asked.sequence_M == b
     per_sequence = {
         f.name: getattr(asked, f.name)[b : b + 1]
@@ -50,7 +50,7 @@ def run(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
-def test_a_sequence_never_sees_its_neighbours(strategy: DecodingStrategy) -> None:
+def test_decisions_do_not_depend_on_other_sequences(strategy: DecodingStrategy) -> None:
     counts = [7, 1, 32, 4]
     asked, logits_MV = ragged(counts, temperatures=[0.0, 0.8, 1.5, 0.0], strategy=strategy)
     together, commit_M = run(strategy, asked, logits_MV)
@@ -91,7 +91,7 @@ def test_every_sequence_commits_something(strategy: DecodingStrategy) -> None:
     assert set(asked.sequence_M[commit_M].tolist()) == set(range(5))
 
 
-def test_threshold_commits_all_that_reach_it_and_the_best() -> None:
+def test_threshold_commits_all_that_reach_it_and_always_the_best() -> None:
     asked, logits_MV = ragged([12, 12], seed=4)
     proposals, commit_M = run(Threshold(threshold=0.8), asked, logits_MV)
     confidence_M = logits_MV.softmax(-1).max(-1).values
@@ -123,8 +123,8 @@ def test_fixed_commits_its_quota_over_a_block() -> None:
 
 
 def test_factor_takes_the_longest_prefix() -> None:
-    """(n + 1)(1 - c) <= 1 for n = 1, 2, ...: 0.1, 0.3 pass, 0.3 fails at n = 3, 0.1 is ranked
-    before."""
+    """The condition (n + 1)(1 - c) <= 1 for doubts 1 - c of 0.05, 0.1, 0.26, ...: n = 1 and 2 give
+    0.1 and 0.3 and pass; n = 3 gives 1.04 and fails."""
     asked, _ = ragged([5])
     _, commit_M = run(Factor(), asked, certain([0.3, 0.1, 0.26, 0.05, 0.9]))
     assert commit_M.tolist() == [False, True, False, True, False]
@@ -140,7 +140,7 @@ def test_hierarchical_takes_the_best_of_each_run() -> None:
     assert commit_M.tolist() == [False, True, False, False, True, False]
 
 
-def test_entropy_bound_sums_over_those_before() -> None:
+def test_entropy_bound_sums_the_entropies_of_better_ranked_positions() -> None:
     asked, _ = ragged([4])
     logits_MV = certain([0.02, 0.05, 0.01, 0.3])
     h = Logits(logits_MV, VOCAB).entropy().tolist()
@@ -163,7 +163,7 @@ def test_klass_waits_until_nothing_changes() -> None:
         state = dict(proposals.state)
         counts.append(int(commit_M.sum()))
     assert counts == [1, 1, 3]
-    # Once some position is ready, the most confident has to wait until it is ready itself.
+    # Once another position is ready, the most confident one must wait until it is ready itself.
     state["stable"] = torch.tensor([[9], [0], [9]], dtype=torch.int32)
     state["probabilities"][1] = 0.25
     asked = replace(asked, state=state)
@@ -175,7 +175,7 @@ def test_klass_waits_until_nothing_changes() -> None:
     assert commit_M.tolist() == [True, False, True]
 
 
-def test_credit_lets_a_repeated_word_pass() -> None:
+def test_credit_raises_the_score_of_a_repeated_word() -> None:
     strategy = Credit(threshold=0.9)
     asked, _ = ragged([2])
     logits_MV = certain([0.4, 0.3])
@@ -186,13 +186,13 @@ def test_credit_lets_a_repeated_word_pass() -> None:
         proposals, _ = run(strategy, replace(asked, state=state), logits_MV)
         state = dict(proposals.state)
         confidences.append(proposals.score_M[0].item())
-        assert proposals.confidence_M[0].item() == pytest.approx(0.6), "the model's own"
+        assert proposals.confidence_M[0].item() == pytest.approx(0.6), "without credit"
     assert confidences == sorted(confidences)
     assert confidences[0] > 0.6 + 0.05
     assert int((state["credits"] > 0).sum()) == 2, "one word of each position has credit"
 
 
-def test_edit_replaces_what_the_model_no_longer_believes() -> None:
+def test_edit_replaces_tokens_that_the_model_no_longer_predicts() -> None:
     asked, _ = ragged([4])
     asked = replace(
         asked,
@@ -210,8 +210,8 @@ def test_ties_go_to_the_earlier_position() -> None:
     assert rank_within(group_M, score_M).tolist() == [2, 0, 1, 3, 0, 1, 2]
 
 
-def test_positions_that_all_round_to_certain_keep_their_order() -> None:
-    """float32 probabilities of 1 tie; what is behind them does not."""
+def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
+    """Their float32 probabilities tie at 1, but the strategies rank by quantities that do not."""
     asked, logits_MV = ragged([6])
     logits_MV[:] = 0.0
     logits_MV[:, 3] = torch.tensor([30.0, 33.0, 31.0, 35.0, 34.0, 32.0])

@@ -1,4 +1,4 @@
-"""Every strategy, and the engine around it, where each rank of a group has a run of the words."""
+"""Every strategy, and the engine, when each rank of a group has the logits of a run of words."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ Decided = tuple[Proposals, Tensor]
 def decided(
     strategy: DecodingStrategy, asked: AskedPositions, logits_MV: Tensor
 ) -> Callable[[TensorParallel], Decided]:
-    """What a rank proposes and commits."""
+    """A function that computes what a rank proposes and commits."""
 
     def decide(rank: TensorParallel) -> Decided:
         words = rank.share(VOCAB)
@@ -40,7 +40,7 @@ def decided(
 
 
 def assert_decided_alike(ranks: list[Decided], alone: Decided) -> None:
-    """The ranks bit for bit, and all as one alone, but for the rounding of sums."""
+    """All ranks must agree bit for bit, and with a single rank up to the rounding of sums."""
     expected, expected_commit_M = alone
     for proposals, commit_M in ranks:
         torch.testing.assert_close(
@@ -62,7 +62,7 @@ def assert_decided_alike(ranks: list[Decided], alone: Decided) -> None:
 
 
 def batch_for(strategy: DecodingStrategy, seed: int) -> tuple[AskedPositions, Tensor]:
-    """Greedy and sampled sequences; of a strategy that edits, some positions are committed."""
+    """Greedy and sampled sequences. If the strategy edits, some positions are committed already."""
     temperatures = [0.0, 0.8, 1.5, 0.0]
     asked, logits_MV = ragged([9, 1, 16, 6], temperatures, seed=seed, strategy=strategy)
     if strategy.edits:
@@ -77,7 +77,7 @@ def batch_for(strategy: DecodingStrategy, seed: int) -> tuple[AskedPositions, Te
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
-def test_ranks_decide_as_one_alone(strategy: DecodingStrategy, size: int) -> None:
+def test_ranks_decide_as_a_single_rank(strategy: DecodingStrategy, size: int) -> None:
     for seed in range(3):
         asked, logits_MV = batch_for(strategy, seed)
         decide = decided(strategy, asked, logits_MV)
@@ -86,7 +86,7 @@ def test_ranks_decide_as_one_alone(strategy: DecodingStrategy, size: int) -> Non
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
-def test_a_row_without_bounds_has_no_confidence_on_any_rank(
+def test_the_confidence_is_nan_on_every_rank_where_a_logit_is_not_finite(
     strategy: DecodingStrategy, value: float
 ) -> None:
     asked, logits_MV = batch_for(strategy, seed=0)
@@ -98,7 +98,7 @@ def test_a_row_without_bounds_has_no_confidence_on_any_rank(
         assert torch.equal(proposals.confidence_M.isnan(), broken_M)
 
 
-def test_a_proposal_takes_one_gathering() -> None:
+def test_a_proposal_takes_one_collective() -> None:
     asked, logits_MV = batch_for(Threshold(), seed=0)
 
     def count(rank: ThreadRank) -> int:
@@ -108,7 +108,7 @@ def test_a_proposal_takes_one_gathering() -> None:
     assert on_ranks(3, count) == [1, 1, 1]
 
 
-def test_words_that_tie_go_to_the_lowest_on_whichever_rank() -> None:
+def test_ties_go_to_the_lowest_word_on_whichever_rank_it_is() -> None:
     asked, logits_MV = ragged([23])
     logits_MV[:] = 0.0
     for row in range(VOCAB):
@@ -118,7 +118,7 @@ def test_words_that_tie_go_to_the_lowest_on_whichever_rank() -> None:
 
 
 class LocalWords(Transformer):
-    """`whole`, with the logits of this rank's words only."""
+    """The model `whole`, which computes only the logits of this rank's words."""
 
     def __init__(self, whole: Transformer, parallel: TensorParallel) -> None:
         super().__init__(whole.config)
@@ -144,8 +144,8 @@ class LocalWords(Transformer):
         ("entropy_bound", None),
     ],
 )
-def test_the_engine_writes_the_same_tokens(decoding: str, soft: dict | None) -> None:
-    """Also where the logits are taken in many pieces."""
+def test_the_engine_generates_the_same_tokens(decoding: str, soft: dict | None) -> None:
+    """`logits_bytes` is small, so that the logits are computed in many pieces."""
     combination = Combination({"name": "dual"}, {"name": decoding}, soft)
     whole = tiny_model()
     requests = mixed_requests(4) + [
@@ -162,7 +162,7 @@ def test_the_engine_writes_the_same_tokens(decoding: str, soft: dict | None) -> 
 
 
 def decide_in_a_group(rank: int, size: int, folder: str) -> None:
-    """Of one process of `size`; writes what it decided."""
+    """One process of a group of `size`; saves what it decided."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=size)
     group = TensorParallel(dist.group.WORLD)
@@ -174,7 +174,7 @@ def decide_in_a_group(rank: int, size: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_processes_decide_as_one_alone(tmp_path: Path) -> None:
+def test_processes_decide_as_a_single_rank(tmp_path: Path) -> None:
     size = 3
     mp.spawn(decide_in_a_group, (size, str(tmp_path)), nprocs=size)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(size)]

@@ -1,5 +1,4 @@
-"""The engine's contract: who enters when, who leaves when, and what a request that cannot run
-gets."""
+"""The engine's contract: when sequences enter and leave, and the errors of impossible requests."""
 
 from collections.abc import Iterator
 
@@ -40,7 +39,7 @@ def test_a_finished_sequence_leaves_at_once_and_a_waiting_one_takes_its_place() 
 
 
 def test_sequences_of_a_batch_are_at_different_blocks() -> None:
-    """No lock-step: in some forward, one sequence refreshes while another is inside its block."""
+    """In some forwards, one sequence refreshes while another is inside its block."""
     engine = make_engine()
     for request in mixed_requests(12):
         engine.add(request)
@@ -107,7 +106,7 @@ def test_bfloat16_runs() -> None:
         ({"prompt_ids": []}, "0 prompt"),
         ({"max_new_tokens": 0}, "0 new tokens"),
         ({"prompt_ids": [1] * 300}, "exceed the model's context of 256"),
-        ({"prompt_ids": [1] * 150}, "engine.cache_tokens=128: raise it to 176"),
+        ({"prompt_ids": [1] * 150}, "engine.cache_tokens=128: raise it to at least 176"),
         ({"prompt_ids": [1, VOCAB_SIZE]}, "outside the model's vocabulary"),
         ({"prompt_ids": [-1]}, "outside the model's vocabulary"),
         ({"prompt_ids": [3, MASK]}, "mask token"),
@@ -139,7 +138,7 @@ def test_settings_out_of_range_are_refused(field: str) -> None:
 
 
 def test_a_whole_number_as_temperature_samples_too() -> None:
-    """Its bits must not be taken for those of a float: 1 would be as cold as 0."""
+    """The bits of the integer 1, read as a float, would be almost 0: greedy."""
     drawn = {}
     for temperature in (1, 1.0):
         requests = mixed_requests(8, temperature=temperature)
@@ -151,7 +150,7 @@ def test_a_whole_number_as_temperature_samples_too() -> None:
 
 
 def test_one_host_read_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that crosses to the host in an iteration is [2, masked positions] of int32."""
+    """The host reads a single tensor per iteration: int32 [2, masked positions]."""
     sizes: list[tuple[int, ...]] = []
     real_cpu = torch.Tensor.cpu
 

@@ -1,4 +1,4 @@
-"""The engine on a GPU: the same tokens as the plain loops on the CPU, in float32."""
+"""The engine on a GPU generates the same tokens as the plain loops on the CPU, in float32."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Models and settings that do not go together are refused: here, how a group shares a model out."""
+"""Models that cannot be divided among the ranks of a group are refused."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def check(model: ModelConfig, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "size"), [(4, 4, 2), (8, 2, 8), (6, 3, 3)])
-def test_a_group_with_whole_heads_for_each_rank_is_taken(
+def test_a_group_with_whole_heads_for_each_rank_is_accepted(
     num_heads: int, num_kv_heads: int, size: int
 ) -> None:
     check(dense(num_heads, num_kv_heads), tensor_parallel=size)
@@ -41,17 +41,17 @@ def test_a_group_with_whole_heads_for_each_rank_is_taken(
     [
         (4, 4, 3, r"engine\.tensor_parallel=3: does not divide .* num_heads=4; set it"),
         (4, 4, 8, r"engine\.tensor_parallel=8: does not divide .* num_heads=4; set it"),
-        (12, 6, 4, r"engine\.tensor_parallel=4: is no divisor .* num_kv_heads=6; set it"),
+        (12, 6, 4, r"engine\.tensor_parallel=4: is neither a div.* num_kv_heads=6; set it"),
     ],
 )
-def test_heads_that_cannot_be_shared_out_are_refused(
+def test_heads_that_cannot_be_divided_are_refused(
     num_heads: int, num_kv_heads: int, size: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check(dense(num_heads, num_kv_heads), tensor_parallel=size)
 
 
-def test_whole_experts_need_one_for_each_rank() -> None:
+def test_expert_parallelism_needs_an_expert_for_each_rank() -> None:
     settings = {"tensor_parallel": 4, "expert_parallel": True}
     check(with_experts(6), **settings)
     with pytest.raises(ValueError, match=r"num_experts=3, and each rank needs one; set engine"):
@@ -60,7 +60,7 @@ def test_whole_experts_need_one_for_each_rank() -> None:
         check(dense(4, 4), **settings)
 
 
-def test_an_engine_has_as_many_ranks_as_its_config_says() -> None:
+def test_the_model_must_be_divided_as_the_config_says() -> None:
     with pytest.raises(AssertionError, match="not as the config says"):
         DiffusionEngine(
             tiny_model(),

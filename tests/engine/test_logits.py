@@ -1,4 +1,4 @@
-"""What the ranks of a group say of logits that each has a run of, against the whole logits."""
+"""Logits divided among the ranks of a group give the same answers as the whole logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from engine.soft import SoftIteration
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 
 SHAPES = [(1, 97), (2, 97), (3, 97), (4, 97), (3, 8), (4, 9)]
-"""Ranks and words; runs of 97 in 4 and of 9 in 4 differ in length."""
+"""(ranks, words). 97 or 9 words in 4 runs: the runs differ in length."""
 COUNT = 40
 PLACES = torch.arange(COUNT)
 
@@ -25,7 +25,7 @@ def run_of(logits_MV: Tensor, parallel: TensorParallel) -> Logits:
 
 
 def agreed(size: int, logits_MV: Tensor, ask: Callable[[Logits], Any]) -> Any:
-    """The answer that every rank gives, bit for bit: a tensor, or a tuple of them."""
+    """The answer of every rank, a tensor or a tuple of tensors; they must agree bit for bit."""
     answers = on_ranks(size, lambda rank: ask(run_of(logits_MV, rank)))
     for answer in answers[1:]:
         torch.testing.assert_close(answer, answers[0], rtol=0, atol=0, equal_nan=True)
@@ -33,7 +33,8 @@ def agreed(size: int, logits_MV: Tensor, ask: Callable[[Logits], Any]) -> Any:
 
 
 def random_logits(num_words: int, seed: int = 0) -> Tensor:
-    """From nearly flat to nearly certain, the likeliest word anywhere; the mask in the middle."""
+    """From nearly uniform to nearly certain, with the likeliest word anywhere. The mask token is
+    the middle word."""
     torch.manual_seed(seed)
     logits_MV = torch.randn(COUNT, num_words) * torch.linspace(0.1, 6, COUNT)[:, None]
     logits_MV[PLACES, torch.randint(num_words, (COUNT,))] += torch.linspace(0, 40, COUNT)
@@ -42,7 +43,7 @@ def random_logits(num_words: int, seed: int = 0) -> Tensor:
 
 
 def tied_logits(num_words: int) -> Tensor:
-    """Whole numbers, few of them."""
+    """Logits of only five values, so that many words tie."""
     return random_logits(num_words).clamp(-2, 2).round()
 
 
@@ -61,7 +62,7 @@ def test_the_best_word_is_the_lowest_of_the_highest_scores(
 
 
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_scores_choose_and_logits_tell(size: int, num_words: int) -> None:
+def test_the_best_word_follows_scores_but_reports_its_logit(size: int, num_words: int) -> None:
     logits_MV, scores_MV = random_logits(num_words), random_logits(num_words, seed=1)
 
     def ask(logits: Logits) -> Any:
@@ -77,7 +78,7 @@ def test_scores_choose_and_logits_tell(size: int, num_words: int) -> None:
 
 @pytest.mark.parametrize("make", [random_logits, tied_logits])
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_sums_equal_their_definitions(
+def test_entropy_and_margin_equal_their_definitions(
     size: int, num_words: int, make: Callable[[int], Tensor]
 ) -> None:
     logits_MV = make(num_words)
@@ -95,7 +96,7 @@ def test_sums_equal_their_definitions(
 
 
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_words_are_found_and_raised_wherever_they_are(size: int, num_words: int) -> None:
+def test_at_and_plus_reach_words_on_every_rank(size: int, num_words: int) -> None:
     logits_MV = random_logits(num_words)
     words_MW = torch.randint(num_words, (COUNT, 6))
     words_MW[:, :2] = torch.tensor([0, num_words - 1])
@@ -112,7 +113,7 @@ def test_words_are_found_and_raised_wherever_they_are(size: int, num_words: int)
 
 @pytest.mark.parametrize("make", [random_logits, tied_logits])
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_the_likeliest_words_may_all_be_on_one_rank(
+def test_top_k_finds_the_likeliest_words_of_all_ranks(
     size: int, num_words: int, make: Callable[[int], Tensor]
 ) -> None:
     logits_MV = make(num_words)
@@ -128,7 +129,9 @@ def test_the_likeliest_words_may_all_be_on_one_rank(
 
 @pytest.mark.parametrize("top_k", [None, 3, 40])
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_soft_iteration_expects_the_same(size: int, num_words: int, top_k: int | None) -> None:
+def test_soft_iteration_expects_the_same_embedding(
+    size: int, num_words: int, top_k: int | None
+) -> None:
     logits_MV, soft = random_logits(num_words), SoftIteration(temperature=1.3, top_k=top_k)
     table_VD = torch.randn(num_words, 12)
     ours_MD = agreed(size, logits_MV, lambda logits: soft.expected(logits, table_VD))
@@ -143,8 +146,10 @@ def test_soft_iteration_expects_the_same(size: int, num_words: int, top_k: int |
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_what_is_not_finite_reaches_every_rank(size: int, num_words: int, value: float) -> None:
-    """Whichever word it is: row w has it at word w."""
+def test_logits_that_are_not_finite_show_on_every_rank(
+    size: int, num_words: int, value: float
+) -> None:
+    """Row w has the value at word w, so that each rank has it in some row."""
     logits_MV = random_logits(num_words)
     rows = torch.arange(min(num_words, COUNT - 1))
     logits_MV[rows, rows] = value
@@ -154,7 +159,7 @@ def test_what_is_not_finite_reaches_every_rank(size: int, num_words: int, value:
 
 
 @pytest.mark.parametrize(
-    ("ask", "most"),
+    ("ask", "expected"),
     [
         (lambda logits: logits.best(logits.local_MU), 1),
         (Logits.entropy, 1),
@@ -165,15 +170,15 @@ def test_what_is_not_finite_reaches_every_rank(size: int, num_words: int, value:
         (lambda logits: logits.expected(torch.ones(97, 4), 1.0), 2),
     ],
 )
-def test_an_answer_is_one_gathering(ask: Callable[[Logits], Any], most: int) -> None:
+def test_an_answer_takes_few_collectives(ask: Callable[[Logits], Any], expected: int) -> None:
     def count(rank: ThreadRank) -> int:
         ask(run_of(random_logits(97), rank))
         return rank.num_collectives
 
-    assert on_ranks(3, count) == [most] * 3
+    assert on_ranks(3, count) == [expected] * 3
 
 
-def test_a_run_of_other_words_is_our_own_mistake() -> None:
+def test_logits_of_the_wrong_words_fail_an_assertion() -> None:
     with pytest.raises(AssertionError, match="its own words"):
         Logits(torch.zeros(2, 4), 5, ALONE)
     with pytest.raises(AssertionError, match="besides the mask"):

@@ -1,4 +1,4 @@
-"""What the engine does when memory is short: nothing is lost, and nothing comes out differently."""
+"""When memory is short, the engine loses no row and generates the same tokens."""
 
 from collections.abc import Callable, Iterator
 from itertools import count, repeat
@@ -65,7 +65,8 @@ OUT_OF_MEMORY = [
 def test_a_failed_allocation_changes_no_row(
     cache: str, decoding: str, soft: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails in the middle of a forward, with some layers' K and V written, and in the head."""
+    """Allocations fail in the middle of a forward, after some layers have written K and V, and in
+    the head."""
     undisturbed = results_of(make_engine(cache, decoding, soft))
     engine = make_engine(cache, decoding, soft)
     forwards = count(1)
@@ -95,7 +96,7 @@ def test_a_failed_allocation_changes_no_row(
     assert engine.iterations.pages.num_granted == 0
 
 
-def test_a_failure_halves_the_batch_and_it_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_halves_the_budget_and_it_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(iteration_tokens=512)
     for request in mixed_requests(40):
         engine.add(request)
@@ -152,7 +153,7 @@ def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits, what is computed from them, and the noise of draws."""
+    """Small pieces of logits stay within the limit, and give the same tokens."""
     limit = 5 * BYTES_PER_LOGIT[True] * tiny_config().vocab_size
     engine = make_engine(decoding="klass", logits_bytes=limit)
     sizes = []
@@ -191,7 +192,7 @@ def test_pages_follow_from_the_memory_that_is_free() -> None:
     config = EngineConfig(cache_tokens=None, memory_fraction=0.5, max_sequences=3, page_size=16)
     assert slot_bytes(model) == 2 * 2 * 4 * 12 * 4
     assert free_bytes(CPU) > 2**20
-    # There is room for far more than three canvases of 256 positions can fill.
+    # There is far more room than three canvases of 256 positions can fill.
     assert num_pages(config, model) == 3 * 16
     engine = make_engine(cache_tokens=None)
     assert len(results_of(engine)) == 14

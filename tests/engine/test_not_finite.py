@@ -1,4 +1,4 @@
-"""Logits that are not finite are their row's error, and no other row's."""
+"""Logits that are not finite become the error of their row, and leave all other rows alone."""
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from tests.tiny import VOCAB_SIZE, mixed_requests, tiny_model
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("decoding", list(DECODERS))
-def test_the_row_is_an_error_and_the_others_are_as_ever(decoding: str, value: float) -> None:
-    """A token that one prompt alone has, and none is ever answered with, has an embedding as an
-    overflow would leave it."""
+def test_the_row_is_an_error_and_the_others_do_not_change(decoding: str, value: float) -> None:
+    """One token has an embedding such as an overflow would leave. A single prompt contains it, and
+    its head weights of zero keep it out of all answers."""
     combination = Combination({"name": "dual"}, {"name": decoding})
     good = mixed_requests(4)
     token = max(set(range(VOCAB_SIZE - 2)) - {t for r in good for t in r.prompt_ids})
@@ -33,7 +33,7 @@ def test_the_row_is_an_error_and_the_others_are_as_ever(decoding: str, value: fl
     assert results == expected
 
 
-def test_a_word_without_bounds_has_no_confidence() -> None:
+def test_the_confidence_is_nan_where_a_logit_is_not_finite() -> None:
     asked, _ = ragged([3])
     logits_MV = certain([0.1, 0.2, 0.3])
     logits_MV[0, 5] = torch.inf

@@ -1,4 +1,4 @@
-"""The allocator: runs never overlap, freed neighbours merge, and the books always balance."""
+"""The page allocator: runs never overlap, free neighbours merge, and no page is lost."""
 
 import random
 
@@ -34,7 +34,7 @@ def test_freeing_twice_is_caught() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_books_balance_under_random_use(seed: int) -> None:
+def test_no_page_is_lost_under_random_use(seed: int) -> None:
     draw, pages, granted = random.Random(seed), PageAllocator(50), {}
     for _ in range(500):
         if granted and draw.random() < 0.5:

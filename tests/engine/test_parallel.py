@@ -1,4 +1,4 @@
-"""Ranks that hold one model together: each with its share, all with the same results."""
+"""Ranks that hold one model together generate the same results as one rank with the whole model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ def results_of(folder: Path, parallel: TensorParallel = ALONE) -> dict[Any, Resu
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("layout", CONFIGS)
-def test_ranks_with_shares_of_a_model_write_the_same_tokens_as_one(
+def test_ranks_with_shares_of_a_model_generate_the_same_tokens(
     layout: str, size: int, tmp_path: Path
 ) -> None:
     assert_same_on_ranks(tmp_path, layout, size)
@@ -60,7 +60,7 @@ def test_ranks_with_shares_of_a_model_write_the_same_tokens_as_one(
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("layout", ["llada_moe", "llada2", "sdar_moe"])
-def test_ranks_with_whole_experts_write_the_same_tokens_as_one(
+def test_ranks_with_whole_experts_generate_the_same_tokens(
     layout: str, size: int, tmp_path: Path
 ) -> None:
     assert_same_on_ranks(tmp_path, layout, size, split_experts=True)
@@ -87,11 +87,11 @@ def assert_same_on_ranks(
         assert_same(results, expected, f"{layout} on {size} ranks")
 
 
-def test_the_rank_with_the_least_memory_decides_on_the_pages(
+def test_the_rank_with_the_least_memory_limits_the_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_checkpoint(tmp_path)
-    free = iter([8, 5])  # whichever rank asks first
+    free = iter([8, 5])  # In pages; which rank gets which does not matter.
     page_bytes = 16 * slot_bytes(load_model(tmp_path)) // 2
     monkeypatch.setattr("engine.memory.free_bytes", lambda _: 2 * page_bytes * next(free))
     config = EngineConfig(cache_tokens=None, memory_fraction=0.5, page_size=16)
@@ -99,8 +99,10 @@ def test_the_rank_with_the_least_memory_decides_on_the_pages(
     assert pages == [5, 5]
 
 
-def test_no_memory_on_one_rank_of_a_group_is_fatal_and_no_rows_error(tmp_path: Path) -> None:
-    """The rank says so; the others are left in the middle of the forward."""
+def test_no_memory_on_one_rank_of_a_group_is_fatal_and_not_an_error_of_a_row(
+    tmp_path: Path,
+) -> None:
+    """That rank raises GroupOutOfMemory; the others are still in the middle of the forward."""
     write_tiny_checkpoint(tmp_path)
     told: list[BaseException] = []
 
@@ -121,6 +123,6 @@ def test_no_memory_on_one_rank_of_a_group_is_fatal_and_no_rows_error(tmp_path: P
             told.append(error)
             raise
 
-    with pytest.raises(GroupOutOfMemory, match=r"2 ranks .* none can give way.* lower engine\.it"):
+    with pytest.raises(GroupOutOfMemory, match=r"2 ranks, .* cannot retry alone: lower engine\.it"):
         on_ranks(2, work)
     assert {type(error) for error in told} == {GroupOutOfMemory, BrokenBarrierError}

@@ -1,4 +1,4 @@
-"""What a position proposes: draws and their noise."""
+"""Proposals: drawn words, their confidence, and the noise that they are drawn with."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
     assert (proposals.token_M != logits_MV.argmax(-1)).any()
 
 
-def test_all_words_sum_to_what_was_proposed_from() -> None:
+def test_logsumexp_follows_from_the_proposals() -> None:
     for temperature in (0.0, 30.0):
         asked, logits_MV = ragged([40], temperatures=[temperature])
         logits_MV *= 9
@@ -28,7 +28,8 @@ def test_all_words_sum_to_what_was_proposed_from() -> None:
 
 
 def test_draws_follow_the_softmax() -> None:
-    """20,000 draws of one row: each word within five standard deviations of its probability."""
+    """20,000 draws from the same logits: the frequency of each word is within five standard
+    deviations of its probability."""
     count, temperature = 20_000, 1.7
     torch.manual_seed(0)
     logits_V = torch.randn(VOCAB) * 2

@@ -14,6 +14,11 @@ T = TypeVar("T")
 
 
 class ThreadRank(TensorParallel):
+    """A rank that exchanges tensors with the other threads over a shared list.
+
+    `num_collectives` counts the exchanges.
+    """
+
     def __init__(self, rank: int, board: list[Tensor], barrier: Barrier) -> None:
         super().__init__()
         self.rank, self.size = rank, len(board)
@@ -33,7 +38,8 @@ class ThreadRank(TensorParallel):
 
 
 def on_ranks(size: int, work: Callable[[ThreadRank], T]) -> list[T]:
-    """What `work` returns on each rank; the first to fail fails all."""
+    """Run `work` on every rank and return the results. If one rank fails, all others stop, and its
+    error is raised."""
     board, barrier = [torch.empty(0)] * size, Barrier(size, timeout=60)
 
     def run(rank: int) -> T:

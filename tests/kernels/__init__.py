@@ -1,0 +1,1 @@
+"""Tests that every kernel computes what its reference does."""

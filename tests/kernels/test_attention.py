@@ -1,5 +1,4 @@
-"""The CPU path of attention over pages equals the reference, and the reference equals a plain
-softmax."""
+"""Attention over pages: the CPU path equals the reference, and the reference a plain softmax."""
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ SHAPES = [
 
 
 def layout_of(queries: list[int], contexts: list[int], page_size: int) -> tuple[PagedLayout, int]:
-    """Runs of pages with one unused page between them; returns also the number of pages."""
+    """A layout whose contexts have one unused page between them, and the number of pages."""
     num_pages = [-(-context // page_size) for context in contexts]
     first_pages = [sum(num_pages[:b]) + b + 1 for b in range(len(contexts))]
     starts = torch.tensor([0, *queries]).cumsum(0).int()
@@ -58,7 +57,7 @@ def test_views_equal_reference(
     torch.manual_seed(0)
     layout, num_pages = layout_of(queries, contexts, page_size)
     q = torch.randn(sum(queries), heads, head_dim, dtype=dtype)
-    # What no sequence owns is NaN: reading a slot too many poisons the output.
+    # All other slots are NaN, so that reading one slot too many poisons the output.
     pages = torch.full((2, num_pages, page_size, kv_heads, head_dim), torch.nan, dtype=dtype)
     for _, _, slot, context in layout.host_runs:
         pages.flatten(1, 2)[:, slot : slot + context] = torch.randn(2, context, kv_heads, head_dim)
@@ -69,7 +68,7 @@ def test_views_equal_reference(
 
 
 def test_reference_follows_a_scattered_page_table() -> None:
-    """The page table decides, contiguous or not; checked against a softmax written out."""
+    """The pages of a context need not be contiguous."""
     torch.manual_seed(1)
     k, v = torch.randn(2, 6, 4, 1, 8)
     q = torch.randn(3, 1, 8)

@@ -1,4 +1,4 @@
-"""A model's weights under block-causal attention."""
+"""Runs the weights of any model with block-causal attention."""
 
 import copy
 from dataclasses import replace
@@ -7,7 +7,7 @@ from engine.model.transformer import Transformer
 
 
 def as_block_causal(model: Transformer, block_length: int) -> Transformer:
-    """The same parameters; only who sees whom differs."""
+    """A model with the same parameters that attends block-causally."""
     causal = copy.copy(model)
     causal.config = replace(model.config, block_length=block_length)
     return causal

@@ -1,4 +1,4 @@
-"""Every combination of model, cache policy and decoding strategy: which are legal, and why not."""
+"""Builds combinations of model, cache policy and decoding strategy, and lists the legal ones."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ Settings = dict[str, Any]
 
 
 class Combination(NamedTuple):
-    """Components as the settings that a config gives them: {"name": ..., field: value}."""
+    """Cache policy and decoding strategy as in a config, {"name": ..., field: value}, and the
+    settings of soft iteration (None: off)."""
 
     cache: Settings
     decoding: Settings
@@ -45,7 +46,7 @@ class Combination(NamedTuple):
         engine = self.engine(model, **settings)
         results = {result.request_id: result for result in engine.results(requests)}
         engine.iterations.pages.check_integrity()
-        assert engine.iterations.pages.num_granted == 0, "pages were not given back"
+        assert engine.iterations.pages.num_granted == 0, "pages were not freed"
         return results
 
     def reference(self, model: Transformer, request: Request, block_length: int) -> Outcome:
@@ -60,7 +61,7 @@ class Combination(NamedTuple):
 
 
 def refusal(model: ModelConfig, cache: str, decoding: str) -> str | None:
-    """Why these do not go together; None if they do."""
+    """Why these do not go together, or None if they do."""
     policy, strategy = CACHE_POLICIES[cache](), DECODERS[decoding]()
     try:
         check_components(strategy, policy)
@@ -71,24 +72,27 @@ def refusal(model: ModelConfig, cache: str, decoding: str) -> str | None:
 
 
 def legal(model: ModelConfig, soft: Settings) -> Iterator[Combination]:
-    """Every legal cache x decoder, with the default settings, without and with soft iteration."""
+    """Every legal pair of cache policy and decoding strategy with default settings, each without
+    and with soft iteration."""
     for cache in CACHE_POLICIES:
         for decoding in DECODERS:
             if refusal(model, cache, decoding) is None:
-                for its in (None, soft):
-                    yield Combination({"name": cache}, {"name": decoding}, its)
+                for soft_or_none in (None, soft):
+                    yield Combination({"name": cache}, {"name": decoding}, soft_or_none)
 
 
 def listing(models: dict[str, ModelConfig]) -> str:
-    """The table of docs/combinations.md."""
+    """The text of docs/combinations.md."""
     lines = [
         "# What goes together",
         "",
-        "Every cell marked `yes` is a combination whose token ids, from the batched engine, equal",
-        "those of the plain unbatched loops in `tests/numerics` (float32): greedy and sampled,",
-        "with and without soft iteration, whatever the batch and the room for pages. A number is",
-        "the reason why a combination is refused when the config is read. Made by",
-        "`python -m tests.numerics.write_combinations`; a test compares.",
+        "`yes` marks a combination for which the batched engine generates the same token ids as",
+        "the plain unbatched loops in `tests/numerics` (in float32): greedy and sampled, with and",
+        "without soft iteration, for any batch and any number of pages. A number refers to the",
+        "reason, listed below the tables, why the combination is refused when the config is read.",
+        "",
+        "This page is written by `python -m tests.numerics.write_combinations`; a test checks that",
+        "it is up to date.",
         "",
     ]
     reasons: list[str] = []

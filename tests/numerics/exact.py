@@ -1,4 +1,4 @@
-"""The batched engine against the plain loops, in every way that a batch can come about."""
+"""Checks that the batched engine gives the results of the plain loops, however it batches."""
 
 import random
 from dataclasses import replace
@@ -12,6 +12,7 @@ from tests.numerics.combinations import Combination
 
 
 def assert_same(results: dict[Any, Result], expected: dict[Any, Result], what: str) -> None:
+    """`results` equal `expected`, with mean confidences up to rounding. `what` names the case."""
     assert results.keys() == expected.keys()
     for i, result in results.items():
         want = replace(expected[i], mean_confidence=result.mean_confidence)
@@ -26,7 +27,8 @@ def assert_exact(
     block_length: int,
     batch: int = 48,
 ) -> None:
-    """A large batch, batch of one, another order and scarce pages; all against the plain loop."""
+    """The results of a large batch equal those of the plain loop. So do those of batches of one,
+    and of another order with scarce pages and a small budget of query tokens."""
 
     def run(order: list[Request], **settings: int) -> dict[Any, Result]:
         return combination.run(model, order, block_length=block_length, **settings)

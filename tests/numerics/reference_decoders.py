@@ -1,9 +1,9 @@
-"""Decoding strategies as the papers write them: which positions take which word.
+"""Decoding strategies as the papers write them: which positions commit to which words?
 
-Each is a function of a View, what one forward showed of the active block, with its settings as
-keywords; it returns the proposals to write into the canvas, by position. Best first means: least
-probability of all other words together, ties to the earlier position. Every strategy commits its
-best masked position at least.
+Each strategy is a function of a View (what one forward showed of the active block), with its
+settings as keyword arguments. It returns the proposals to write into the canvas, by position.
+"Best first" orders positions by the probability of all words but the proposed one, least first;
+ties go to the earlier position. Every strategy commits at least its best masked position.
 """
 
 from collections.abc import Callable
@@ -29,21 +29,23 @@ MAX_POST_ITERATIONS = 16
 
 @dataclass(kw_only=True)
 class View:
+    """What one forward showed of the active block, and what else a strategy may use."""
+
     logits: dict[int, Floats]
-    """float32, by asked position; the mask's own is -inf, so that it is never proposed."""
+    """float32, by requested position; -inf at the mask token, so that it is never proposed."""
     masked: list[int]
-    """Ascending, and one at least but for `edit`."""
+    """Masked positions, ascending. At least one, except with `edit`."""
     tokens: dict[int, int]
-    """What stands at the asked positions now, masks included."""
+    """The current tokens at the requested positions, masks included."""
     num_masked_at_block_start: int
     iteration: int
     iteration_in_block: int
     temperature: float
     seed: int
     relaxation: float | None
-    """With soft iteration, what the confidence threshold falls by from one forward to the next."""
+    """With soft iteration, how much the lower limit of confidence thresholds falls per forward."""
     memory: dict[str, Any]
-    """Kept from forward to forward, emptied when a block is entered."""
+    """What the strategy keeps from forward to forward; emptied when a block is entered."""
 
     def propose(self, logits: dict[int, Floats] | None = None) -> Commits:
         return {
@@ -71,8 +73,8 @@ def best_first(positions: list[int], proposals: Commits) -> list[int]:
 def fixed(
     view: View, *, iterations_per_block: int | None = None, order: str = "confidence"
 ) -> Commits:
-    """The same number in every iteration, the remainder in the first ones (LLaDA, arXiv
-    2502.09992); orders `margin` and `entropy` as in Dream (arXiv 2508.15487)."""
+    """The same number of commits in every iteration; the first ones also take the remainder (LLaDA,
+    arXiv 2502.09992). The orders `margin` and `entropy` are Dream's (arXiv 2508.15487)."""
     proposals = view.propose()
     keys: dict[str, Callable[[int], float]] = {
         "confidence": lambda i: proposals[i].doubt,
@@ -88,14 +90,14 @@ def fixed(
 
 
 def threshold(view: View, *, threshold: float = 0.9) -> Commits:
-    """All that are sure enough, and the best (Fast-dLLM, arXiv 2505.22618)."""
+    """All positions that reach the threshold, and the best (Fast-dLLM, arXiv 2505.22618)."""
     return _sure_enough(view, view.propose(), view.relaxed(threshold))
 
 
 def factor(view: View, *, factor: float = 1.0) -> Commits:
-    """The longest row, best first, whose n-th has (n + 1)(1 - c) <= factor: for factor 1 the
-    product of the marginals then has the same argmax as the joint (Fast-dLLM, arXiv 2505.22618).
-    """
+    """The longest list of positions, best first, whose n-th satisfies (n + 1)(1 - c) <= factor. For
+    factor 1, the product of the marginals then has the same argmax as the joint distribution
+    (Fast-dLLM, arXiv 2505.22618)."""
     proposals = view.propose()
     chosen: list[int] = []
     for n, i in enumerate(best_first(view.masked, proposals), start=1):
@@ -106,8 +108,8 @@ def factor(view: View, *, factor: float = 1.0) -> Commits:
 
 
 def hierarchical(view: View, *, threshold: float = 0.9, low_threshold: float = 0.4) -> Commits:
-    """All that are sure enough, the best, and the best of every contiguous run of masks if its
-    confidence is not low (dInfer, arXiv 2510.08666)."""
+    """All positions that reach the threshold, the best, and the best of every contiguous run of
+    masks that reaches the low threshold (dInfer, arXiv 2510.08666)."""
     proposals = view.propose()
     commits = _sure_enough(view, proposals, view.relaxed(threshold))
     runs: list[list[int]] = []
@@ -131,8 +133,8 @@ def credit(
     gamma: float = 0.2,
     beta: float = 0.8,
 ) -> Commits:
-    """A word that has been the likeliest of its position for some iterations is believed more
-    (dInfer, arXiv 2510.08666)."""
+    """Threshold decoding with raised logits for words that have been the likeliest of their
+    position in earlier iterations (dInfer, arXiv 2510.08666)."""
     credits: dict[int, Floats] = view.memory.setdefault("credits", {})
     raised: dict[int, Floats] = {}
     for i in view.masked:
@@ -149,9 +151,8 @@ def credit(
 
 
 def entropy_bound(view: View, *, bound: float = 0.35) -> Commits:
-    """The longest row, least entropy first, whose members but the last have together no more
-    entropy than the bound, which bounds what their mutual information can be (EB-sampler, arXiv
-    2505.24857)."""
+    """The longest list of positions, least entropy first, whose entropies without the last sum to
+    at most the bound. This bounds their mutual information (EB-sampler, arXiv 2505.24857)."""
     proposals = view.propose()
     entropies = {i: entropy(view.logits[i]) for i in view.masked}
     chosen: list[int] = []
@@ -172,9 +173,10 @@ def klass(
     num_stable: int = 2,
     top_k: int = 32,
 ) -> Commits:
-    """All that are sure enough and whose distribution has not moved for some iterations, or else
-    the best (KLASS, arXiv 2511.05664). Of the distribution before, the likeliest words are kept,
-    and all others are one event."""
+    """All positions that reach the threshold and whose distribution has hardly changed for
+    `num_stable` iterations; if there is none, the best (KLASS, arXiv 2511.05664). Of the
+    distribution of the iteration before, only the likeliest words are kept; all others count as one
+    event."""
     kept: dict[int, tuple[list[int], Floats]] = view.memory.setdefault("kept", {})
     stable: dict[int, int] = view.memory.setdefault("stable", {})
     for i in view.masked:
@@ -202,8 +204,9 @@ def edit(
     edit_threshold: float = 0.5,
     max_post_iterations: int = MAX_POST_ITERATIONS,
 ) -> Commits:
-    """All that are sure enough, and the best; and a committed token gives way to another word of
-    enough confidence (LLaDA2.1, JointThreshold). When a block is finished: see `is_finished`."""
+    """All masked positions that reach the threshold, and the best. A committed token is replaced by
+    another word that reaches `edit_threshold` (LLaDA2.1, JointThreshold). `is_finished` says when a
+    block ends."""
     proposals = view.propose()
     commits: Commits = {}
     if view.masked:
@@ -220,8 +223,8 @@ def edit(
 def is_finished(
     decoding: dict[str, Any], view: View, commits: Commits, num_masked_after: int
 ) -> bool:
-    """No mask left in the block. `edit` then goes on: until a forward that began without masks
-    changes nothing, or for `max_post_iterations` of them."""
+    """Whether the block has no mask left. `edit` then continues until a forward that began without
+    masks changes nothing, or until there have been `max_post_iterations` of such forwards."""
     if num_masked_after or decoding["name"] != "edit":
         return num_masked_after == 0
     is_settled = not view.masked and not commits
@@ -230,13 +233,14 @@ def is_finished(
 
 
 def _sure_enough(view: View, proposals: Commits, threshold: float) -> Commits:
+    """The masked positions whose confidence reaches the threshold, and the best."""
     best = best_first(view.masked, proposals)[0]
     chosen = [i for i in view.masked if i == best or proposals[i].confidence >= threshold]
     return {i: proposals[i] for i in chosen}
 
 
 def _coarse(probabilities: Floats, words: list[int]) -> Floats:
-    """The probability of each of the words, and of all others together; 1e-9 at least."""
+    """The probabilities of the given words and of all others together, each at least 1e-9."""
     others = np.delete(probabilities, words).sum()
     return np.maximum([*probabilities[words], others], 1e-9)
 

@@ -1,8 +1,8 @@
 """Diffusion decoding as the papers write it: one sequence, plain loops, no batch, pages or packing.
 
-The definition of right for every cache policy (reference_caches.py) and decoding strategy
-(reference_decoders.py). Written from the algorithms and the words of the output contract, not from
-the engine; of the engine it uses the transformer and the request alone.
+This defines the correct result of every cache policy (reference_caches.py) and decoding strategy
+(reference_decoders.py). It was written from the algorithms and the output contract, not from the
+engine, of which it uses only the transformer and the request.
 """
 
 from dataclasses import dataclass, replace
@@ -48,9 +48,9 @@ def decode(
     soft: dict[str, Any] | None = None,
     stop_at_eos: bool = True,
 ) -> Outcome:
-    """`cache` and `decoding` hold a name and settings, `soft` settings alone; what is absent has
-    its default. A block-causal model's blocks are denoised whole, or in sub-blocks of
-    `block_length` where that is less."""
+    """Generate for one request. `cache` and `decoding` hold a name and settings, `soft` only
+    settings; absent settings have their defaults. A block-causal model's blocks are denoised whole,
+    or in sub-blocks if `block_length` is less."""
     state = first_state(model, request, block_length)
     if decoding["name"] == "edit" and cache["name"] == "dkv":
         raise ValueError("decoding 'edit' changes committed tokens, cache 'dkv' keeps them")
@@ -73,7 +73,7 @@ def decode(
         view = _view(state, logits, iteration, soft)
         commits = DECODERS[decoding["name"]](view, **_settings(decoding))
         if asked and _is_settled(state, asked[0]):
-            # What it comes from can change no more: it waits for nothing (Fast-dLLM v2).
+            # Its logits can no longer change, so it commits at once (Fast-dLLM v2).
             commits |= _alone(view, asked[0], decoding)
         _write(state, commits, logits)
         finished = is_finished(decoding, view, commits, len(state.masked()))
@@ -83,28 +83,29 @@ def decode(
         if may_end and state.has_all():
             break
         if finished:
-            # What was computed from the final tokens is final.
-            was_final = not view.masked and not commits
-            state.turn(is_cached=was_final)
+            # A forward that found the final tokens has written final K and V.
+            saw_final_tokens = not view.masked and not commits
+            state.turn(is_cached=saw_final_tokens)
     return _outcome(state)
 
 
 def _asked(state: State, edits: bool) -> list[int]:
-    """The masked positions, or, where tokens may still be changed, all behind the prompt."""
+    """The requested positions of the active block: the masked ones or, if tokens may be edited, all
+    after the prompt."""
     if not edits:
         return state.masked()
     return [i for i in state.open_positions() if i in state.masked() or not _is_settled(state, i)]
 
 
 def _is_settled(state: State, position: int) -> bool:
-    """Whether the position's logits are computed in a block that is finished."""
+    """Whether the position's logits are computed in a finished block (shifted logits)."""
     if state.attention_length is None or not state.is_shifted:
         return False
     return position % state.attention_length == 0
 
 
 def _alone(view: View, position: int, decoding: dict[str, Any]) -> Commits:
-    """What a strategy commits that has nothing but this position."""
+    """What the strategy would commit if this were the only requested position."""
     only = replace(
         view,
         logits={position: view.logits[position]},
@@ -158,7 +159,7 @@ def _write(state: State, commits: Commits, logits: dict[int, Floats]) -> None:
 
 
 def _outcome(state: State) -> Outcome:
-    """What was generated before the first EOS, or before the limit."""
+    """The result: what was generated before the first EOS or the limit."""
     generated = state.canvas[state.prompt_len : state.limit]
     end = first_end(generated, state.eos)
     token_ids = generated[:end]

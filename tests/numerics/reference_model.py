@@ -1,4 +1,4 @@
-"""One forward of one sequence: its K and V in plain tensors, and who sees whom."""
+"""One forward of one sequence, with its K and V in plain tensors and attention written out."""
 
 from typing import Any
 
@@ -13,8 +13,10 @@ from tests.numerics.reference_words import Floats, softmax
 
 
 class DenseCache:
-    """K and V of the whole canvas, one tensor a layer, overwritten where a forward computed them.
-    What no forward has written is NaN, and so is all that would see it."""
+    """K and V of the whole canvas in every layer; each forward overwrites those of its positions.
+
+    K and V that no forward has written are NaN, and so is the output of a query that sees them.
+    """
 
     def __init__(self, model: Transformer, length: int) -> None:
         config = model.config
@@ -24,7 +26,7 @@ class DenseCache:
         self.block_length = config.block_length
 
     def forward(self, embedded: Tensor, positions: list[int]) -> Tensor:
-        """Writes K and V of the positions; returns their hidden states."""
+        """Write K and V of the positions, and return their hidden states."""
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.k[layer, positions], self.v[layer, positions] = k, v
@@ -41,13 +43,13 @@ class DenseCache:
             return self.model(embedded, torch.tensor(positions), attend)
 
     def sees_until(self, position: int) -> int:
-        """A query sees the whole canvas, or its own and all earlier blocks."""
+        """The end of what a query sees: the whole canvas, or its own block and all before it."""
         if self.block_length is None:
             return self.k.shape[1]
         return (position // self.block_length + 1) * self.block_length
 
     def logits(self, hidden: Tensor) -> list[Floats]:
-        """float32, one row a hidden state; the mask's own is -inf."""
+        """float32, one row per hidden state; -inf at the mask token."""
         with torch.no_grad():
             logits = self.model.logits(hidden).numpy().copy()
         assert not np.isnan(logits).any(), "a query saw K and V that no forward has written"
@@ -58,8 +60,8 @@ class DenseCache:
 def embed(
     model: Transformer, state: State, positions: list[int], soft: dict[str, Any] | None
 ) -> Tensor:
-    """The input embeddings. With soft iteration (dInfer, arXiv 2510.08666) a masked position
-    hears what the forward before thought of it."""
+    """The input embeddings. With soft iteration (dInfer, arXiv 2510.08666), a masked position also
+    gets the weighted mean embedding of what the forward before predicted there."""
     table = model.embed.weight.detach()
     embedded = table[[state.canvas[i] for i in positions]].clone()
     if soft is not None:
@@ -76,7 +78,7 @@ def _weight(soft: dict[str, Any], iteration: int) -> float:
 
 
 def _mean_embedding(table: Tensor, logits: Floats, soft: dict[str, Any]) -> Tensor:
-    """sum p_v E[v] with p = softmax(logits / temperature), over the top_k words or all."""
+    """sum p_v E[v] over the top_k likeliest words or all; p = softmax(logits / temperature)."""
     words = sorted(range(len(logits)), key=lambda word: (-logits[word], word))[: soft["top_k"]]
     probabilities = softmax(logits[words].astype(np.float64) / soft["temperature"])
     return (torch.from_numpy(probabilities) @ table[words].double()).float()

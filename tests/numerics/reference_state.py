@@ -1,19 +1,19 @@
-"""What the reference loop knows of its one sequence between two forwards.
+"""The state of the reference loop's one sequence between two forwards.
 
-Bidirectional model: blocks begin at the prompt's end, the last may be shorter.
+Bidirectional model: the first block begins at the prompt's end, and the last may be shorter.
 
     0            prompt_len          block_start    block_end          prompt_len + max_new_tokens
     | prompt     | finished blocks   | active block | later blocks, all masked |
 
-Block-causal model: blocks lie on absolute multiples of the block length, so that the first one may
-begin with the prompt's tail and the last one may reach behind the limit:
+Block-causal model: blocks begin at multiples of the block length, so the first one may begin with
+the prompt's tail, and the last one may extend past the limit:
 
     0            block_start         prompt_len         block_end      limit     len(canvas)
     | prompt     | prompt's tail     | masks            | later blocks, all masked |
 
-The blocks of its attention may be longer than those that are denoised (sub-blocks, arXiv
-2509.26328): then an attention block holds several, is seen whole by all of them, and the canvas
-ends with one.
+The model's attention blocks may be longer than the blocks that are denoised (sub-blocks, arXiv
+2509.26328). Then an attention block holds several sub-blocks, all of which see the whole of it, and
+the canvas consists of whole attention blocks.
 """
 
 from dataclasses import dataclass, field
@@ -31,37 +31,38 @@ class State:
     eos: tuple[int, ...]
     block_length: int
     attention_length: int | None
-    """Of a block of the attention; None in a bidirectional model."""
+    """Length of an attention block; None for a bidirectional model."""
     is_shifted: bool
-    """A position's logits are computed at the position before it."""
+    """Whether a position's logits are computed at the position before it."""
     canvas: list[int]
     block_start: int
     block_end: int = 0
     block_index: int = 0
 
     num_iterations: int = 0
-    """All forwards so far, those without logits too."""
+    """All forwards so far, including those without logits."""
     num_decoding_iterations: int = 0
-    """`t`: forwards with logits so far, which are the same however K and V are written."""
+    """`t`: forwards with logits so far; this does not depend on separate forwards that only write K
+    and V."""
     num_iterations_in_block: int = 0
-    """`t_block`: forwards with logits in the active block so far."""
+    """`t_block`: forwards with logits so far in the active block."""
     num_refreshes: int = 0
     num_query_tokens: int = 0
     last_refresh: int = 0
-    """The `num_iterations` of the last refresh."""
+    """Index of the forward that was the last refresh, counted from 0."""
 
     num_cached: int = 0
-    """Positions from 0 on whose final K and V are in the cache (block_causal)."""
+    """Positions 0 .. num_cached - 1 have their final K and V in the cache (block_causal)."""
     uncached: set[int] = field(default_factory=set)
     """Committed positions whose K and V have not been recomputed since (dkv)."""
 
     num_masked_at_block_start: int = 0
     confidences: dict[int, float] = field(default_factory=dict)
-    """Of the last commit or edit of a position."""
+    """Confidence of the last commit or edit, by position."""
     previous_logits: dict[int, Floats] = field(default_factory=dict)
-    """Of the last forward with logits in this block, by position (soft iteration)."""
+    """Logits of the last forward with logits in this block, by position (soft iteration)."""
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the decoder keeps between two forwards of one block."""
+    """What the strategy keeps between two forwards of a block."""
 
     @property
     def prompt_len(self) -> int:
@@ -69,22 +70,22 @@ class State:
 
     @property
     def attention_block(self) -> tuple[int, int]:
-        """Start and end of the block of the attention around the active block."""
+        """Start and end of the attention block that contains the active block."""
         assert self.attention_length is not None, "a bidirectional model has none"
         index = self.block_start // self.attention_length
         return index * self.attention_length, (index + 1) * self.attention_length
 
     @property
     def limit(self) -> int:
-        """Positions from here on are never returned, and an EOS there does not count."""
+        """The end of what is returned. An EOS at or after it does not count."""
         return self.prompt_len + self.request.max_new_tokens
 
     def masked(self) -> list[int]:
-        """Masked positions of the active block; a prompt position is never one."""
+        """Masked positions of the active block; never a prompt position."""
         return [i for i in self.open_positions() if self.canvas[i] == self.mask]
 
     def open_positions(self) -> list[int]:
-        """Positions of the active block behind the prompt."""
+        """Positions of the active block after the prompt."""
         return list(range(max(self.block_start, self.prompt_len), self.block_end))
 
     def enter_block(self, start: int) -> None:
@@ -95,24 +96,25 @@ class State:
         self.previous_logits, self.memory = {}, {}
 
     def has_all(self) -> bool:
-        """No position that was asked for is masked."""
+        """Whether no position before the limit is masked."""
         return self.mask not in self.canvas[self.prompt_len : self.limit]
 
     def turn(self, *, is_cached: bool) -> None:
+        """Enter the next block. `is_cached`: the K and V of this one are final."""
         self.block_index += 1
         if is_cached and self.block_length == self.attention_length:
             self.num_cached = self.block_end
         self.enter_block(self.block_end)
 
     def has_ended(self) -> bool:
-        """An EOS is committed and no position before it is masked."""
+        """Whether an EOS is committed and no position before it is masked."""
         generated = self.canvas[self.prompt_len : self.limit]
         end = first_end(generated, self.eos)
         return end is not None and self.mask not in generated[:end]
 
 
 def first_end(tokens: list[int], eos: tuple[int, ...]) -> int | None:
-    """Where the first token is that ends a generation."""
+    """Index of the first EOS, or None."""
     return next((i for i, token in enumerate(tokens) if token in eos), None)
 
 
@@ -121,7 +123,7 @@ def first_state(model: Transformer, request: Request, block_length: int) -> Stat
     length = min(block_length, attention_length or block_length)
     start, end = len(request.prompt_ids), len(request.prompt_ids) + request.max_new_tokens
     if attention_length is not None:
-        assert attention_length % length == 0, "sub-blocks that do not fill a block"
+        assert attention_length % length == 0, "sub-blocks must divide the attention block"
         start -= start % length
         end += -end % attention_length
     state = State(

@@ -1,4 +1,4 @@
-"""From the logits of one position to a word: probabilities in float64, draws that a key decides."""
+"""Chooses a word from the logits of one position: probabilities in float64, draws by a hash."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ class Proposal:
     confidence: float
     """Probability of the word."""
     doubt: float
-    """Probability of all other words together: ranks where the confidence itself rounds to 1."""
+    """Probability of all other words together. Ranks positions even where their confidence rounds
+    to 1."""
 
 
 def softmax(logits: Floats) -> Floats:
@@ -23,8 +24,8 @@ def softmax(logits: Floats) -> Floats:
 
 
 def entropy(logits: Floats) -> float:
-    """-sum p log p, written as log(sum e^d) - sum p d with d the distance to the largest logit:
-    exact also where the largest probability rounds to 1."""
+    """-sum p log p, written as log(sum e^d) - sum p d with d the difference to the largest logit;
+    precise even if the largest probability rounds to 1."""
     distances = np.sort(logits.astype(np.float64) - logits.max())[::-1]
     distances = distances[np.isfinite(distances)]
     others = np.exp(distances[1:])
@@ -32,7 +33,7 @@ def entropy(logits: Floats) -> float:
 
 
 def lead_doubt(logits: Floats) -> float:
-    """1 - (p1 - p2) of the two likeliest words, as the sum of all but p1, and p2."""
+    """1 - (p1 - p2) for the two likeliest words, computed as (sum of all but p1) + p2."""
     falling = np.sort(softmax(logits))[::-1]
     return float(falling[1:].sum() + falling[1])
 
@@ -40,7 +41,7 @@ def lead_doubt(logits: Floats) -> float:
 def propose(
     logits: Floats, *, temperature: float, seed: int, iteration: int, position: int
 ) -> Proposal:
-    """The likeliest word, or a draw from softmax(logits / temperature) by the Gumbel trick."""
+    """The likeliest word, or a draw from softmax(logits / temperature) by the Gumbel-max trick."""
     scores = logits
     if temperature > 0:
         noise = gumbel(seed, iteration, position, len(logits))
@@ -51,14 +52,14 @@ def propose(
 
 
 def gumbel(seed: int, iteration: int, position: int, num_words: int) -> NDArray[np.float32]:
-    """-log(-log(u)), u a hash of (seed, iteration, position, word), on unsigned integers."""
+    """-log(-log(u)) with u a hash of (seed, iteration, position, word), in unsigned integers."""
     bits = _hash(seed, iteration, position, np.arange(num_words, dtype=np.uint64))
     uniform = (bits.astype(np.float64) + 0.5) / 2.0**52
     return (-np.log(-np.log(uniform))).astype(np.float32)
 
 
 def random_order(seed: int, iteration: int, position: int) -> int:
-    """A hash of (seed, iteration, position) alone; the largest comes first."""
+    """A hash of (seed, iteration, position); the position with the largest hash comes first."""
     no_word = np.array([0x7FFFFFFFFFFFFFFF], dtype=np.uint64)
     return int(_hash(seed, iteration, position, no_word)[0])
 

@@ -1,5 +1,7 @@
-"""Every combination on the demo models themselves: 48 real prompts of mixed lengths, greedy and
-sampled. `make exact` runs it; it takes the better part of an hour on two cores."""
+"""Every combination on the demo models: 48 prompts of mixed lengths, greedy and sampled.
+
+`make exact` runs it; it takes the better part of an hour on two cores.
+"""
 
 from pathlib import Path
 
@@ -22,7 +24,7 @@ MODELS = {name: load_model(folder) for name, folder in FOLDERS.items()}
 NUM_PROMPTS = 48
 LENGTHS = (96, 24, 64, 33)
 BLOCK = 16
-"""Of the model that has none of its own: more blocks in a sequence."""
+"""For the bidirectional model. Less than the default, so that a sequence has more blocks."""
 COMBINATIONS = [
     pytest.param(name, combination, id=f"{name}-{combination}")
     for name, model in MODELS.items()

@@ -1,5 +1,5 @@
-"""Small checkpoints of every family in its published names: the engine's tokens are the plain
-loop's, with what a family's YAML chooses and with the rest."""
+"""Small checkpoints of every family, in the published layout: the engine generates the plain loop's
+tokens, with the components that the model's YAML selects and with others."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.published import small_vocabulary, write_weights
 from tests.published_configs import LAYOUT_OF
 from tests.tiny import EOS, MASK, mixed_requests
 
-# Those whose combinations are not in tests/numerics/test_same_tokens.py.
+# Layouts that tests/numerics/test_same_tokens.py does not cover.
 BLOCKS: dict[str, dict[str, Any]] = {
     "llada_moe": {},
     "dream": {},
@@ -49,7 +49,7 @@ def test_the_defaults_of_a_model_give_the_plain_loops_tokens(tmp_path: Path, nam
     combination = Combination(job["cache"], job["decoding"])
     block_length = block_length_of(model.config, config.engine)
     assert_exact(model, combination, mixed_requests(4), block_length)
-    # As the job makes it: the engine itself takes this config.
+    # The job's engine is made from the whole config; the combination has only parts of it.
     engine = DiffusionEngine(
         model, config=config.engine, decoding=config.decoding, cache=config.cache
     )

@@ -1,4 +1,4 @@
-"""A loaded checkpoint's logits equal transformers' own Llama with a bidirectional mask."""
+"""A loaded checkpoint's logits equal those of transformers' Llama with a bidirectional mask."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ LEAVES = {
 
 
 def llama_of(folder: Path) -> LlamaForCausalLM:
-    """The checkpoint's tensors, read here from the file, under Llama's names."""
+    """A Llama with the checkpoint's tensors, which are read from the file here, not by the engine's
+    loader."""
     config = read_config(folder)
     llama = LlamaForCausalLM(
         LlamaConfig(
@@ -63,7 +64,7 @@ def llama_of(folder: Path) -> LlamaForCausalLM:
 
 
 def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]:
-    """Logits at every position of the generation regions, through runner, pages and packing."""
+    """The engine's logits at every position of the generation regions."""
     made = DiffusionEngine(
         load_model(folder),
         config=EngineConfig(block_length=512),

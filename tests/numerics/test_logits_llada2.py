@@ -24,7 +24,8 @@ LEAVES = {
 
 
 def glm_of(folder: Path, raw: dict[str, Any]) -> Glm4MoeForCausalLM:
-    """The checkpoint's tensors, read here from the file, under GLM's names."""
+    """A GLM with the checkpoint's tensors, which are read from the file here, not by the engine's
+    loader."""
     glm = Glm4MoeForCausalLM(
         Glm4MoeConfig(
             vocab_size=raw["vocab_size"],
@@ -89,7 +90,7 @@ def glm_weights(theirs: dict[str, Tensor], raw: dict[str, Any]) -> dict[str, Ten
 
 
 def block_causal(length: int, block_length: int) -> Tensor:
-    """True where the query of the row sees the key of the column."""
+    """bool [length, length]: whether the row's query attends to the column's key."""
     blocks = torch.arange(length) // block_length
     return blocks[:, None] >= blocks[None]
 
@@ -132,7 +133,7 @@ def test_llada2_checkpoints_equal_glm(tmp_path: Path, changes: dict[str, Any]) -
         torch.testing.assert_close(our_logits(model, canvas, sees), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_block_length_is_config_jsons_or_else_32(tmp_path: Path) -> None:
+def test_the_block_length_comes_from_config_json_or_is_32(tmp_path: Path) -> None:
     write_tiny_llada2_checkpoint(tmp_path)
     assert read_config(tmp_path).block_length == 8
     write_tiny_llada2_checkpoint(tmp_path, block_length=None, block_size=16)

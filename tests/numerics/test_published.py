@@ -1,5 +1,5 @@
-"""Checkpoints in exactly the published layouts, read by the public loader: logits equal those of
-transformers' own models, with the mask that the family uses."""
+"""Checkpoints in the published layouts: after loading, the logits equal those of transformers'
+models with the family's attention mask."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -34,9 +34,9 @@ def test_logits_equal_transformers(tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_bfloat16_is_as_near_to_float32_as_transformers_is(tmp_path: Path, layout: str) -> None:
-    """Half of all positions are within 3 % of float32's logits with the same weights, in norm, and
-    no farther than 1.3 times transformers' own bfloat16. (Not all: where two experts are nearly
-    equal, rounding may choose the other.)"""
+    """The median relative error of a position's logits, against float32 with the same weights, is
+    at most 3 % and at most 1.3 times that of transformers in bfloat16. (The median, because
+    rounding may choose another expert where two score nearly the same.)"""
     reference = write_weights(tmp_path, layout).to(torch.bfloat16)
     model, exact = load_model(tmp_path, torch.bfloat16), deepcopy(reference).float()
     canvas = torch.randint(LIVE, (96,))

@@ -1,4 +1,4 @@
-"""The reference loop itself: its limits, and where two settings must agree."""
+"""The reference loop: extreme settings, and settings that must give the same results."""
 
 from dataclasses import replace
 from typing import Any
@@ -136,7 +136,7 @@ def test_loose_limit_commits_a_block_an_iteration(
         {"name": "edit", "threshold": 0.9, "edit_threshold": 2.0, "max_post_iterations": 0},
     ],
 )
-def test_what_is_left_without_its_own_part_is_threshold(
+def test_a_strategy_without_its_special_rule_is_threshold(
     model: Transformer, decoding: dict[str, Any]
 ) -> None:
     plain = run(model, {"name": "threshold"}, stop_at_eos=False)
@@ -146,8 +146,8 @@ def test_what_is_left_without_its_own_part_is_threshold(
     assert tokens(run(model, decoding)) == tokens(run(model, {"name": "threshold"}))
 
 
-def test_every_decoding_is_its_own(model: Transformer) -> None:
-    """Else the agreements above would prove nothing."""
+def test_all_decodings_differ(model: Transformer) -> None:
+    """Otherwise the agreements above would prove nothing."""
     outcomes = [run(model, decoding) for decoding in DECODINGS]
     for i, ours in enumerate(outcomes):
         for j, theirs in enumerate(outcomes[:i]):
@@ -205,7 +205,7 @@ def test_caches_agree_where_they_feed_the_same(
 
 @pytest.mark.parametrize("name", ["threshold", "klass", "edit"])
 def test_block_causal_caches_are_exact(causal: Transformer, name: str) -> None:
-    """However K and V come to be written, the tokens are the same, drawn ones too."""
+    """The tokens do not depend on when K and V are written, whether greedy or drawn."""
     for requests in (REQUESTS[:6], DRAWN[:3]):
         expected = run(causal, {"name": name}, cache="none", requests=requests)
         for cache in EXACT_IF_BLOCK_CAUSAL:
@@ -227,7 +227,7 @@ def test_one_causal_block_is_a_bidirectional_canvas(model: Transformer) -> None:
         )
 
 
-def test_eos_behind_the_limit_does_not_count(causal: Transformer) -> None:
+def test_eos_after_the_limit_does_not_count(causal: Transformer) -> None:
     num_tried = 0
     for request in REQUESTS:
         (long,) = run(causal, {"name": "threshold"}, cache="none", requests=[request])

@@ -13,7 +13,7 @@ WORDS = 4
 
 
 def spread(likeliest: float) -> np.ndarray:
-    """Logits of which word 1 has this probability and three others share the rest."""
+    """Logits that give word 1 this probability; the three other words share the rest."""
     rest = (1 - likeliest) / (WORDS - 1)
     return np.log([rest, likeliest] + [rest] * (WORDS - 2)).astype(np.float32)
 
@@ -74,7 +74,7 @@ def test_relaxed_threshold_is_strict_at_first() -> None:
         assert set(DECODERS["threshold"](seen)) == expected
 
 
-def test_klass_waits_until_the_distribution_has_stood_still() -> None:
+def test_klass_waits_until_the_distribution_is_stable() -> None:
     memory: dict[str, Any] = {}
     confidences = {0: 0.92, 1: 0.93, 2: 0.94, 3: 0.99}
     seen = [
@@ -85,7 +85,7 @@ def test_klass_waits_until_the_distribution_has_stood_still() -> None:
     assert seen == [{3}, {3}, everyone, {1, 2, 3}, {1, 2, 3}, {1, 2, 3}, everyone]
 
 
-def test_klass_lets_the_best_wait_for_others_that_stand_still() -> None:
+def test_klass_commits_stable_positions_before_a_better_unstable_one() -> None:
     memory: dict[str, Any] = {}
     seen = [
         set(DECODERS["klass"](view({0: 0.92, 1: best}, memory=memory), top_k=2))
@@ -94,7 +94,7 @@ def test_klass_lets_the_best_wait_for_others_that_stand_still() -> None:
     assert seen == [{0}, {0}, {0}, {0}, {0, 1}]
 
 
-def test_credit_believes_what_is_repeated() -> None:
+def test_credit_raises_repeated_words() -> None:
     memory: dict[str, Any] = {}
     first = DECODERS["credit"](view({0: 0.5, 1: 0.6}, memory=memory), threshold=2.0)
     second = DECODERS["credit"](view({0: 0.5, 1: 0.6}, memory=memory), threshold=2.0)
@@ -102,7 +102,7 @@ def test_credit_believes_what_is_repeated() -> None:
     for commits, held in zip((first, second), credits, strict=True):
         raised = 0.6 * (1 + held) ** 0.7
         assert commits[1].doubt == pytest.approx(0.4 / (raised + 0.4), rel=1e-5)
-        assert commits[1].confidence == pytest.approx(0.6), "the model's own"
+        assert commits[1].confidence == pytest.approx(0.6), "without credit"
 
 
 def test_edit_commits_and_replaces() -> None:

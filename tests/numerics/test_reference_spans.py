@@ -1,4 +1,4 @@
-"""What the reference's cache policies feed through the model, forward by forward."""
+"""Which positions the reference's cache policies feed through the model, forward by forward."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def model() -> Transformer:
 def spans(
     monkeypatch: pytest.MonkeyPatch, model: Any, cache: dict[str, Any], prompt_len: int, new: int
 ) -> tuple[list[list[int]], Outcome]:
-    """What the forwards feed while two tokens an iteration are committed in blocks of 4."""
+    """The positions of every forward, when blocks of 4 are committed in two iterations each."""
     fed: list[list[int]] = []
     plain = DenseCache.forward
 
@@ -127,7 +127,7 @@ def test_dkv_feeds_masks_and_what_was_just_committed(
     assert set(fed[4]) > {14, 15}
 
 
-def test_unwritten_keys_do_not_pass_unseen(model: Transformer) -> None:
+def test_reading_unwritten_keys_fails(model: Transformer) -> None:
     dense = DenseCache(model, 4)
     hidden = dense.forward(model.embed(torch.tensor([1, 2])), [0, 1])
     with pytest.raises(AssertionError, match="no forward has written"):

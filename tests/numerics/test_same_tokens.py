@@ -1,5 +1,5 @@
-"""The same input gives the same output, whatever the batch, the order or the room for pages: the
-batched engine against the plain loops, for every combination of components."""
+"""The batched engine generates the tokens of the plain loops for every combination of components,
+whatever the batch, the order of requests or the number of pages."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,8 +15,8 @@ BLOCK = 16
 MODELS = {"bidirectional": tiny_model(), "block-causal": tiny_llada2_model(block_length=BLOCK)}
 NUM_REQUESTS = 6
 SOFT = {"weight_start": 0.02, "weight_growth": 0.002, "weight_max": 0.05}
-"""Random weights amplify what comes back from the forward before: with the default weights every
-rounding would grow threefold in each iteration."""
+"""Smaller than the defaults, because a model with random weights amplifies the embeddings that are
+fed back: with the defaults, every rounding error would grow threefold per iteration."""
 COMBINATIONS = [
     pytest.param(attention, combination, id=f"{attention}-{combination}")
     for attention in ATTENTIONS
@@ -27,7 +27,7 @@ COMBINATIONS = [
 def named(
     cache: str, decoding: str, soft: dict[str, Any] | None = None, **more: Any
 ) -> Combination:
-    """Settings of the cache as cache_FIELD, all others are the decoder's."""
+    """A combination with the settings `more`: cache_FIELD for the cache, FIELD for the strategy."""
     of_cache = {k.removeprefix("cache_"): v for k, v in more.items() if k.startswith("cache_")}
     of_decoding = {k: v for k, v in more.items() if not k.startswith("cache_")}
     return Combination({"name": cache, **of_cache}, {"name": decoding, **of_decoding}, soft)
@@ -98,7 +98,7 @@ def test_64_prompts(cache: str, decoding: str, temperature: float) -> None:
     assert_exact(model, named(cache, decoding), requests, BLOCK, batch=32)
 
 
-def test_the_table_in_the_docs_is_this_listing() -> None:
+def test_the_table_in_the_docs_is_up_to_date() -> None:
     assert FILE.read_text() == table()
 
 
@@ -115,7 +115,7 @@ def test_each_refusal_names_a_remedy() -> None:
 
 
 def test_a_fused_commit_saves_one_forward_per_block() -> None:
-    """And no combination of passes changes a token: the cache is exact."""
+    """The tokens are the same with a fused commit, a separate one, and no cache."""
     model, requests = MODELS["block-causal"], mixed_requests(24)
     fused = named("block_causal", "threshold").run(model, requests, block_length=BLOCK)
     apart = named("block_causal", "threshold", cache_fused_commit=False).run(
@@ -132,8 +132,8 @@ def test_a_fused_commit_saves_one_forward_per_block() -> None:
         assert apart[i].num_iterations - fused[i].num_iterations == last - first + prefill
 
 
-def test_a_block_that_an_edit_left_as_it_was_needs_no_commit_pass() -> None:
-    """Its last forward wrote the final K and V: a separate commit pass would be one more."""
+def test_a_block_whose_last_forward_changed_nothing_needs_no_commit_pass() -> None:
+    """That forward has already written the final K and V."""
     model, requests = MODELS["block-causal"], mixed_requests(24)
     settles = {"edit_threshold": 1.0}
     fused = named("block_causal", "edit", **settles).run(model, requests, block_length=BLOCK)
@@ -162,7 +162,8 @@ def test_stop_at_eos_saves_forwards_and_changes_no_token() -> None:
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_the_test_models_tell_decoders_apart(attention: str) -> None:
-    """Both kinds of finish, several commits in one iteration, and draws that differ from greedy."""
+    """Sequences finish in both ways, several tokens commit per iteration, and drawn tokens differ
+    from greedy ones. Otherwise the comparisons would prove little."""
     cache = "dual" if attention == "bidirectional" else "block_causal"
     combination, model = named(cache, "threshold", threshold=0.7), MODELS[attention]
     greedy = combination.run(model, mixed_requests(64), block_length=BLOCK)

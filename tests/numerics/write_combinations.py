@@ -1,4 +1,4 @@
-"""`python -m tests.numerics.write_combinations` writes docs/combinations.md."""
+"""Writes docs/combinations.md: `python -m tests.numerics.write_combinations`."""
 
 from pathlib import Path
 

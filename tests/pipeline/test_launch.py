@@ -1,4 +1,4 @@
-"""The command line: what Hydra composes, and what a person is told who got it wrong."""
+"""The command line: the config that it composes, and the message if it is wrong."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.launched import composed, jobs_of
 
 
 class Launched:
-    """Runs `launch` as a process would, and keeps the jobs that it was asked to run."""
+    """Calls `launch` with a command line; returns the jobs that it would run."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
         self._capfd = capfd
@@ -27,7 +27,7 @@ class Launched:
         return composed(*args)
 
     def refused(self, *args: str) -> str:
-        """What the person is told."""
+        """The message for a wrong command line."""
         self._capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             self(*args)
@@ -49,7 +49,7 @@ def launched(
     return Launched(capfd)
 
 
-def test_ready_jobs_find_their_files_from_any_folder_and_leave_nothing_there(
+def test_ready_jobs_find_their_files_from_any_folder_and_write_nothing_there(
     launched: Launched, tmp_path: Path
 ) -> None:
     config = launched.one("conf=demo")
@@ -98,14 +98,14 @@ def test_every_model_makes_a_valid_job_whose_groups_can_still_be_chosen(
     assert (other.model.path, other.model.revision) == (config.model.path, "abc")
 
 
-def test_the_settings_of_the_checkpoints_are_the_papers(launched: Launched) -> None:
+def test_the_settings_of_the_models_are_those_of_their_papers(launched: Launched) -> None:
     lengths = {
         name: launched.one("conf=humaneval", f"model={name}", "engine=gpu").engine.block_length
         for name in options("model")
     }
     assert lengths["llada_8b"] == lengths["llada_1_5"] == lengths["dream"] == 32
     assert (lengths["llada_moe"], lengths["fast_dllm_v2"]) == (64, 8)
-    assert lengths["llada2_flash"] is lengths["sdar_8b"] is None  # the checkpoint's own
+    assert lengths["llada2_flash"] is lengths["sdar_8b"] is None  # taken from the checkpoint
     edits = launched.one("conf=humaneval", "model=llada2_1_mini").decoding
     assert edits == Edit(threshold=0.7, edit_threshold=0.5)
 
@@ -144,7 +144,7 @@ def test_a_sweep_runs_all_jobs_in_turn(launched: Launched, tmp_path: Path) -> No
     ],
     ids=" ".join,
 )
-def test_what_does_not_exist_is_refused_with_what_does(
+def test_an_unknown_name_is_refused_with_the_names_that_exist(
     launched: Launched, args: list[str], listed: list[str]
 ) -> None:
     said = launched.refused(*args)
@@ -153,7 +153,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
 
 
 @pytest.mark.parametrize("args", [["--help"], ["conf=demo", "--cfg", "job"]], ids=" ".join)
-def test_help_and_config_are_shown_by_rank_0_only(
+def test_only_rank_0_shows_help_and_config(
     launched: Launched,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -166,7 +166,7 @@ def test_help_and_config_are_shown_by_rank_0_only(
     assert capfd.readouterr() == ("", "")
 
 
-def test_other_ranks_leave_the_word_to_rank_0_for_a_while(
+def test_other_ranks_hold_their_message_back(
     launched: Launched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []

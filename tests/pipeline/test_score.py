@@ -1,4 +1,4 @@
-"""Scoring: pass@k by hand, code found in answers, and a small run folder from end to end."""
+"""Scoring: pass@k computed by hand, code extracted from answers, and small runs end to end."""
 
 import json
 import subprocess
@@ -36,9 +36,9 @@ CARRIED = pa.schema(
         (1, 1, 1, 1.0),
         (1, 0, 1, 0.0),
         (4, 1, 1, 1 / 4),
-        (4, 2, 2, 1 - 1 / 6),  # of the 6 pairs one has no correct sample
-        (5, 1, 3, 1 - 4 / 10),  # of the 10 triples 4 lack the correct one
-        (5, 3, 3, 1.0),  # only 2 wrong: every triple holds a correct one
+        (4, 2, 2, 1 - 1 / 6),  # 1 of the 6 pairs has no correct sample
+        (5, 1, 3, 1 - 4 / 10),  # 4 of the 10 triples lack the correct one
+        (5, 3, 3, 1.0),  # only 2 are wrong: every triple has a correct one
         (10, 0, 10, 0.0),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_run_is_scored(run: Path) -> None:
 
 
 def test_a_run_whose_parts_were_joined_is_whole(run: Path) -> None:
-    """run.json has them as they were cut, pace.json how they were joined."""
+    """run.json has the parts as they were cut, pace.json says how they were joined."""
     plan = plan_of([Part(index, 0, index, 1, 1, 2) for index in range(5)])
     (run / "run.json").write_text(replace(plan, num_first=1).to_json())
     (run / "pace.json").write_text('{"num_joined": 4}')
@@ -187,7 +187,8 @@ def test_a_run_whose_parts_were_joined_is_whole(run: Path) -> None:
 
 
 def test_prompts_may_have_different_numbers_of_samples(run: Path) -> None:
-    """By hand: 1 of 3 and 2 of 2 pass; the third row is faulty and has one error, not three."""
+    """By hand: 1 of 3 and 2 of 2 samples pass. The third input row is invalid: its only output row
+    is an error, which does not limit k."""
     texts = [[WRONG, RIGHT, WRONG], [RIGHT, RIGHT]]
     rows = [
         output_row(i, j, text, None) for i, row in enumerate(texts) for j, text in enumerate(row)
@@ -215,7 +216,7 @@ def test_a_run_of_errors_only_passes_nothing(run: Path) -> None:
     assert score_run(run, is_partial=True).pass_at == {1: 0.0}
 
 
-def test_again_replaces_the_scores(run: Path) -> None:
+def test_scoring_again_replaces_the_scores(run: Path) -> None:
     score_run(run, limits=SHORT, ks=[1])
     assert score_run(run, limits=SHORT, ks=[2]).pass_at == {2: 0.5}
     assert json.loads((run / "scores.json").read_text())["pass_at"] == {"2": 0.5}
@@ -233,15 +234,15 @@ def test_the_command_prints_a_table_and_ends_with_0(run: Path) -> None:
 def refused(argv: list[str]) -> str:
     with pytest.raises(SystemExit) as caught:
         main(argv)
-    assert isinstance(caught.value.code, str), "a message, so that the exit code is 1"
+    assert isinstance(caught.value.code, str), "exit with a message means exit code 1"
     return caught.value.code
 
 
 def test_a_missing_run_is_refused(tmp_path: Path) -> None:
-    assert "holds no run.json" in refused([str(tmp_path / "nowhere")])
+    assert "has no run.json" in refused([str(tmp_path / "nowhere")])
 
 
-def test_an_unfinished_run_is_scored_only_when_asked(run: Path) -> None:
+def test_an_unfinished_run_is_scored_only_with_partial(run: Path) -> None:
     (run / "data" / "part-00001.parquet").unlink()
     message = refused([str(run)])
     assert "1 of 2 parts are missing" in message
@@ -264,7 +265,7 @@ def test_a_missing_column_is_refused(run: Path) -> None:
     assert "data.carry" in message
 
 
-def test_the_task_is_the_jobs_or_the_option(run: Path) -> None:
+def test_the_task_is_that_of_the_job_or_of_the_option(run: Path) -> None:
     assert "task='nonsense': unknown; choose one of functions, humaneval" in refused(
         [str(run), "--task", "nonsense"]
     )

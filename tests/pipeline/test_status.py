@@ -1,4 +1,4 @@
-"""`python -m pipeline.status RUN`: during, after, and on a broken run."""
+"""`python -m pipeline.status RUN`: during a run, after it, and with broken files."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from pipeline.plan.build import pin
 from pipeline.report.finish import finish
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.meter import STATS_SCHEMA, stats_table
-from pipeline.status import Standing, main
+from pipeline.status import RunStatus, main
 from tests.checkpoints import prompts, write_parquet
-from tests.pipeline.generate.test_driver import Job, StandIn, asking_rows
+from tests.pipeline.generate.test_driver import Job, StandIn, rows_with_settings
 
 
 @pytest.fixture
 def a_job(checkpoint: Path, tmp_path: Path) -> Job:
-    """20 rows in 5 parts, the first row bad; planned, not begun."""
+    """A job with 20 rows in 5 parts, the first row bad; planned, not started."""
     rows = prompts(20)
     rows[0]["prompt"] = None
     a_job = Job(checkpoint, write_parquet(tmp_path / "in.parquet", rows), tmp_path / "run")
@@ -26,22 +26,25 @@ def a_job(checkpoint: Path, tmp_path: Path) -> Job:
 
 
 class Status:
+    """Runs the command in this process."""
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
     def __call__(self, run: Path) -> tuple[int, dict[str, str]]:
-        """Exit code, and the lines by their name."""
-        code, lines = self.said(run)
+        """Exit code, and the value of each line by its first word."""
+        code, lines = self.lines(run)
         return code, {line.split()[0]: line[12:].strip() for line in lines}
 
-    def said(self, run: Path, *flags: str) -> tuple[int, list[str]]:
+    def lines(self, run: Path, *flags: str) -> tuple[int, list[str]]:
+        """Exit code, and the printed lines."""
         self._monkeypatch.setattr("sys.argv", ["pipeline.status", str(run), *flags])
         with pytest.raises(SystemExit) as stop:
             main()
-        said = self._capsys.readouterr()
+        printed = self._capsys.readouterr()
         assert isinstance(stop.value.code, int)
-        return stop.value.code, (said.out or said.err).splitlines()
+        return stop.value.code, (printed.out or printed.err).splitlines()
 
 
 @pytest.fixture
@@ -66,9 +69,9 @@ def test_in_the_middle(a_job: Job, status: Status) -> None:
     assert "tokens/s" in lines
 
 
-def test_rows_count_their_samples(checkpoint: Path, tmp_path: Path, status: Status) -> None:
+def test_rows_are_output_rows(checkpoint: Path, tmp_path: Path, status: Status) -> None:
     """10 input rows in 3 parts of 7, 5 and 2 output rows."""
-    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    data = write_parquet(tmp_path / "in.parquet", rows_with_settings())
     a_job = Job(checkpoint, data, tmp_path / "run")
     pin(a_job.plan, a_job.folder)
     a_job.run(StandIn(room=3))
@@ -107,7 +110,7 @@ NASTY = "bad \x1b[2J\x07 row\nof <b>3</b> lines\r" + "x" * 500
 
 
 def failing(folder: RunFolder, part: int, errors: list[str]) -> None:
-    """Give a part's rows these errors."""
+    """Write these errors into the rows of a part."""
     table = pq.read_table(folder.data_file(part))
     place = table.schema.get_field_index("error")
     column = pa.array(errors, pa.string())
@@ -120,19 +123,19 @@ def failing(folder: RunFolder, part: int, errors: list[str]) -> None:
 def test_failed_rows_are_counted_by_error_and_listed(a_job: Job, status: Status) -> None:
     a_job.run(StandIn(room=3))
     for file in a_job.folder.timeline.iterdir():
-        file.unlink()  # the stats rows speak
+        file.unlink()  # so that the stats rows are used
     failing(a_job.folder, 2, [NASTY, "12 tokens too many", "7 tokens too many", "1 token"])
-    code, lines = status.said(a_job.folder.path, "--failed")
-    assert (code, lines[0]) == (0, "5 rows failed, of 20 done")
+    code, lines = status.lines(a_job.folder.path, "--failed")
+    assert (code, lines[0]) == (0, "5 of 20 finished rows failed")
     assert lines[1] == "       2 x 12 tokens too many"
     listed = lines[lines.index("row_id, sample_index: error") + 1 :]
     assert [line.split(":")[1].split()[0] for line in listed] == ["0", "8", "9", "10", "11"]
     assert listed[1].startswith("in:8 0: bad [2J row of <b>3</b> lines xxx")
     assert listed[1].endswith("xxx...")
-    assert all(line.isprintable() for line in lines), "nothing that a terminal obeys"
+    assert all(line.isprintable() for line in lines), "no control codes for the terminal"
 
 
-def test_a_long_list_of_failed_rows_ends(
+def test_a_long_list_of_failed_rows_is_cut(
     a_job: Job, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_job.run(StandIn(room=3))
@@ -142,23 +145,23 @@ def test_a_long_list_of_failed_rows_ends(
         file.unlink()
     monkeypatch.setattr("pipeline.status.NUM_ROWS", 6)
     monkeypatch.setattr("pipeline.status.NUM_KINDS", 2)
-    _, lines = status.said(a_job.folder.path, "--failed")
-    assert lines[0] == "17 rows failed, of 20 done"
-    assert "and 3 kinds of error more" in lines[3]
-    assert lines[-1].startswith("and 11 rows more: ")
+    _, lines = status.lines(a_job.folder.path, "--failed")
+    assert lines[0] == "17 of 20 finished rows failed"
+    assert "and 3 more kinds of error" in lines[3]
+    assert lines[-1].startswith("and 11 more rows: ")
     assert len(lines) == 4 + 2 + 6 + 1
 
 
 def test_a_run_without_failures_lists_none(a_job: Job, status: Status) -> None:
-    assert status.said(a_job.folder.path, "--failed") == (1, ["0 rows failed, of 0 done"])
+    assert status.lines(a_job.folder.path, "--failed") == (1, ["0 of 0 finished rows failed"])
 
 
 def test_watching_ends_when_all_is_done(
     a_job: Job, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parts come while it sleeps."""
+    """The job runs while the command sleeps between two updates."""
     monkeypatch.setattr("time.sleep", lambda _: a_job.run(StandIn(room=3)))
-    code, lines = status.said(a_job.folder.path, "--watch")
+    code, lines = status.lines(a_job.folder.path, "--watch")
     assert code == 0
     parts = [line for line in lines if line.startswith("parts ")]
     assert [line[12:] for line in parts] == ["0 of 5 done", "5 of 5 done"]
@@ -171,7 +174,7 @@ def test_an_interrupt_ends_watching_quietly(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", interrupted)
-    code, lines = status.said(a_job.folder.path, "--watch")
+    code, lines = status.lines(a_job.folder.path, "--watch")
     assert (code, lines[2][12:]) == (1, "0 of 5 done")
 
 
@@ -184,7 +187,7 @@ def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> N
         return True
 
     monkeypatch.setattr("pipeline.status._ends_well", ends_well)
-    standing = Standing(a_job.plan, a_job.folder)
-    assert standing.look()
-    assert standing.look()
+    run_status = RunStatus(a_job.plan, a_job.folder)
+    assert run_status.update()
+    assert run_status.update()
     assert len(opened) == 5

@@ -1,5 +1,7 @@
-"""Which families of checkpoints can be read? One file each: how its `config.json` translates, what
-its tensors are called, its chat template.
+"""Which families of checkpoints can be loaded, and how is each one's checkpoint read?
+
+Every module here is one family. It translates the family's `config.json` to a ModelConfig, and has
+the names of its tensors and its chat template.
 """
 
 from typing import Any, Protocol
@@ -10,11 +12,14 @@ from engine.model.weight_map import Names
 
 
 class Family(Protocol):
-    """What a family's module holds."""
+    """The contents of a family's module."""
 
+    DEFAULTS: str
+    """The file in conf/model whose settings a checkpoint of this family takes unless it has a file
+    of its own (engine/model/defaults.py)."""
     NAMES: Names
     CHAT_TEMPLATE: str
-    """For checkpoints that come without one."""
+    """Used for checkpoints that come without one."""
 
     def read_config(self, raw: dict[str, Any], name: str = "") -> ModelConfig: ...
 
@@ -27,7 +32,7 @@ FAMILIES: dict[str, Family] = {
     "fast_dllm_v2": fast_dllm_v2,
     "sdar": sdar,
 }
-"""By ModelConfig.family."""
+"""ModelConfig.family -> the family's module."""
 
 MODEL_TYPES = {
     "llada": "llada",
@@ -39,21 +44,22 @@ MODEL_TYPES = {
     "sdar": "sdar",
     "sdar_moe": "sdar",
 }
-"""`model_type` of config.json -> family; LLaDA-MoE says `llada` too."""
+"""`model_type` in config.json -> family. Published LLaDA-MoE checkpoints say `llada` as well."""
 
 
 def config_of(raw: dict[str, Any], name: str) -> ModelConfig:
-    """The ModelConfig of a `config.json`; `name` is the checkpoint's, or the path of its folder.
+    """The ModelConfig of a checkpoint. `raw` is its parsed `config.json`; `name` is its hub id or
+    the path of its folder.
 
     Raises:
-        KeyError: a key that must be there is not.
-        ValueError: an unknown model_type, or a config that the family refuses.
+        KeyError: a required key is missing.
+        ValueError: the model_type is unknown, or the family refuses the config.
     """
     model_type = raw.get("model_type")
     family = MODEL_TYPES.get(str(model_type))
     if family is None:
         raise ValueError(
-            f"model_type={model_type!r} is none of {', '.join(sorted(MODEL_TYPES))}: this "
+            f"model_type={model_type!r} is not one of {', '.join(sorted(MODEL_TYPES))}: this "
             "checkpoint's family is not supported"
         )
     if family == "llada" and raw.get("num_experts"):

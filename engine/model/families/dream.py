@@ -1,17 +1,18 @@
 """Dream-7B (arXiv 2508.15487).
 
-The transformer is Qwen2's with a bidirectional mask; as in the autoregressive model that it was
-trained from, the logits at a position are those of the next one.
+The transformer is Qwen2's with bidirectional attention. As in the autoregressive model that it was
+trained from, the logits at a position predict the token of the next position.
 """
 
 from typing import Any
 
 from engine.model.config import ModelConfig
-from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
 
 IM_END_ID = 151645
 
+DEFAULTS = "dream"
 NAMES = Names()
 
 CHAT_TEMPLATE = (
@@ -25,10 +26,11 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     """Translate Dream's `config.json`.
 
     Raises:
-        ValueError: a key is missing, or states something that this loader does not build.
+        KeyError: a required key is missing.
+        ValueError: a key has a value that this loader does not support.
     """
-    its_own = {"use_mrope": False, "attention_bias": True}
-    refuse_others(raw, ASSUMED | its_own, "Dream")
+    family_assumed = {"use_mrope": False, "attention_bias": True}
+    check_assumed(raw, ASSUMED | family_assumed, "Dream")
     return ModelConfig(
         family="dream",
         mlp_size=raw["intermediate_size"],

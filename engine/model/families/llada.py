@@ -1,15 +1,14 @@
 """LLaDA-8B and LLaDA-1.5 (arXiv 2502.09992, 2505.19223).
 
-The transformer is Llama's with a bidirectional mask; logits are not shifted.
+The transformer is Llama's with bidirectional attention; logits are not shifted.
 """
 
 from typing import Any
 
 from engine.model.config import ModelConfig
-from engine.model.config_json import read_token_ids, refuse_others
+from engine.model.config_json import check_assumed, read_token_ids
 from engine.model.weight_map import Names
 
-# What the shared transformer takes for granted; a checkpoint that says otherwise is another model.
 ASSUMED: dict[str, Any] = {
     "block_type": "llama",
     "block_group_size": 1,
@@ -26,8 +25,10 @@ ASSUMED: dict[str, Any] = {
     "rope": True,
     "scale_logits": False,
 }
+"""Values that the shared transformer is built for; config.json may not have any other."""
 EOT_ID = 126348
 
+DEFAULTS = "llada_8b"
 NAMES = Names(
     embed="model.transformer.wte",
     norm="model.transformer.ln_f",
@@ -55,9 +56,10 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     """Translate LLaDA's `config.json`.
 
     Raises:
-        ValueError: a key is missing, or states something that this loader does not build.
+        KeyError: a required key is missing.
+        ValueError: a key has a value that this loader does not support.
     """
-    refuse_others(raw, ASSUMED, "LLaDA")
+    check_assumed(raw, ASSUMED, "LLaDA")
     return ModelConfig(
         family="llada",
         vocab_size=raw.get("embedding_size") or raw["vocab_size"],

@@ -1,17 +1,18 @@
 """LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini (arXiv 2512.15745).
 
-The transformer is block-causal, a mixture of experts behind one dense layer, with normalised
-queries and keys and half of each head rotated; logits are not shifted.
+The transformer has block-causal attention, a mixture of experts in every layer after the first
+(dense) one, normalised queries and keys, and rotary embedding on half of each head. Logits are not
+shifted.
 """
 
 from typing import Any
 
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families import llada_moe
 from engine.model.weight_map import Names
 
-ITS_OWN: dict[str, Any] = {
+FAMILY_ASSUMED: dict[str, Any] = {
     "use_qk_norm": True,
     "use_qkv_bias": False,
     "use_bias": False,
@@ -25,9 +26,11 @@ ITS_OWN: dict[str, Any] = {
     "moe_router_enable_expert_bias": True,
     "num_nextn_predict_layers": 0,
 }
+"""Values that the shared transformer is built for, in addition to ASSUMED."""
 BLOCK_LENGTH = 32
-"""Where config.json states none, as the published ones do not."""
+"""Used if config.json states none, as the published ones do not."""
 
+DEFAULTS = "llada2_mini"
 NAMES = Names(
     embed="model.word_embeddings",
     qkv=("attention.query_key_value",),
@@ -46,17 +49,19 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     """Translate LLaDA2's `config.json`.
 
     Raises:
-        ValueError: a key is missing, or states something that this loader does not build.
+        KeyError: a required key is missing.
+        ValueError: a key has a value that this loader does not support.
     """
     sizes = read_sizes(raw)
     rotary_dim = int(sizes["head_dim"] * raw["partial_rotary_factor"])
     block_length = raw.get("block_length") or raw.get("block_size") or BLOCK_LENGTH
-    said_twice = {
+    # Keys that repeat what other keys say must agree with them.
+    repeated = {
         "rotary_dim": rotary_dim,
         "block_size": block_length,
         "moe_shared_expert_intermediate_size": _shared_size(raw),
     }
-    refuse_others(raw, ASSUMED | ITS_OWN | said_twice, "LLaDA2")
+    check_assumed(raw, ASSUMED | FAMILY_ASSUMED | repeated, "LLaDA2")
     return ModelConfig(
         family="llada2_moe",
         mlp_size=raw["intermediate_size"],
@@ -76,8 +81,8 @@ def _shared_size(raw: dict[str, Any]) -> int:
 def _read_experts(raw: dict[str, Any]) -> ExpertsConfig:
     if raw["num_experts_per_tok"] < 2:
         raise ValueError(
-            f"config.json num_experts_per_tok={raw['num_experts_per_tok']}: LLaDA2 normalises the "
-            "weights of two experts or more; a single one's would need another rule"
+            f"config.json num_experts_per_tok={raw['num_experts_per_tok']}: LLaDA2 normalises "
+            "weights over at least two experts per token; a single one would need another rule"
         )
     return ExpertsConfig(
         num_experts=raw["num_experts"],

@@ -1,17 +1,17 @@
 """LLaDA-MoE-7B-A1B (arXiv 2509.24389).
 
-The transformer is Qwen3-MoE's with a bidirectional mask: normalised queries and keys, a mixture of
-experts in every layer, whose weights are a softmax over all of them and stay as they are; logits
-are not shifted.
+The transformer is Qwen3-MoE's with bidirectional attention: normalised queries and keys, and a
+mixture of experts in every layer. Expert weights are a softmax over all experts; the chosen ones
+are not normalised again. Logits are not shifted.
 """
 
 from typing import Any
 
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
 
-ITS_OWN: dict[str, Any] = {
+FAMILY_ASSUMED: dict[str, Any] = {
     "qk_layernorm": True,
     "attention_bias": False,
     "clip_qkv": None,
@@ -24,7 +24,9 @@ ITS_OWN: dict[str, Any] = {
     "router_topk_group": None,
     "shared_expert_intermediate_size": None,
 }
+"""Values that the shared transformer is built for, in addition to ASSUMED."""
 
+DEFAULTS = "llada_moe"
 NAMES = Names()
 
 CHAT_TEMPLATE = (
@@ -39,14 +41,15 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     """Translate LLaDA-MoE's `config.json`.
 
     Raises:
-        ValueError: a key is missing, or states something that this loader does not build.
+        KeyError: a required key is missing.
+        ValueError: a key has a value that this loader does not support.
     """
-    refuse_others(raw, ASSUMED | ITS_OWN, "LLaDA-MoE")
+    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "LLaDA-MoE")
     layers = raw.get("moe_layer_freq") or []
     if not all(layers):
         raise ValueError(
-            f"config.json moe_layer_freq={layers}: LLaDA-MoE is loaded with experts in every layer "
-            "only; this checkpoint is of another architecture"
+            f"config.json moe_layer_freq={layers}: the LLaDA-MoE loader supports only experts in "
+            "every layer; this checkpoint has another architecture"
         )
     return ModelConfig(
         family="llada_moe",

@@ -1,32 +1,40 @@
 """SDAR 1.7B to 8B, and 30B-A3B with experts (arXiv 2510.06303).
 
-The transformer is Qwen3's, or Qwen3-MoE's, block-causal; logits are not shifted. How long a block
-is, the published `config.json` files leave to the name: SDAR-8B-Chat-b32 has blocks of 32.
+The transformer is Qwen3's, or Qwen3-MoE's, with block-causal attention; logits are not shifted. The
+published `config.json` files do not state the block length: the checkpoint's name does
+(SDAR-8B-Chat-b32 has blocks of 32), and without such a suffix it is 4.
 """
 
 import re
 from typing import Any
 
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, read_sizes, read_token_ids, refuse_others
+from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
 from engine.model.weight_map import Names
 
-ITS_OWN: dict[str, Any] = {"attention_bias": False, "decoder_sparse_step": 1, "mlp_only_layers": []}
+FAMILY_ASSUMED: dict[str, Any] = {
+    "attention_bias": False,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+"""Values that the shared transformer is built for, in addition to ASSUMED."""
 BLOCK_LENGTH = 4
-"""Where neither config.json nor the name says another."""
+"""Used if neither config.json nor the checkpoint's name states one."""
 IM_END_ID = 151645
 
+DEFAULTS = "sdar_8b"
 NAMES = Names()
 
 
 def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
-    """Translate SDAR's `config.json`; `name` is the checkpoint's, or the path of its folder.
+    """Translate SDAR's `config.json`; `name` is the checkpoint's hub id or its folder's path.
 
     Raises:
-        ValueError: a key is missing, or states something that this loader does not build.
+        KeyError: a required key is missing.
+        ValueError: a key has a value that this loader does not support.
     """
-    refuse_others(raw, ASSUMED | ITS_OWN, "SDAR")
+    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "SDAR")
     experts = None
     if "num_experts" in raw:
         experts = ExpertsConfig(
@@ -52,8 +60,8 @@ def _block_length(raw: dict[str, Any], name: str) -> int:
     named = re.search(r"SDAR-[^/\\]*-b(\d+)(?=$|[/\\-])", name, re.IGNORECASE)
     if stated is not None and named is not None and stated != int(named[1]):
         raise ValueError(
-            f"config.json block_size={stated}, but {named[0]} has blocks of {named[1]} by its "
-            "name: correct the one that is wrong"
+            f"config.json block_size={stated}, but the name {named[0]} says blocks of {named[1]}: "
+            "correct the one that is wrong"
         )
     if named is not None:
         return int(named[1])

@@ -1,5 +1,5 @@
-"""What is asked of engine/model/plan/__main__.py: its arguments, and the model and settings they
-mean."""
+"""Parses the arguments of `python -m engine.model.plan`, and turns them into the model and engine
+settings to plan for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -20,11 +20,12 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The arguments; defaults as in conf/engine/gpu.yaml where that has them.
+class Arguments:
+    """The arguments of the command. Those that are engine settings have the defaults of
+    conf/engine/gpu.yaml.
 
     Raises:
-        ValueError: one out of range.
+        ValueError: an argument is out of range.
     """
 
     model: str
@@ -54,18 +55,19 @@ class Asked:
         return int(self.gpu_memory_gb * GB)
 
 
-def asked_of(arguments: Sequence[str]) -> Asked:
-    """
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Parse arguments of the form `name=value`.
+
     Raises:
-        ValueError: an argument that is none, is missing, or is out of range.
+        ValueError: an argument is unknown, missing, or out of range.
     """
-    types = {field.name: field.type for field in fields(Asked)}
+    types = {field.name: field.type for field in fields(Arguments)}
     known = f"the arguments are {', '.join(f'{name}=' for name in types)}"
     values: dict[str, Any] = {}
-    for argument in arguments:
+    for argument in argv:
         name, equals, text = argument.removeprefix("--").partition("=")
         if name not in types or not equals:
-            raise ValueError(f"{argument} is no argument: {known}")
+            raise ValueError(f"{argument} is not an argument: {known}")
         try:
             values[name] = _value(types[name], text)
         except ValueError:
@@ -74,42 +76,44 @@ def asked_of(arguments: Sequence[str]) -> Asked:
     for name in ("model", "gpu_memory_gb"):
         if name not in values:
             raise ValueError(f"{name}= is missing: {known}")
-    return Asked(**values)
+    return Arguments(**values)
 
 
-def setup_of(asked: Asked) -> Setup:
-    """
+def make_setup(arguments: Arguments) -> Setup:
+    """The model, engine settings and canvas length to plan for.
+
     Raises:
-        ValueError: an unknown model, settings out of range, a canvas that the model is not made
-            for.
+        ValueError: the model is unknown, a setting is out of range, or the canvas is longer than
+            the model supports.
     """
-    model = model_of(asked.model)
-    num_tokens = asked.canvas_tokens or asked.prompt_tokens + asked.max_new_tokens
+    model = read_model(arguments.model)
+    num_tokens = arguments.canvas_tokens or arguments.prompt_tokens + arguments.max_new_tokens
     if num_tokens > model.max_positions:
         raise ValueError(
             f"a canvas of {num_tokens} tokens exceeds the {model.max_positions} positions that "
-            f"{asked.model} was trained for: lower canvas_tokens, or prompt_tokens and "
+            f"{arguments.model} was trained for: lower canvas_tokens, or prompt_tokens and "
             "max_new_tokens"
         )
     engine = EngineConfig(
         cache_tokens=None,
-        memory_fraction=asked.memory_fraction,
-        iteration_tokens=asked.iteration_tokens,
-        page_size=asked.page_size,
-        logits_bytes=asked.logits_bytes,
+        memory_fraction=arguments.memory_fraction,
+        iteration_tokens=arguments.iteration_tokens,
+        page_size=arguments.page_size,
+        logits_bytes=arguments.logits_bytes,
     )
     return Setup(
         model=model,
-        dtype=getattr(torch, asked.dtype),
+        dtype=getattr(torch, arguments.dtype),
         engine=engine,
         canvas_len=whole_blocks(num_tokens, model.block_length),
     )
 
 
-def model_of(name: str) -> ModelConfig:
-    """
+def read_model(name: str) -> ModelConfig:
+    """The ModelConfig of a published checkpoint, by its name in conf/model, or of a folder.
+
     Raises:
-        ValueError: neither a published checkpoint that is known here nor a folder of one.
+        ValueError: `name` is neither a known published checkpoint nor a checkpoint's folder.
     """
     if name in PUBLISHED:
         hub_id, raw = PUBLISHED[name]
@@ -117,7 +121,7 @@ def model_of(name: str) -> ModelConfig:
     if Path(name).is_dir():
         return read_config(Path(name))
     raise ValueError(
-        f"model={name} is neither the folder of a checkpoint nor one of {', '.join(PUBLISHED)}"
+        f"model={name} is neither a checkpoint folder nor one of {', '.join(PUBLISHED)}"
     )
 
 

@@ -1,8 +1,8 @@
-"""What does a layout take of each GPU, and how many sequences does that leave room for?
+"""How much memory a layout takes on each GPU, and how many sequences fit in the rest.
 
-Weights are counted on a model that a rank really builds, without memory (torch's meta device); K
-and V by the engine's own functions; logits by the bound that the engine keeps. Activations alone
-are an estimate. Of unequal ranks the largest counts.
+Weights are counted on a model built as a rank builds it, but on torch's meta device, which
+allocates nothing. K and V are computed by the engine's own functions; logits by the bound that the
+engine enforces. Only activations are an estimate. If ranks differ, the largest figure counts.
 
 Shape letters: D hidden size, H query heads and K key/value heads of a rank, E head size, C
 experts that a token chooses, X experts.
@@ -18,7 +18,7 @@ from engine.config import BYTES_PER_LOGIT, EngineConfig
 from engine.legal import check_shares
 from engine.memory import fitting_pages, slot_bytes
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.moe import keep_routers_wide
+from engine.model.moe import keep_routers_float32
 from engine.model.transformer import Transformer
 from engine.parallel import TensorParallel
 
@@ -26,7 +26,8 @@ GB = 10**9
 
 
 class PlannedRank(TensorParallel):
-    """A rank that knows its shares and has nobody to talk to: to be counted, not to compute."""
+    """A rank without a process group: it knows its shares, so that they can be counted, but cannot
+    communicate, so it cannot compute."""
 
     def __init__(self, rank: int, size: int, split_experts: bool = False) -> None:
         super().__init__(split_experts=split_experts)
@@ -35,13 +36,13 @@ class PlannedRank(TensorParallel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What is planned for, whatever the GPUs."""
+    """The model, engine settings and canvas length to plan for. Does not depend on the GPUs."""
 
     model: ModelConfig
     dtype: torch.dtype
     engine: EngineConfig
     canvas_len: int
-    """Of every sequence, as the engine lays it out."""
+    """Canvas positions of every sequence, in whole blocks if the model is block-causal."""
 
     @property
     def pages_of_sequence(self) -> int:
@@ -49,17 +50,18 @@ class Setup:
 
     @property
     def num_query_tokens(self) -> int:
-        """Of the largest forward: a span longer than iteration_tokens has one to itself."""
+        """Query tokens of the largest forward. A span longer than iteration_tokens is not cut."""
         return max(self.engine.iteration_tokens, self.canvas_len)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Of the rank that takes most, in bytes."""
+    """Memory on the rank that needs the most, in bytes."""
 
     num_ranks: int
-    """That hold one model together."""
+    """Ranks that hold one model together."""
     split_experts: bool
+    """Each rank holds some experts whole; otherwise it holds a slice of every expert."""
     weights: int
     page: int
     """K and V of one page."""
@@ -68,19 +70,19 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """What a GPU's memory gives a group."""
+class Capacity:
+    """The sequences that one group has room for, on GPUs of a given size."""
 
     memory_fraction: float
-    """What engine.memory_fraction may be: as asked for, or less, in hundredths, so that the rest
-    holds logits and activations."""
+    """The engine.memory_fraction to set: the requested one, or lower (in hundredths) if the rest
+    would not hold logits and activations."""
     num_sequences: int
     refusal: str | None = None
-    """Why there is room for no sequence."""
+    """Why there is no room for even one sequence; None if there is."""
 
 
 def can_split(config: ModelConfig, num_ranks: int) -> bool:
-    """Whether the engine shares a model out to so many ranks."""
+    """Whether the engine can split the model over this many ranks."""
     try:
         check_shares(config, EngineConfig(tensor_parallel=num_ranks))
     except ValueError:
@@ -89,7 +91,8 @@ def can_split(config: ModelConfig, num_ranks: int) -> bool:
 
 
 def footprints(setup: Setup, num_ranks: int) -> list[Footprint]:
-    """With a slice of each expert on every rank, and with whole experts where that differs."""
+    """The footprint with a slice of each expert on every rank, and, if it differs, the one with
+    whole experts."""
     sliced = _footprint(setup, num_ranks, split_experts=False)
     if setup.model.experts is None or num_ranks == 1:
         return [sliced]
@@ -97,37 +100,37 @@ def footprints(setup: Setup, num_ranks: int) -> list[Footprint]:
     return [sliced] if replace(whole, split_experts=False) == sliced else [sliced, whole]
 
 
-def grant(setup: Setup, taken: Footprint, gpu_bytes: int) -> Grant:
-    """The sequences whose K and V fit beside everything else."""
-    engine, free = setup.engine, gpu_bytes - taken.weights
-    rest = taken.logits + taken.activations
+def capacity_of(setup: Setup, footprint: Footprint, gpu_bytes: int) -> Capacity:
+    """How many sequences' K and V fit beside the weights, logits and activations."""
+    engine, free = setup.engine, gpu_bytes - footprint.weights
+    rest = footprint.logits + footprint.activations
     if free <= 0:
-        return Grant(0.0, 0, f"the weights take {readable(taken.weights)}")
+        return Capacity(0.0, 0, f"the weights take {readable(footprint.weights)}")
     fraction = min(engine.memory_fraction, math.floor(100 * (1 - rest / free)) / 100)
     if fraction <= 0:
         left = f"the weights leave {readable(free)}"
-        return Grant(0.0, 0, f"{left}, logits and activations need about {readable(rest)}")
-    pages = fitting_pages(replace(engine, memory_fraction=fraction), taken.page, free)
+        return Capacity(0.0, 0, f"{left}, logits and activations need about {readable(rest)}")
+    pages = fitting_pages(replace(engine, memory_fraction=fraction), footprint.page, free)
     num_sequences = pages // setup.pages_of_sequence
     if num_sequences:
-        return Grant(fraction, num_sequences)
+        return Capacity(fraction, num_sequences)
     left = f"{readable(int(fraction * free))} are left for K and V"
-    needed = readable(setup.pages_of_sequence * taken.page)
-    return Grant(fraction, 0, f"{left}, a sequence needs {needed}")
+    needed = readable(setup.pages_of_sequence * footprint.page)
+    return Capacity(fraction, 0, f"{left}, a sequence needs {needed}")
 
 
-def least_gpu_gb(setup: Setup, taken: Footprint) -> int:
-    """Whole GB of each GPU that hold one sequence."""
-    sizes = count(taken.weights // GB)
-    return next(gb for gb in sizes if grant(setup, taken, gb * GB).refusal is None)
+def least_gpu_gb(setup: Setup, footprint: Footprint) -> int:
+    """The smallest GPU memory, in whole GB, with room for one sequence."""
+    sizes = count(footprint.weights // GB)
+    return next(gb for gb in sizes if capacity_of(setup, footprint, gb * GB).refusal is None)
 
 
 def planned_model(config: ModelConfig, dtype: torch.dtype, parallel: TensorParallel) -> Transformer:
-    """What load_model makes of a checkpoint on this rank, without memory."""
+    """The model that load_model would build on this rank, on the meta device."""
     with torch.device("meta"):
         model = Transformer(config, parallel)
     model = model.to(dtype)
-    keep_routers_wide(model)
+    keep_routers_float32(model)
     return model
 
 
@@ -136,16 +139,16 @@ def weight_bytes(model: Transformer) -> int:
 
 
 def logit_bytes(setup: Setup, parallel: TensorParallel) -> int:
-    """The peak of a forward that asks for all its query tokens, some of them drawn."""
+    """Peak bytes for logits in a forward that computes them at all query tokens, with sampling."""
     num_words = parallel.longest_share(setup.model.vocab_size)
     piece = setup.engine.positions_of_a_piece(num_words, any_sampled=True)
     return min(piece, setup.num_query_tokens) * num_words * BYTES_PER_LOGIT[True]
 
 
 def activation_bytes(setup: Setup, parallel: TensorParallel) -> int:
-    """An estimate, from above, of what the largest forward holds at its peak: what stays through
-    all layers, and the hungriest of a layer's phases (engine/model/layers.py). It takes attention
-    for fused, so that nothing is as large as queries times context."""
+    """Peak bytes for activations in the largest forward, as an upper estimate: the tensors that
+    live through all layers, plus the most expensive phase of a layer (engine/model/layers.py).
+    Assumes a fused attention kernel, so that no tensor has size queries times context."""
     config = setup.model
     b, D, E = setup.dtype.itemsize, config.hidden_size, config.head_dim
     H = parallel.longest_share(config.num_heads)
@@ -155,7 +158,7 @@ def activation_bytes(setup: Setup, parallel: TensorParallel) -> int:
     phases = [
         8 * D,  # a norm: two float32 copies
         packed + b * H * E + 12 * H * E,  # queries, normalised and rotated in float32
-        # Rotated; attention's output, beside that of a run or what leaves the layer.
+        # Queries, keys and values; attention's output, and that of one run or the projected output.
         packed + b * (H + K) * E + b * H * E + max(b * H * E + 4 * H, b * D),
         2 * b * D + 4 * b * parallel.longest_share(config.mlp_size),  # input, output; gate and up
     ]
@@ -169,7 +172,7 @@ def _expert_phases(config: ExpertsConfig, b: int, D: int, parallel: TensorParall
     size = config.expert_size if whole else parallel.longest_share(config.expert_size)
     return [
         b * D + 4 * D + 20 * X,  # the router, in float32
-        # A pair's input and output, and either the weighted output, float32, or the expert's width.
+        # Input and output of each pair, plus its weighted float32 output or its expert activations.
         (2 * b + 4) * D + C * (48 + 2 * b * D + max(4 * D, b * D + 4 * b * size)),
         3 * b * D + 4 * b * parallel.longest_share(config.shared_size),  # the shared expert
     ]

@@ -1,7 +1,7 @@
-"""What the published checkpoints say in their `config.json`, as far as memory depends on it.
+"""The `config.json` keys of the published checkpoints that memory depends on.
 
-For engine/model/plan/__main__.py, which plans for a checkpoint that is not here; what runs is
-always read from the checkpoint itself. Names are those of conf/model.
+Used only by `python -m engine.model.plan`, which plans for checkpoints that are not downloaded. A
+job always reads the checkpoint's own `config.json`.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ Raw = dict[str, Any]
 class Published(NamedTuple):
     hub_id: str
     raw: Raw
-    """Keys of config.json, as published."""
+    """The relevant keys of config.json, as published."""
 
 
 LLADA: Raw = {
@@ -196,4 +196,4 @@ PUBLISHED: dict[str, Published] = {
     "sdar_8b": Published("JetLM/SDAR-8B-Chat", SDAR_8B),
     "sdar_30b": Published("JetLM/SDAR-30B-A3B-Chat", SDAR_30B),
 }
-"""By name in conf/model."""
+"""Name in conf/model -> checkpoint."""

@@ -1,7 +1,7 @@
-"""How many tasks does the model answer? Decoded by the engine, judged by the tasks' own tests.
+"""Scores a model on the demo task: decodes it with the engine, and runs each task's own tests.
 
 `python -m jobs.demo.task.evaluate --file jobs/demo/task/prompts.parquet --decoding fixed` scores
-the model in jobs/demo/model; training scores its own with the same function.
+the model in jobs/demo/model. Training scores the model that it trains with the same function.
 """
 
 import argparse
@@ -27,15 +27,18 @@ from pipeline.tasks.functions import program
 from pipeline.tasks.sandbox import Limits, run_program
 
 REGION = 128
+"""Length of the generation region."""
 BLOCK = 32
+"""Block length."""
 LIMITS = Limits(timeout_s=5, cpu_s=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     passed: float
+    """Share of tasks whose tests pass."""
     exact: float
-    """Share of bodies equal to the canonical solution, letter by letter."""
+    """Share of bodies that equal the canonical solution, character by character."""
     tokens_per_forward: float
     failed_ids: tuple[str, ...]
 
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=FOLDER / "prompts.parquet")
     parser.add_argument("--decoding", choices=DECODERS, default="threshold")
     parser.add_argument("--cache", choices=CACHE_POLICIES, default="none")
-    parser.add_argument("--limit", type=int, help="only the first rows")
+    parser.add_argument("--limit", type=int, help="use only the first rows")
     options = parser.parse_args()
     rows = pq.read_table(options.file).to_pylist()[: options.limit]
     tokenizer = AutoTokenizer.from_pretrained(options.model)

@@ -1,14 +1,16 @@
-"""The demo task: a signature and a docstring in, the body of the function out.
+"""Generates the demo task: the prompt is a signature and a docstring, the answer is the body.
 
-A task is a chain of one to eight operations (jobs/demo/task/operations.py), no kind twice. The
-docstring has a sentence for each, which names the value that it leaves: a, b, c and so on. The
-ordered tuple of the kinds is the task's combination, and a stable hash of the combination alone
-says whether it is held out: one in eight is, so that no choice of constants or names can carry a
-held-out combination into training. Chains of one operation follow the same rule: some kinds are
-never seen alone in training, but every kind is seen there within longer chains.
+A task is a chain of one to eight operations (jobs/demo/task/operations.py), all of different kinds.
+The docstring has one sentence per operation, which also names the operation's result: a, b, c and
+so on.
 
-`python -m jobs.demo.task.generator` writes prompts.parquet and heldout.parquet, the same bytes of
-text every time.
+The ordered tuple of the operations' kinds is the task's combination. One combination in eight is
+held out from training, chosen by a hash of the combination alone, so a held-out combination cannot
+enter training with other constants or names. The rule holds for chains of one operation as well:
+some kinds never occur alone in training, but every kind occurs in longer chains.
+
+`python -m jobs.demo.task.generator` writes prompts.parquet and heldout.parquet, with the same text
+every time.
 """
 
 import hashlib
@@ -37,22 +39,28 @@ COLUMNS = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
 SEEDS = {"prompts.parquet": 1, "heldout.parquet": 2}
 NAMES = ("solve", "compute", "convert", "process", "derive", "handle", "answer", "run")
 LENGTH_WEIGHTS = {False: (3, 4, 5, 5, 4, 3, 2, 1), True: (3, 4, 5, 5, 5, 5, 4, 3)}
-"""For one to eight operations, in training and held out: long tasks often find no test."""
+"""Held out or not -> relative frequencies of chains of one to eight operations. Held-out tasks
+favour long chains more, because often no test is found for these and they are dropped."""
 MAX_BODY_PIECES = 124
-"""A body, its end-of-text token included, fits the 128 tokens of a generation region."""
+"""Longest body; with its end-of-text token it fits the 128 tokens of the generation region."""
 MAX_ASSERTS = 12
+"""Most assertions in one test."""
 PIECES = re.compile(r"[^\sA-Za-z0-9_]*\n+ *|[0-9]{1,2}| ?[A-Za-z_]+ ?| ?[^\sA-Za-z0-9_]+ ?|\s+")
-"""What the tokenizer keeps together: in these tasks, every piece is one token."""
+"""How the tokenizer splits text before merging. In these tasks every piece is one token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """One operation of a task, with its constants."""
+
     kind: str
     slots: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
+    """A function to write: its signature, and the chain of operations that its body performs."""
+
     entry_point: str
     takes: str
     parameter: str
@@ -81,7 +89,7 @@ class Task:
 
 
 def is_held_out(kinds: tuple[str, ...]) -> bool:
-    """Whether this combination of operations is kept from training."""
+    """Whether this combination of operations is held out from training."""
     return hashlib.sha256(" ".join(kinds).encode()).digest()[0] % 8 == 0
 
 
@@ -107,9 +115,10 @@ def _draw_task(rng: Random, weights_by_length: tuple[int, ...], literal_weight: 
 def draw_tasks(
     rng: Random, held_out: bool, literal_weight: float = 1.5, longest: int = 8
 ) -> Iterator[Task]:
-    """Endless tasks of one side, of at most `longest` operations.
+    """Draw tasks without end: only held-out combinations, or only training ones.
 
-    `literal_weight` favours operations that copy a whole literal.
+    Tasks have at most `longest` operations. `literal_weight` is how much more often an operation is
+    drawn if it copies a literal of several entries.
     """
     weights = LENGTH_WEIGHTS[held_out][:longest]
     while True:
@@ -119,13 +128,14 @@ def draw_tasks(
 
 
 def compiled(task: Task) -> Callable[[object], object]:
+    """The task's correct function."""
     names: dict[str, Callable[[object], object]] = {}
     exec(task.prompt + task.body, names)
     return names[task.entry_point]
 
 
 def _mutants(task: Task) -> Iterator[Task]:
-    """The task with one constant changed or one sentence left out: what a test must refuse."""
+    """Wrong variants of the task, with one constant changed or one operation left out."""
     for i, step in enumerate(task.steps):
         operation = BY_KIND[step.kind]
         if operation.takes == operation.gives and len(task.steps) > 1:
@@ -160,7 +170,7 @@ def _inputs(task: Task, rng: Random) -> list[object]:
 
 
 def _outcome(function: Callable[[object], object], argument: object) -> object:
-    """Its result, or, for a mutant that has no meaning, the kind of its error."""
+    """The function's result, or the type of its error: some mutants fail on some arguments."""
     copied = list(argument) if isinstance(argument, list) else argument
     try:
         return function(copied)
@@ -168,8 +178,9 @@ def _outcome(function: Callable[[object], object], argument: object) -> object:
         return type(error)
 
 
-def telling_test(task: Task, rng: Random) -> str | None:
-    """A check that refuses every mutant; None where a few of the inputs drawn cannot do that."""
+def make_test(task: Task, rng: Random) -> str | None:
+    """The source of a test that the task passes and every mutant fails. None if no drawn input
+    tells some mutant from the task, or if that takes more than MAX_ASSERTS inputs."""
     function = compiled(task)
     inputs = list({repr(argument): argument for argument in _inputs(task, rng)}.values())
     right = [_outcome(function, argument) for argument in inputs]
@@ -189,9 +200,9 @@ def telling_test(task: Task, rng: Random) -> str | None:
 
 
 def held_out_rows(seed: int, count: int, prefix: str) -> list[dict[str, str]]:
-    """The first `count` held-out tasks of this seed that a test can tell from their mutants.
+    """The first `count` held-out tasks that are drawn with this seed and have a test.
 
-    The prompts of different seeds differ: a task belongs to the seed that its prompt's hash names.
+    Different seeds (modulo 4) share no prompt: a prompt's hash decides which seed it belongs to.
     """
     rng = Random(seed)
     rows: dict[str, dict[str, str]] = {}
@@ -200,7 +211,7 @@ def held_out_rows(seed: int, count: int, prefix: str) -> list[dict[str, str]]:
         owner = hashlib.sha256(prompt.encode()).digest()[1] % 4
         if owner != seed % 4 or prompt in rows:
             continue
-        test = telling_test(task, Random(prompt))
+        test = make_test(task, Random(prompt))
         if test is not None:
             rows[prompt] = {
                 "task_id": f"{prefix}/{len(rows)}",

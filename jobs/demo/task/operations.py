@@ -1,12 +1,11 @@
-"""What can one sentence of a demo task ask for, and which lines of Python answer it.
+"""The operations that demo tasks consist of, each a docstring sentence and its lines of Python.
 
-An operation takes the value that the sentence before has left, an int, a list of ints or a string,
-and leaves a value of the same kind or of another. Constants stand in the sentence exactly as they
-do in the code, so that answering is choosing the right lines and copying the right tokens into
-them.
+An operation takes the result of the previous one, an int, a list of ints or a string, and gives a
+value of the same or another of these types. Constants are written in the sentence exactly as in the
+code. To answer, a model must choose the right lines and copy the right tokens into them.
 
-Slots of both templates: v and w are the values before and after; a and b numbers; k and m small
-numbers; p and q quoted words; `ints`, `words`, `pairs`, `names` and `swaps` literals of two to
+Slots of both templates: v and w are the input and output variables; a and b numbers; k and m small
+numbers; p and q quoted words; `ints`, `words`, `pairs`, `names` and `swaps` are literals of two to
 eight entries.
 """
 
@@ -29,12 +28,14 @@ PARAMETERS = {
     "str": ("text", "line", "phrase"),
 }
 VARIABLES = "abcdefgh"
-"""Names of the values that a task's operations leave, in their order. Docstring and code both say
-them, so that the sentence which a line answers can be found."""
+"""Names of the operations' results, in order. They appear in the docstring and in the code, so that
+the model can find the sentence that a line belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
+    """One kind of operation, as templates of its sentence and its code."""
+
     kind: str
     takes: str
     gives: str
@@ -43,7 +44,7 @@ class Operation:
 
     @property
     def copies_literal(self) -> bool:
-        """Whether it holds a literal of several entries, from which copying is learnt soonest."""
+        """Whether it has a literal of several entries. Such operations teach copying fastest."""
         return any(f"{{{name}}}" in self.sentence for name in LITERALS)
 
 
@@ -60,7 +61,8 @@ def _word(rng: Random) -> str:
 
 
 def _literal(entry: str, fewest: int, most: int) -> Callable[[Random], str]:
-    """Entries such as "{n}: {word}", without a repeated key, joined by commas."""
+    """A function that draws a literal: `fewest` to `most` entries of the form `entry`, joined by
+    commas, without a repeated key."""
 
     def draw(rng: Random) -> str:
         count = rng.randint(fewest, most)

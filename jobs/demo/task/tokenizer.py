@@ -1,8 +1,9 @@
-"""The demo model's tokenizer: a small byte-level BPE; any text round-trips.
+"""Trains the demo models' tokenizer: a small byte-level BPE, in which any text round-trips.
 
-Numbers up to 99 and the words of the tasks are single ids, and a constant has the same id in the
-docstring and in the code: copying a constant is copying one token. `python -m
-jobs.demo.task.tokenizer` writes it to model/.
+Numbers up to 99 and the words of the tasks are single tokens, with the same id in the docstring and
+in the code, so that copying a constant is copying one token.
+
+`python -m jobs.demo.task.tokenizer` writes it to jobs/demo/model/.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ NUM_TRAINING_TASKS = 20_000
 
 
 def _training_text() -> Iterator[str]:
-    """Prompts and bodies, and every constant often enough to become one token."""
+    """Prompts and bodies of training tasks, and every constant often enough to become one token."""
     for task in islice(draw_tasks(Random(0), held_out=False), NUM_TRAINING_TASKS):
         yield task.prompt
         yield task.body
@@ -69,7 +70,7 @@ def train_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def render_prompt(prompt: str) -> str:
-    """The chat text of one prompt, as the template in tokenizer_config.json gives it."""
+    """The prompt as the chat template in tokenizer_config.json renders it."""
     return (
         f"{BOS}{HEADER_START}user{HEADER_END}\n\n{prompt}{TURN_END}"
         f"{HEADER_START}assistant{HEADER_END}\n\n"

@@ -1,27 +1,37 @@
-"""Trains a demo model: `python -m jobs.demo.train --work FOLDER`, with `--model block` the
-block-causal one with experts (what differs between the two: jobs/demo/train/recipes.py).
+"""Trains a demo model: `python -m jobs.demo.train --work FOLDER`.
 
-The first one's objective is LLaDA's masked diffusion (arXiv 2502.09992) on answers padded with
-end-of-text, unweighted over the masked positions but for three things: constants count more,
-padding less, and positions behind the active block hardly at all (jobs/demo/train/states.py). The
-second one's is block diffusion (jobs/demo/train/block_states.py), its experts are kept equally busy
-by their router's bias (jobs/demo/train/balance.py), and with `--init jobs/demo/model` it begins
-with the first one's weights (jobs/demo/train/carry_over.py). The last state lies in --work, and a
-run goes on from it; the best checkpoint is in --work/model, to be copied to jobs/demo/model or
-jobs/demo/model_block.
+`--model full`, the default, trains the model with full attention; `--model block` the block-causal
+one with experts. jobs/demo/train/recipes.py has what differs between them.
 
-The weights in jobs/demo/model came about in four runs on two shared CPU cores. Two of 25 and 39
-minutes (bfloat16, about 16,000 positions/s) used AdamW and an earlier script: the first, on an
-earlier wording of the task, learnt to copy constants; the second began with its weights. Two more
-went on from there with this script, in float32 at about 5,000 positions/s: `--init jobs/demo/model
---lr-scale 0.3 --tokens 6e6`, 20 minutes, then `--lr-scale 0.2 --tokens 4.5e6`, 14 minutes, whose
-best checkpoint came after 4 million. Their head is softened (jobs/demo/train/recipes.py). From
-nothing this script has been run to its 7 millionth position only (26 minutes): after 6 million it
-copied half of the constants in tasks of two operations.
+The objective of `full` is LLaDA's masked diffusion (arXiv 2502.09992) on answers padded with
+end-of-text. All masked positions weigh the same, with three exceptions: constants weigh more,
+padding less, and positions after the active block almost nothing (jobs/demo/train/states.py).
 
-Those in jobs/demo/model_block came from this script alone, `--model block --init jobs/demo/model
---lr-scale 0.5 --tokens 9e6`, on the same machine at about 4,400 positions/s: stopped after 25
-minutes at 6.4 million positions, with the checkpoint of the 6 millionth.
+The objective of `block` is block diffusion (jobs/demo/train/block_states.py). Router biases keep
+its experts equally busy (jobs/demo/train/balance.py). With `--init jobs/demo/model` it starts from
+the weights of the other model (jobs/demo/train/carry_over.py).
+
+The last state is saved in --work, and a run with the same --work resumes from it. The best
+checkpoint is in --work/model, to be copied to jobs/demo/model or jobs/demo/model_block.
+
+The weights in jobs/demo/model were trained in four runs on two shared CPU cores.
+
+    1, 2  with an earlier script and AdamW, in bfloat16 at about 16,000 positions/s. The first (25
+          minutes, on an earlier wording of the task) learnt to copy constants; the second (39
+          minutes) started from its weights.
+    3     with this script, in float32 at about 5,000 positions/s, from the weights of run 2:
+          `--init jobs/demo/model --lr-scale 0.3 --tokens 6e6`, 20 minutes.
+    4     from the weights of run 3: `--lr-scale 0.2 --tokens 4.5e6`, 14 minutes; the best
+          checkpoint came after 4 million positions.
+
+Their head is softened (jobs/demo/train/recipes.py). From scratch, this script has been run only to
+its 7 millionth position (26 minutes): after 6 million, it copied half of the constants in tasks of
+two operations.
+
+The weights in jobs/demo/model_block were trained with this script alone: `--model block --init
+jobs/demo/model --lr-scale 0.5 --tokens 9e6`, on the same machine at about 4,400 positions/s. The
+run was stopped after 25 minutes, at 6.4 million positions; the checkpoint is that of the 6
+millionth.
 """
 
 import argparse
@@ -47,10 +57,17 @@ from jobs.demo.task.generator import held_out_rows
 from jobs.demo.task.tokenizer import MODEL_FOLDER
 from jobs.demo.train.balance import Balance
 from jobs.demo.train.objective import batch_loss, learnt_logits
-from jobs.demo.train.recipes import RECIPES, begin_with, initialise, optimizers_of, softened
+from jobs.demo.train.recipes import (
+    RECIPES,
+    initialise,
+    load_initial_weights,
+    optimizers_of,
+    softened,
+)
 from jobs.demo.train.states import Batch, Stage
 
 WARM_UP = 150
+"""Iterations over which the learning rate rises to its peak."""
 VALIDATION_SEED = 3
 LOG_EVERY = 20
 SAVE_EVERY = 200
@@ -61,7 +78,7 @@ LossFunction = Callable[[Transformer, Batch], Tensor]
 
 
 class Run:
-    """One training run: everything that its state file holds."""
+    """One training run. Its state file holds model, optimizers, random generator and counts."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         recipe, work, device = RECIPES[options.model], options.work, options.device
@@ -82,7 +99,7 @@ class Run:
         initialise(model)
         if options.init is not None:
             maker = recipe.maker(model.config, self.tokenizer, Random(7))
-            begin_with(model, options.init, recipe, maker)
+            load_initial_weights(model, options.init, recipe, maker)
         self.model = model.to(device)
         self.balance = Balance(self.model)
         self.optimizers = optimizers_of(self.model)
@@ -116,7 +133,8 @@ class Run:
         self.stage = state["stage"]
 
     def save(self) -> None:
-        """Between two draws of tasks, so that a run that goes on is the run unbroken."""
+        """Write the state file. Called only between two draws of tasks, so that a resumed run gives
+        the same result as an uninterrupted one."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -132,6 +150,7 @@ class Run:
         part.replace(self._state_file)
 
     def lr_factor(self) -> float:
+        """Learning rate relative to its peak: linear warm-up, times a cosine from 1 to 0.02."""
         warm = min(1.0, (self.iteration + 1) / WARM_UP)
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
 
@@ -154,6 +173,7 @@ class Run:
         return loss.item()
 
     def validate(self) -> None:
+        """Score the model on the validation tasks; save it unless an earlier score was higher."""
         with softened(self.model):
             score = self.recipe.evaluate(self.model, self.tokenizer, self.rows)
             if score.passed >= self.best:
@@ -173,7 +193,7 @@ class Run:
                 if self.iteration % LOG_EVERY == 0:
                     self._log(sum(losses) / len(losses))
                     losses.clear()
-            self._turn(self.recipe.stages[self.stage])
+            self._advance_stage(self.recipe.stages[self.stage])
             is_ready = self.stage == len(self.recipe.stages) - 1
             if is_ready and self.num_tokens - validated > VALIDATE_EVERY_TOKENS:
                 validated = self.num_tokens
@@ -186,15 +206,16 @@ class Run:
 
     @torch.no_grad()
     def copied(self, stage: Stage) -> float:
-        """The share of constants in fixed tasks that are copied right, all else being given."""
+        """The share of constants in fixed tasks that the model copies right, all else being
+        given."""
         constants_alone = replace(stage, constants_share=1.0, recital_share=0.0)
         maker = self.recipe.maker(self.model.config, self.tokenizer, Random(7))
         probe = next(maker.batches(constants_alone)).to(self.device)
         tokens_M = learnt_logits(self.model, probe).argmax(-1)
         return (tokens_M == probe.targets_M).float().mean().item()
 
-    def _turn(self, stage: Stage) -> None:
-        """Enter the next stage once this one has taught enough, or has had its share."""
+    def _advance_stage(self, stage: Stage) -> None:
+        """Enter the next stage if enough constants are copied right or the stage's time is up."""
         copied = self.copied(stage)
         print(f"  stage {self.stage}: copied {copied:.3f}", flush=True)
         self.stage += (self.progress >= stage.until or copied >= stage.copied) and (
@@ -215,13 +236,24 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=RECIPES, default="full")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the last state")
-    parser.add_argument("--tokens", type=float, default=DEFAULT_TOKENS, help="positions, in all")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder for the state and the checkpoint; resumes from it",
+    )
+    parser.add_argument(
+        "--tokens", type=float, default=DEFAULT_TOKENS, help="positions to train on, in total"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--init", type=Path, help="folder of weights to begin with")
-    parser.add_argument("--lr-scale", type=float, default=1.0, help="of both learning rates")
-    parser.add_argument("--bfloat16", action="store_true", help="where the hardware has it")
+    parser.add_argument("--init", type=Path, help="checkpoint folder with initial weights")
+    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on both learning rates")
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="train in bfloat16; fast only if the hardware has it",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)

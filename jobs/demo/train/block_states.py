@@ -1,11 +1,17 @@
-"""Training batches of the block-causal model: all blocks of an answer in one forward.
+"""Makes training batches for the block-causal model: all blocks of an answer in one forward.
 
-The doubled form of block diffusion (BD3-LM, arXiv 2503.09573): first the clean sequence, in which
-every position sees its block and all before it, as in the cache that decoding fills; then noisy
-copies of the answer's blocks, each of which sees the clean blocks before it and itself, as the
-active block does in decoding. Blocks begin at multiples of the block length: the prompt's tail
-stands clean in the first of them. The answer is padded with end-of-text to the end of its block.
-A noisy block in which nothing is masked is left out, since no other position sees it.
+This is the doubled form of block diffusion (BD3-LM, arXiv 2503.09573). A training sequence consists
+of two parts:
+
+    clean   the prompt and the answer. A position attends to its own block and all blocks before
+            it, like the K/V cache that decoding fills.
+    noisy   copies of the answer's blocks, partly masked. Each attends to the clean blocks before
+            it and to itself, like the active block in decoding.
+
+Blocks begin at multiples of the block length, so the first block of the answer may begin with the
+prompt's last tokens, which stay clean. The answer is padded with end-of-text to the end of its last
+block. A noisy block without any mask is left out: nothing is learnt in it, and nothing attends to
+it.
 
 Shape letters as in jobs/demo/train/states.py.
 """
@@ -23,8 +29,9 @@ from jobs.demo.train.states import Canvas, CanvasMaker, Stage
 
 SLOT_NAMES = list(SLOTS)
 LONGEST_RECITAL = 64
+"""Most pieces (jobs/demo/task/generator.py) in one recital."""
 NUM_COPIES = 2
-"""Noisy copies of an answer, masked independently, behind one clean sequence."""
+"""Noisy copies of each answer, masked independently, behind the clean sequence."""
 
 BLOCK_STAGES = (
     Stage(
@@ -60,6 +67,8 @@ BLOCK_STAGES = (
 
 
 class BlockCanvasMaker(CanvasMaker):
+    """Makes canvases of a clean sequence and noisy blocks."""
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rng: Random, block_length: int) -> None:
         super().__init__(tokenizer, rng)
         self.block_length = block_length
@@ -72,8 +81,8 @@ class BlockCanvasMaker(CanvasMaker):
         return tasks + (self._canvases(recitals, constants_alone) if recitals else [])
 
     def _recital(self) -> tuple[str, str]:
-        """Named literals, and the same lines in another order: from this copying is learnt
-        soonest, since nothing else is to be learnt and nothing can be guessed."""
+        """A prompt of named literals, and as its answer the same lines in another order. Copying is
+        learnt fastest from these: there is nothing else to learn, and nothing can be guessed."""
         said: list[str] = []
         for name in VARIABLES[: self.rng.randint(1, len(VARIABLES))]:
             line = f"    {name} = {SLOTS[self.rng.choice(SLOT_NAMES)](self.rng)}"
@@ -118,9 +127,9 @@ class BlockCanvasMaker(CanvasMaker):
         edges = [num_prompt_tokens, *range(first, end + 1, self.block_length)]
         return [masked for a, b in pairwise(edges) for masked in self._block_mask(b - a)]
 
-    def sees(self, parts_BS: Tensor, positions_BS: Tensor) -> Tensor:
-        """Its own block in its own part, and the clean blocks (part 0) before that; padding sees
-        padding."""
+    def attn_mask(self, parts_BS: Tensor, positions_BS: Tensor) -> Tensor:
+        """A position attends to its own block in its own part, and to the clean blocks (part 0)
+        before that block. Padding attends to padding."""
         blocks_BS = positions_BS // self.block_length
         blocks_BQ1, blocks_B1K = blocks_BS[:, :, None], blocks_BS[:, None]
         own = (parts_BS[:, :, None] == parts_BS[:, None]) & (blocks_BQ1 == blocks_B1K)

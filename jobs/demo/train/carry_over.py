@@ -1,11 +1,15 @@
-"""From the weights of the full-attention demo model to a beginning for the block-causal one.
+"""Turns the weights of the full-attention demo model into initial weights for the block-causal one.
 
-LLaDA2 was not trained from nothing either, but from an autoregressive model (arXiv 2512.15745), and
-a mixture of experts may begin as copies of an MLP (arXiv 2212.05055). Carried over exactly:
-embedding, head, norms, values, outputs, the first MLP, and every other MLP, whose first neurons
-become the shared expert and whose others become each of the experts. Carried over nearly: queries
-and keys, whose slowest rotations stop, and whose lengths are one number for a layer. Their rotated
-pairs move to the front of the head, where partial rotary has them.
+LLaDA2 was not trained from scratch either, but from an autoregressive model (arXiv 2512.15745), and
+the experts of a mixture can start as copies of an MLP (arXiv 2212.05055).
+
+Carried over exactly: embedding, head, norms, values, output projections, and the MLPs. The first
+layer's MLP stays as it is. In every other layer the MLP's first neurons become the shared expert,
+and its other neurons become each of the experts.
+
+Carried over approximately: queries and keys. Their slowest pairs are no longer rotated, and their
+length becomes a constant of the layer (the norm's weight). The pairs that are still rotated move to
+the front of the head, where partial rotary embedding expects them.
 
 Shape letters as in engine/model/layers.py.
 """
@@ -21,10 +25,11 @@ from jobs.demo.train.states import Batch
 
 @torch.no_grad()
 def carry_over(source: Transformer, target: Transformer, batch: Batch) -> None:
-    """Fill `target` but for its routers; `batch` shows how long the source's queries and keys are.
+    """Fill all parameters of `target` except its routers from `source`. The source's queries and
+    keys on `batch` give the scale of the target's query and key norms.
 
     Raises:
-        ValueError: the two models' shapes do not fit.
+        ValueError: the shapes of the two models do not fit.
     """
     _check_shapes(source.config, target.config)
     theirs, ours = source.state_dict(), target.state_dict()
@@ -40,6 +45,7 @@ def carry_over(source: Transformer, target: Transformer, batch: Batch) -> None:
         elif name.endswith("mlp.gate_up.weight"):
             _split_mlp(weights, theirs[f"layers.{layer}.mlp.down.weight"], ours, layer)
     assert target.config.experts is not None, "checked above"
+    # The router's weights of a token add up to routed_scale, not to 1.
     for name, weights in ours.items():
         if name.endswith("experts.down"):
             weights /= target.config.experts.routed_scale
@@ -56,14 +62,14 @@ def _check_shapes(source: ModelConfig, target: ModelConfig) -> None:
     ):
         if getattr(source, name) != getattr(target, name):
             raise ValueError(
-                f"model {name}={getattr(source, name)} cannot begin a model of "
+                f"model {name}={getattr(source, name)} cannot initialise a model of "
                 f"{name}={getattr(target, name)}: give --init a checkpoint of the same shape"
             )
     experts = target.experts
     if source.experts is not None or experts is None:
         raise ValueError(
-            f"a {source.family} checkpoint cannot begin a {target.family} model: only one without "
-            "experts begins one with experts; give --init another folder"
+            f"a {source.family} checkpoint cannot initialise a {target.family} model: only one "
+            "without experts can initialise one with experts; give --init another folder"
         )
     if experts.shared_size + experts.expert_size != source.mlp_size:
         raise ValueError(
@@ -73,8 +79,9 @@ def _check_shapes(source: ModelConfig, target: ModelConfig) -> None:
 
 
 def _reordered(qkv: Tensor, config: ModelConfig) -> Tensor:
-    """Rows of q and k: the R fastest pairs (i, i + E/2) first, all their first halves, then all
-    their second halves; behind them what is not rotated."""
+    """The rows of each q and k head in the order of partial rotary embedding: the first halves of
+    the R fastest pairs (i, i + E/2), then their second halves, then the rows that are not rotated.
+    """
     E, R = config.head_dim, (config.rotary_dim or config.head_dim) // 2
     fast = [*range(R), *range(E // 2, E // 2 + R)]
     slow = [i for i in range(E) if i not in fast]
@@ -85,6 +92,7 @@ def _reordered(qkv: Tensor, config: ModelConfig) -> Tensor:
 
 
 def _split_mlp(gate_up: Tensor, down: Tensor, ours: dict[str, Tensor], layer: str) -> None:
+    """Copy an MLP's first neurons to the shared expert, and the others to every expert."""
     root = f"layers.{layer}.mlp"
     num_shared = ours[f"{root}.shared.down.weight"].shape[1]
     gate, up = gate_up.chunk(2)
@@ -95,7 +103,7 @@ def _split_mlp(gate_up: Tensor, down: Tensor, ours: dict[str, Tensor], layer: st
 
 
 def _qk_lengths(source: Transformer, batch: Batch) -> list[tuple[float, float]]:
-    """Of each layer, the root mean square of the entries of its queries and of its keys."""
+    """For each layer: the root mean square of the entries of its queries, and of its keys."""
     config, lengths = source.config, []
     q_rows = config.num_heads * config.head_dim
     kv_rows = config.num_kv_heads * config.head_dim

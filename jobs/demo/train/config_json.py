@@ -1,4 +1,4 @@
-"""The `config.json` of each demo model, in the keys of the published model whose layout it has."""
+"""The `config.json` of both demo models, with the keys of the published model they imitate."""
 
 from typing import Any
 
@@ -9,11 +9,12 @@ from jobs.demo.task.tokenizer import EOS, MASK, token_id
 
 VOCABULARY_ROWS = 960
 ROPE_THETA = 500000.0
-"""Of the full-attention model; half as many pairs, as fast as its fastest, have the root of it."""
+"""Rotary base of the full-attention model. The block-causal model has half as many pairs, which
+turn as fast as the fastest half of these: that takes the square root of this base."""
 
 
 def llada_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """LLaDA-8B-Instruct's keys."""
+    """The full-attention model, in LLaDA-8B-Instruct's keys."""
     return {
         "activation_type": "silu",
         "alibi": False,
@@ -63,7 +64,8 @@ def llada_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def llada2_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """LLaDA2.0-mini's keys, and two that it leaves to its code: block length and mask token."""
+    """The block-causal model, in LLaDA2.0-mini's keys, and two that the published file leaves out:
+    block length and mask token."""
     return {
         "architectures": ["LLaDA2MoeModelLM"],
         "attention_dropout": 0.0,

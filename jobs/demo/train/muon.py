@@ -1,8 +1,11 @@
-"""Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/): the optimizer of the demo
-model's matrices. It learns to copy constants in less than half of AdamW's tokens.
+"""The Muon optimizer, for the matrices of the demo models.
 
-torch.optim.Muon takes its Newton-Schulz iteration in bfloat16, which a CPU without bfloat16 units
-emulates, at twenty times the cost of a whole forward and backward; this one takes it in float32.
+Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. With it, a model learns to copy
+constants in less than half of the tokens that it needs with AdamW.
+
+torch.optim.Muon computes its Newton-Schulz iteration in bfloat16. A CPU without bfloat16 units
+emulates that, at twenty times the cost of a whole forward and backward pass. This implementation
+computes it in float32.
 
 Shape letters: N matrices of one shape, R rows, C columns.
 """
@@ -19,7 +22,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(x_NRC: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices, nearly: singular values end between 0.7 and 1.2."""
+    """The nearest semi-orthogonal matrices, nearly: singular values are between 0.7 and 1.2."""
     is_tall = x_NRC.shape[1] > x_NRC.shape[2]
     x = x_NRC.mT if is_tall else x_NRC
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -31,8 +34,11 @@ def orthogonalised(x_NRC: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices, and for stacks of them (experts) in one parameter; `pieces` says how many
-    matrices stand one below the other in each matrix."""
+    """Optimizes matrices, and parameters that stack matrices (experts).
+
+    Each parameter comes with a number of pieces: how many separate matrices are concatenated along
+    its rows (as gate and up are). Every piece is orthogonalised on its own.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class Muon(torch.optim.Optimizer):
                     target_NRC.sub_(update_NRC, alpha=lr)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """Nesterov's."""
+        """Update the running mean of the gradient; returns the gradient with Nesterov momentum."""
         assert parameter.grad is not None, "every matrix takes part in every forward"
         state = self.state[parameter]
         if not state:

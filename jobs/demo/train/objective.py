@@ -1,4 +1,4 @@
-"""What training does with one batch: the model's logits, and the loss.
+"""Computes the training loss of one batch.
 
 Shape letters as in jobs/demo/train/states.py, engine/model/layers.py; V vocabulary.
 """
@@ -11,13 +11,13 @@ from jobs.demo.train.states import Batch
 
 
 def learnt_logits(model: Transformer, batch: Batch) -> Tensor:
-    """float32 [M, V] at the positions to be learnt; attention is dense, and masked."""
+    """Logits at the positions to be learnt, float32 [M, V]; dense attention, the batch's mask."""
     shape = batch.tokens_BS.shape
-    sees_B1SS = batch.sees_BSS[:, None]
+    attn_mask_B1SS = batch.attn_mask_BSS[:, None]
 
     def attend(layer: int, q_QHE: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> Tensor:
         q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q_QHE, k_QKE, v_QKE))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=sees_B1SS, enable_gqa=True)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask_B1SS, enable_gqa=True)
         return out.transpose(1, 2).flatten(0, 1)
 
     x_QD = model.embed(batch.tokens_BS.flatten())
@@ -26,6 +26,6 @@ def learnt_logits(model: Transformer, batch: Batch) -> Tensor:
 
 
 def batch_loss(model: Transformer, batch: Batch) -> Tensor:
-    """Weighted mean cross-entropy."""
+    """Weighted mean of the cross-entropy at the positions to be learnt."""
     losses_M = F.cross_entropy(learnt_logits(model, batch), batch.targets_M, reduction="none")
     return (losses_M * batch.weights_M).sum() / batch.weights_M.sum().clamp(min=1)

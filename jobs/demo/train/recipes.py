@@ -1,4 +1,4 @@
-"""What differs between the two demo models, and how both begin."""
+"""The training recipes of the two demo models: what differs, initial weights, optimizers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,20 +30,23 @@ from jobs.demo.train.muon import Muon
 from jobs.demo.train.states import STAGES, CanvasMaker, Stage
 
 MATRIX_LR = 0.02
-"""Muon's, for the matrices of the layers."""
+"""Peak learning rate of Muon, for the matrices of the layers."""
 OTHER_LR = 2e-3
-"""AdamW's, for embedding, head, routers and norms."""
+"""Peak learning rate of AdamW, for embedding, head, routers and norms."""
 HEAD_STD, EMBEDDING_STD = 0.02, 0.3
 SOFTENING = 1.5
-"""A checkpoint's head is the trained one divided by this, chosen on validation tasks. Each trained
-confidence is right by itself (no other divisor gives a better likelihood), but tokens that commit
-together are wrong together: at a threshold of 0.9 that cost 2.4 points of pass@1."""
+"""The head in a checkpoint is the trained head divided by this. The value was chosen on validation
+tasks. Each trained confidence is calibrated by itself (no other divisor gives a better likelihood),
+but tokens that commit together tend to be wrong together: at a threshold of 0.9 that cost 2.4
+points of pass@1."""
 
 Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
+    """What differs between the two models in training."""
+
     family: ModuleType
     config_json: Callable[[PreTrainedTokenizerBase], dict[str, Any]]
     stages: tuple[Stage, ...]
@@ -51,7 +54,7 @@ class Recipe:
     evaluate: Callable[[Transformer, PreTrainedTokenizerBase, Rows], Score]
     num_validation: int
     stage_after_init: int
-    """Where a run begins that begins with weights."""
+    """The stage in which a run with --init starts."""
 
 
 def _full_maker(
@@ -95,12 +98,12 @@ RECIPES = {
         stage_after_init=0,
     ),
 }
-"""`--model`: attention over the whole canvas, or block-causal with a mixture of experts."""
+"""By `--model`: `full` attends to the whole canvas; `block` is block-causal, with experts."""
 
 
 @contextmanager
 def softened(model: Transformer) -> Iterator[None]:
-    """The model as its checkpoint has it."""
+    """A context in which the model has the softened head that its checkpoint has."""
     model.head.weight.data /= SOFTENING
     try:
         yield
@@ -108,8 +111,12 @@ def softened(model: Transformer) -> Iterator[None]:
         model.head.weight.data *= SOFTENING
 
 
-def begin_with(model: Transformer, folder: Path, recipe: Recipe, maker: CanvasMaker) -> None:
-    """The trained weights behind a checkpoint: of the same layout, or else carried over to it.
+def load_initial_weights(
+    model: Transformer, folder: Path, recipe: Recipe, maker: CanvasMaker
+) -> None:
+    """Fill `model` from the checkpoint in `folder`: as it is if it has the same family, otherwise
+    carried over (jobs/demo/train/carry_over.py). The head is multiplied by SOFTENING, which undoes
+    the checkpoint's softening.
 
     Raises:
         ValueError: the checkpoint does not fit.
@@ -122,10 +129,12 @@ def begin_with(model: Transformer, folder: Path, recipe: Recipe, maker: CanvasMa
 
 
 def initialise(model: Transformer) -> None:
-    """Matrices by their fan-in, those that write into the residual stream smaller.
+    """Random initial weights: the deviation follows a matrix's fan-in, and is smaller for matrices
+    that write into the residual stream.
 
-    The head begins as the embedding, so that a token whose embedding is carried along is already
-    the likeliest: half of copying."""
+    The head starts as a scaled copy of the embedding, so that a token whose embedding reaches the
+    last layer is already the likeliest: that is half of copying.
+    """
     nn.init.normal_(model.embed.weight, std=EMBEDDING_STD)
     with torch.no_grad():
         model.head.weight.copy_(model.embed.weight * (HEAD_STD / EMBEDDING_STD))
@@ -138,7 +147,7 @@ def initialise(model: Transformer) -> None:
 
 
 def optimizers_of(model: Transformer) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, routers excepted, AdamW for the rest."""
+    """Muon for the matrices of the layers except routers, AdamW for all other parameters."""
     config = model.config
     pieces = {"qkv": config.num_heads // config.num_kv_heads + 2, "gate_up": 2}
     matrices, others = [], []
@@ -154,5 +163,6 @@ def optimizers_of(model: Transformer) -> list[torch.optim.Optimizer]:
 
 
 def _leaf(name: str) -> str:
-    """`gate_up` of layers.0.mlp.gate_up.weight and of layers.1.mlp.experts.gate_up."""
+    """The last part of a parameter's name: `gate_up` for layers.0.mlp.gate_up.weight and for
+    layers.1.mlp.experts.gate_up."""
     return name.removesuffix(".weight").rpartition(".")[2]

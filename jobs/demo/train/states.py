@@ -1,8 +1,9 @@
-"""From tasks to training batches: canvases in the states that decoding will meet.
+"""Turns tasks into training batches: canvases masked as decoding will find them.
 
-Half of the canvases or more are states of semi-autoregressive decoding: blocks before the active
-one clean, the active block partly masked, everything behind it masked. The rest follow LLaDA (arXiv
-2502.09992): every position of the answer is masked with one probability t ~ U(0, 1).
+Most canvases of the last stage are states of semi-autoregressive decoding: the blocks before the
+active one are clean, the active block is partly masked, and everything after it is masked. The
+others follow LLaDA (arXiv 2502.09992): every position of the answer is masked with one probability
+t ~ U(0, 1). In earlier stages, canvases may also have only constants or only whole lines masked.
 
 Shape letters: B sequences, S positions of the longest of them, M positions to be learnt.
 """
@@ -22,34 +23,44 @@ from jobs.demo.task.operations import WORDS
 from jobs.demo.task.tokenizer import EOS, MASK, render_prompt, token_id
 
 ROUNDING = 8
-"""Batches are padded to a multiple of this length."""
+"""The length of a batch is padded to a multiple of this."""
 TASKS_AT_A_TIME = 512
 CONSTANT_WEIGHT = 3.0
+"""Weight of a constant in the loss; other tokens of the body, and the first end-of-text, have 1."""
 EOS_WEIGHT = 0.1
+"""Weight of every end-of-text token after the first."""
 SUFFIX_WEIGHT = 0.05
+"""Factor on the weights of positions after the active block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How hard the canvases are: copying is learnt on short tails first, then the tail grows."""
+    """One stage of the curriculum. Copying is learnt first, with few end-of-text tokens (the tail)
+    after the body; then the tail grows to the whole generation region."""
 
     until: float
-    """Share of the training tokens at which the stage ends, at the latest."""
+    """Share of the training tokens after which the stage ends at the latest."""
     copied: float
-    """Share of constants copied right at which it ends before that."""
+    """Share of constants copied right at which the stage ends earlier."""
     constants_share: float
-    """Share of the canvases on which constants alone are masked."""
+    """Share of the canvases (block-causal model: noisy copies) in which only constants are
+    masked."""
     line_share: float
-    """Of the others, the share on which some whole lines alone are masked."""
+    """Of the others, the share in which only some whole lines are masked."""
     literal_weight: float
+    """Relative frequency of operations with a literal of several entries; the others' is 1."""
     longest_task: int
+    """Most operations in one task."""
     num_tokens: int
     """Positions in one batch."""
     shortest_region: int = 0
+    """Least length of body and tail together."""
     longest_tail: int = 0
+    """Most end-of-text tokens after the body, unless shortest_region requires more."""
     block_share: float = 1.0
+    """Of the rest, the share that are states of semi-autoregressive decoding (full attention)."""
     recital_share: float = 0.0
-    """Share of the canvases that say literals again, and are no tasks."""
+    """Share of the canvases that only repeat literals (block-causal model)."""
 
 
 STAGES = (
@@ -106,15 +117,15 @@ STAGES = (
 
 @dataclass(slots=True)
 class Canvas:
-    """One sequence of a batch: what stands at its positions, and what is to be learnt there."""
+    """One training sequence: its token ids, masks included, and what to learn at each position."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     parts: list[int] = field(default_factory=list)
-    """Positions of different parts see each other only where `CanvasMaker.sees` says so."""
+    """The part that each position belongs to; CanvasMaker.attn_mask uses it."""
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    """Zero wherever nothing is to be learnt."""
+    """Weight in the loss; 0 where nothing is to be learnt."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,12 +142,15 @@ class Canvas:
 
 @dataclass(slots=True)
 class Batch:
+    """Canvases padded to one length, as tensors."""
+
     tokens_BS: Tensor
     positions_BS: Tensor
-    sees_BSS: Tensor
-    """True where the query of the row sees the key of the column; of one row if all see alike."""
+    attn_mask_BSS: Tensor
+    """True where the query of the row attends to the key of the column. Has one row per sequence if
+    all its queries attend to the same keys."""
     learnt_M: Tensor
-    """Which of the B * S positions."""
+    """Indices of the positions to be learnt, among the B * S positions."""
     targets_M: Tensor
     weights_M: Tensor
 
@@ -145,7 +159,7 @@ class Batch:
 
 
 class CanvasMaker:
-    """Draws tasks and masks them; one per run, fed by one random generator."""
+    """Draws tasks, masks them and batches them, with one random generator per run."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rng: Random) -> None:
         self.tokenizer = tokenizer
@@ -155,7 +169,7 @@ class CanvasMaker:
         self.line_ends = frozenset(
             i for text, i in tokenizer.get_vocab().items() if "\u010a" in text
         )
-        """Ids with a line feed, as a byte-level vocabulary spells it."""
+        """Ids of tokens with a line feed, which a byte-level vocabulary spells \\u010a."""
         self.eos = token_id(tokenizer, EOS)
         self.mask = token_id(tokenizer, MASK)
 
@@ -206,19 +220,21 @@ class CanvasMaker:
         position: int,
         part: int,
     ) -> tuple[list[int], int, int, list[int], list[float]]:
-        """What Canvas.add takes: `answer` with its masks, to be learnt where they are."""
+        """The arguments of Canvas.add for a partly masked `answer`, to be learnt where masked."""
         pairs = list(zip(answer, is_masked, strict=True))
         ids = [self.mask if masked else token for token, masked in pairs]
         learnt = [w * masked for w, masked in zip(weights, is_masked, strict=True)]
         return ids, position, part, answer, learnt
 
     def _constants_mask(self, answer: list[int]) -> list[bool]:
-        """Some constants or all, and nothing else: copying, without any doubt what to copy."""
+        """Masks about half of the constants or all, and nothing else: this teaches copying, with
+        no doubt about what to copy."""
         rate = self.rng.choice((0.5, 1.0))
         return [token in self.constants and self.rng.random() < rate for token in answer]
 
     def _line_mask(self, answer: list[int]) -> list[bool]:
-        """Some whole lines: which sentence does a line answer, with no doubt where it begins?"""
+        """Masks some whole lines: this teaches which sentence a line belongs to, with no doubt
+        about where the line starts."""
         rate, is_masked, hidden = self.rng.choice((0.3, 0.6)), [], self.rng.random() < 0.5
         for token in answer:
             is_masked.append(hidden and token not in self.line_ends)
@@ -227,7 +243,8 @@ class CanvasMaker:
         return is_masked
 
     def _block_mask(self, size: int) -> list[bool]:
-        """The active block: untouched, committed here and there, or mostly from the left."""
+        """A state of the active block: all masked, some committed at random, or committed mostly
+        from the left."""
         form = self.rng.random()
         if form < 0.3:
             return [True] * size
@@ -237,13 +254,14 @@ class CanvasMaker:
         return [i >= clean and self.rng.random() < 0.9 for i in range(size - 1)] + [True]
 
     def _even_mask(self, size: int) -> list[bool]:
+        """Masks every position with the same random probability, and at least one."""
         rate = self.rng.random()
         is_masked = [self.rng.random() < rate for _ in range(size)]
         is_masked[self.rng.randrange(size)] = True
         return is_masked
 
     def batches(self, stage: Stage) -> Iterator[Batch]:
-        """One draw of tasks as batches of canvases of about one length, in random order."""
+        """One draw of tasks, as batches of canvases of similar length, in random order."""
         canvases = sorted(self.canvases(stage, TASKS_AT_A_TIME), key=len)
         ready = []
         while canvases:
@@ -267,12 +285,14 @@ class CanvasMaker:
         return Batch(
             tokens_BS=padded([canvas.ids for canvas in canvases], self.eos),
             positions_BS=positions_BS,
-            sees_BSS=self.sees(padded([canvas.parts for canvas in canvases], -1), positions_BS),
+            attn_mask_BSS=self.attn_mask(
+                padded([canvas.parts for canvas in canvases], -1), positions_BS
+            ),
             learnt_M=learnt_M,
             targets_M=targets_BS.flatten()[learnt_M],
             weights_M=weights_BS.flatten()[learnt_M],
         )
 
-    def sees(self, parts_BS: Tensor, positions_BS: Tensor) -> Tensor:
-        """Every position sees the whole canvas, and no padding (part -1)."""
+    def attn_mask(self, parts_BS: Tensor, positions_BS: Tensor) -> Tensor:
+        """Every position attends to the whole canvas, but not to padding (part -1)."""
         return (parts_BS >= 0)[:, None]

@@ -1,0 +1,1 @@
+"""Tests that checkpoints are read, checked and planned for correctly, on small models."""

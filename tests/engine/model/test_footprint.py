@@ -1,4 +1,4 @@
-"""The planner's figures against models and engines that are really built."""
+"""The planner's figures equal those of models and engines that are actually built."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +13,15 @@ from engine.engine import DiffusionEngine, EngineConfig
 from engine.model.config import ModelConfig
 from engine.model.families import config_of
 from engine.model.load import load_model, read_config
-from engine.model.moe import keep_routers_wide
+from engine.model.moe import keep_routers_float32
 from engine.model.plan.footprint import (
     Footprint,
     PlannedRank,
     Setup,
     activation_bytes,
     can_split,
+    capacity_of,
     footprints,
-    grant,
     least_gpu_gb,
     planned_model,
 )
@@ -63,7 +63,7 @@ def test_published_sizes_give_the_published_number_of_parameters(name: str) -> N
     assert round(num_parameters / 1e9, 2) == BILLIONS[name]
 
 
-def test_every_published_checkpoint_is_one_that_its_family_takes() -> None:
+def test_every_published_config_is_accepted_by_its_family() -> None:
     for name in PUBLISHED:
         config = config_named(name)
         assert config.mask_token_id < config.vocab_size, name
@@ -71,7 +71,7 @@ def test_every_published_checkpoint_is_one_that_its_family_takes() -> None:
 
 @pytest.mark.parametrize("split_experts", [False, True])
 @pytest.mark.parametrize("name", ["llada_8b", "llada2_mini", "dream", "sdar_30b"])
-def test_the_ranks_have_each_weight_once_or_all_of_them(name: str, split_experts: bool) -> None:
+def test_each_weight_is_on_one_rank_or_on_all(name: str, split_experts: bool) -> None:
     config, size = config_named(name), 4
     whole = dict(planned_model(config, torch.bfloat16, ALONE).named_parameters())
     ranks = [
@@ -85,7 +85,7 @@ def test_the_ranks_have_each_weight_once_or_all_of_them(name: str, split_experts
         assert ranks[0][key].dtype == (torch.float32 if "router" in key else torch.bfloat16)
 
 
-def test_more_ranks_than_kv_heads_have_those_several_times() -> None:
+def test_kv_heads_are_repeated_if_there_are_more_ranks() -> None:
     config, size = config_named("llada2_flash"), 8
     whole = planned_model(config, torch.bfloat16, ALONE).layers[0].attn.qkv.weight
     ranks = [planned_model(config, torch.bfloat16, PlannedRank(r, size)) for r in range(size)]
@@ -97,7 +97,7 @@ def test_more_ranks_than_kv_heads_have_those_several_times() -> None:
     ("name", "sizes"),
     [("llada_8b", [1, 2, 4, 8, 16, 32]), ("dream", [1, 2, 4, 28]), ("fast_dllm_v2_1_5b", [1, 2])],
 )
-def test_a_group_has_whole_heads(name: str, sizes: list[int]) -> None:
+def test_group_sizes_divide_the_heads(name: str, sizes: list[int]) -> None:
     config = config_named(name)
     found = [size for size in range(1, config.num_heads + 1) if can_split(config, size)]
     assert set(sizes) <= set(found)
@@ -106,7 +106,7 @@ def test_a_group_has_whole_heads(name: str, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("size", "split_experts"), [(1, False), (2, False), (2, True), (4, True)])
-def test_weights_and_pages_are_those_of_an_engine_that_is_built(
+def test_weights_and_pages_equal_those_of_a_real_engine(
     size: int, split_experts: bool, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     write_tiny_llada2_checkpoint(tmp_path)
@@ -129,42 +129,42 @@ def test_the_engine_admits_as_many_sequences_as_planned(
     setup = setup_for(read_config(tmp_path), iteration_tokens=64, logits_bytes=2**17)
     (planned,) = footprints(setup, 1)
     gpu_bytes = planned.weights + 5 * 10**6
-    given = grant(setup, planned, gpu_bytes)
-    assert given.num_sequences > 10
+    capacity = capacity_of(setup, planned, gpu_bytes)
+    assert capacity.num_sequences > 10
     monkeypatch.setattr("engine.memory.free_bytes", lambda device: gpu_bytes - planned.weights)
     engine = engine_of(
         load_model(tmp_path),
         cache_tokens=None,
-        memory_fraction=given.memory_fraction,
-        max_sequences=given.num_sequences + 5,
+        memory_fraction=capacity.memory_fraction,
+        max_sequences=capacity.num_sequences + 5,
         iteration_tokens=64,
     )
-    for i in range(given.num_sequences + 5):
-        # 40 + 18 tokens: 58 positions, 64 in whole blocks of 8 or whole pages of 16.
+    for i in range(capacity.num_sequences + 5):
+        # 40 + 18 tokens: 58 positions, rounded up to 64 by blocks of 8 and by pages of 16.
         engine.add(Request(request_id=i, prompt_ids=[1] * 40, max_new_tokens=18))
     engine.iterations.schedule()
-    assert len(engine.iterations.live) == given.num_sequences
-    rest = (1 - given.memory_fraction) * (gpu_bytes - planned.weights)
+    assert len(engine.iterations.live) == capacity.num_sequences
+    rest = (1 - capacity.memory_fraction) * (gpu_bytes - planned.weights)
     assert planned.logits + planned.activations <= rest
 
 
-def test_the_fraction_gives_way_to_logits_and_activations() -> None:
+def test_memory_fraction_is_lowered_to_fit_logits_and_activations() -> None:
     setup = setup_for(config_named("llada_8b"), torch.bfloat16, memory_fraction=0.8)
-    taken = Footprint(
+    footprint = Footprint(
         num_ranks=1, split_experts=False, weights=10**9, page=10**6, logits=10**8, activations=10**8
     )
-    assert grant(setup, taken, 3 * 10**9).memory_fraction == 0.8
-    assert grant(setup, taken, 3 * 10**9).num_sequences == 1600 // 4
-    assert grant(setup, taken, 3 * 10**9 // 2).memory_fraction == 0.6
-    assert grant(setup, taken, 3 * 10**9 // 2).num_sequences == 300 // 4
-    refusal = grant(setup, taken, 12 * 10**8).refusal
+    assert capacity_of(setup, footprint, 3 * 10**9).memory_fraction == 0.8
+    assert capacity_of(setup, footprint, 3 * 10**9).num_sequences == 1600 // 4
+    assert capacity_of(setup, footprint, 3 * 10**9 // 2).memory_fraction == 0.6
+    assert capacity_of(setup, footprint, 3 * 10**9 // 2).num_sequences == 300 // 4
+    refusal = capacity_of(setup, footprint, 12 * 10**8).refusal
     assert refusal == "the weights leave 0.20 GB, logits and activations need about 0.20 GB"
-    assert grant(setup, taken, 10**9).refusal == "the weights take 1.00 GB"
-    refusal = grant(setup, replace(taken, page=10**9), 3 * 10**9).refusal
+    assert capacity_of(setup, footprint, 10**9).refusal == "the weights take 1.00 GB"
+    refusal = capacity_of(setup, replace(footprint, page=10**9), 3 * 10**9).refusal
     assert refusal == "1.60 GB are left for K and V, a sequence needs 4.00 GB"
-    gb = least_gpu_gb(setup, replace(taken, page=10**9))
+    gb = least_gpu_gb(setup, replace(footprint, page=10**9))
     assert gb == 6
-    assert grant(setup, replace(taken, page=10**9), gb * 10**9).num_sequences == 1
+    assert capacity_of(setup, replace(footprint, page=10**9), gb * 10**9).num_sequences == 1
 
 
 SMALL_IDS = {"vocab_size": VOCAB_SIZE, "mask_token_id": MASK, "eos_token_id": EOS}
@@ -200,13 +200,13 @@ SMALL = {
         *((shape, 2, True) for shape in ("experts", "shared expert")),
     ],
 )
-def test_a_forward_holds_at_most_the_estimate_and_not_much_less(
+def test_activations_of_a_forward_are_at_most_the_estimate_and_not_much_less(
     shape: str, size: int, split_experts: bool, dtype: torch.dtype
 ) -> None:
     name, changes = SMALL[shape]
     parallel = PlannedRank(0, size, split_experts)
     model = Transformer(config_named(name, **changes), parallel).to(dtype)
-    keep_routers_wide(model)
+    keep_routers_float32(model)
     engine = engine_of(model.requires_grad_(False), cache_tokens=1024, iteration_tokens=512)
     real, peaks = engine.runner.forward, []
 
@@ -239,5 +239,5 @@ def engine_of(model: Transformer, **settings: Any) -> DiffusionEngine:
 
 
 def footprint_of(setup: Setup, size: int, split_experts: bool) -> Footprint:
-    """With whole experts on the ranks where there is a difference."""
+    """The footprint for `split_experts`; the same as without where that makes no difference."""
     return footprints(setup, size)[-1 if split_experts else 0]

@@ -1,4 +1,4 @@
-"""Reading checkpoints: exact round trip, and a message that names what is wrong."""
+"""A checkpoint is read back exactly; a wrong one is refused with a message that names why."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_dtype_is_converted_while_reading(tmp_path: Path) -> None:
     assert load_model(tmp_path, torch.bfloat16).head.weight.dtype == torch.bfloat16
 
 
-def test_several_files_are_one_checkpoint(tmp_path: Path) -> None:
+def test_a_checkpoint_may_have_several_files(tmp_path: Path) -> None:
     written = write_tiny_checkpoint(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
@@ -46,7 +46,7 @@ def test_several_files_are_one_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(load_model(tmp_path).head.weight, written.head.weight)
 
 
-def test_a_file_cut_short_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -85,7 +85,7 @@ def test_missing_surplus_and_misshapen_tensors_are_all_named(tmp_path: Path) -> 
     assert "misshapen model.transformer.ln_f.weight [47], not [48]" in message
 
 
-def test_two_wrong_pieces_that_fill_the_same_rows_are_refused(tmp_path: Path) -> None:
+def test_two_misshapen_tensors_that_together_fit_are_refused(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path)
     block = "model.transformer.blocks.0"
     change_tensors(
@@ -102,19 +102,19 @@ def test_two_wrong_pieces_that_fill_the_same_rows_are_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type='gpt2' is none of"),
+        ({"model_type": "gpt2"}, "model_type='gpt2' is not one of"),
         ({"include_qkv_bias": True}, "include_qkv_bias=True"),
         ({"alibi": True}, "alibi=True"),
         ({"block_type": "sequential"}, "block_type='sequential'"),
         ({"multi_query_attention": True}, "multi_query_attention=True"),
         ({"rope": False}, "rope=False"),
-        ({"mask_token_id": 5000}, "mask_token_id=5000 is no row"),
+        ({"mask_token_id": 5000}, "mask_token_id=5000 is outside the vocabulary of 97 ids"),
         ({"eos_token_id": 95}, "both 95"),
-        ({"n_kv_heads": 3}, "no multiple of num_kv_heads=3"),
+        ({"n_kv_heads": 3}, "not a multiple of num_kv_heads=3"),
         ({"d_model": 44}, "head_dim=11"),
     ],
 )
-def test_a_config_that_the_loader_cannot_build_is_refused(
+def test_an_unsupported_config_is_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny_raw_config(**change)))
@@ -130,17 +130,17 @@ def test_a_config_that_the_loader_cannot_build_is_refused(
         ({"score_function": "softmax"}, "score_function='softmax'"),
         ({"norm_topk_prob": False}, "norm_topk_prob=False"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_scaling="),
-        ({"rotary_dim": 16}, "rotary_dim=16: LLaDA2 is loaded with 8 only"),
-        ({"block_size": 16}, "block_size=16: LLaDA2 is loaded with 8 only"),
+        ({"rotary_dim": 16}, "rotary_dim=16: the LLaDA2 loader supports only 8"),
+        ({"block_size": 16}, "block_size=16: the LLaDA2 loader supports only 8"),
         ({"moe_shared_expert_intermediate_size": 7}, "moe_shared_expert_intermediate_size=7"),
         ({"num_experts_per_tok": 1}, "num_experts_per_tok=1"),
         ({"n_group": 3}, "num_experts=16 in num_groups=3"),
         ({"partial_rotary_factor": 0.7, "rotary_dim": 11}, "rotary_dim=11"),
-        ({"mask_token_id": 156895}, "mask_token_id=156895 is no row"),
+        ({"mask_token_id": 156895}, "mask_token_id=156895 is outside the vocabulary"),
         ({"block_length": -1}, "block_length=-1"),
     ],
 )
-def test_a_llada2_config_that_the_loader_cannot_build_is_refused(
+def test_an_unsupported_llada2_config_is_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny_llada2_raw_config(**change)))
@@ -163,7 +163,7 @@ def test_stacked_experts_are_written_in_the_published_layout_and_read_back(tmp_p
         assert torch.equal(ours, theirs), name
 
 
-def test_faults_among_the_experts_are_all_named(tmp_path: Path) -> None:
+def test_all_faults_among_the_experts_are_named(tmp_path: Path) -> None:
     write_tiny_llada2_checkpoint(tmp_path)
     experts = "model.layers.1.mlp.experts"
     change_tensors(
@@ -215,9 +215,11 @@ def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_no_folder_and_no_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_be_found_gives_a_clear_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"model\.path=nobody/nothing .* is no folder"):
+    with pytest.raises(ValueError, match=r"model\.path=nobody/nothing .* is not a folder"):
         fetch_checkpoint("nobody/nothing")
     with pytest.raises(ValueError, match=r"model\.path=/no/such/folder"):
         fetch_checkpoint("/no/such/folder")

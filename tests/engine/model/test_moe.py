@@ -1,4 +1,4 @@
-"""The mixture of experts: choice, weights, and the two ways through the experts."""
+"""The mixture of experts: choice of experts, weights, and the two ways to compute them."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def experts_config(**changes: int | float | str) -> ExpertsConfig:
 
 
 def choice_by_the_book(scores: list[float], bias: list[float], config: ExpertsConfig) -> set[int]:
-    """Of one token, from the words of the paper."""
+    """The experts of one token, written from the paper's description."""
     wanted = [score + b for score, b in zip(scores, bias, strict=True)]
     size = config.num_experts // config.num_groups
     groups = [range(g * size, (g + 1) * size) for g in range(config.num_groups)]
@@ -39,7 +39,7 @@ def choice_by_the_book(scores: list[float], bias: list[float], config: ExpertsCo
     [{}, {"num_groups": 1, "num_chosen_groups": 1}, {"num_chosen_groups": 1}, {"num_chosen": 8}],
     ids=str,
 )
-def test_the_router_chooses_by_groups_and_weighs_without_the_bias(changes: dict[str, int]) -> None:
+def test_the_router_chooses_within_groups_and_weighs_without_bias(changes: dict[str, int]) -> None:
     torch.manual_seed(0)
     config = experts_config(**changes)
     router = Router(40, config)
@@ -68,7 +68,7 @@ def through_experts(
 @pytest.mark.parametrize("counts", [[7], [0, 5, 0, 1, 0], [3, 0, 0, 19, 64], [0, 1]], ids=str)
 @pytest.mark.parametrize(("hidden", "size"), [(48, 20), (64, 36)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_grouped_and_looped_are_the_same(
+def test_grouped_and_looped_give_the_same(
     counts: list[int], hidden: int, size: int, dtype: torch.dtype
 ) -> None:
     if dtype == torch.bfloat16:
@@ -83,7 +83,7 @@ def test_grouped_and_looped_are_the_same(
 
 
 @pytest.mark.parametrize(("hidden", "size"), [(33, 20), (48, 21), (47, 19)])
-def test_odd_sizes_and_float64_go_through_the_loop(hidden: int, size: int) -> None:
+def test_odd_sizes_and_float64_cannot_be_grouped(hidden: int, size: int) -> None:
     x_PD, ends_X, gate_up, down = through_experts([2, 0, 3], hidden, size, torch.float32)
     assert not can_group(x_PD, gate_up, down)
     assert looped(x_PD, ends_X, gate_up, down).isfinite().all()
@@ -108,7 +108,7 @@ def test_the_layer_is_the_weighted_sum_of_its_experts(hidden: int) -> None:
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_token_never_sees_its_neighbours() -> None:
+def test_a_token_does_not_depend_on_its_neighbours() -> None:
     torch.manual_seed(0)
     layer = MoE(48, experts_config())
     x_QD = torch.randn(64, 48)
@@ -124,11 +124,11 @@ def test_a_token_never_sees_its_neighbours() -> None:
         ({"num_experts": 0}, "num_experts=0"),
         ({"shared_size": -1}, "shared_size=-1: give 0 or more"),
         ({"num_experts": 18}, "num_experts=18 in num_groups=4"),
-        ({"num_experts": 4, "num_chosen": 2}, "two at least"),
+        ({"num_experts": 4, "num_chosen": 2}, "at least two"),
         ({"num_chosen_groups": 5}, "num_chosen_groups=5 is more than num_groups=4"),
         ({"num_chosen": 9}, "num_chosen=9: the chosen groups hold only 8"),
     ],
 )
-def test_impossible_mixtures_are_refused(changes: dict[str, int], message: str) -> None:
+def test_an_impossible_experts_config_is_refused(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         experts_config(**changes)

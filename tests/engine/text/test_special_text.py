@@ -50,13 +50,14 @@ def test_the_way_for_hostile_text_agrees_on_plain_text(
     plain = prompter(folders[kind])
     row = {"messages": [{"role": r, "content": f"hello {r}  text"} for r in ("system", "user")]}
     expected = plain.token_ids(row)
-    monkeypatch.setattr(plain._special, "found_in", lambda text: text.startswith("hello"))
+    monkeypatch.setattr(plain.chat._special, "found_in", lambda text: text.startswith("hello"))
     assert plain.token_ids(row) == expected
 
 
 def test_plain_rows_take_one_encode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = prompter(folder)
-    monkeypatch.setattr(plain._special, "encode", lambda *_: pytest.fail("a second way was taken"))
+    special = plain.chat._special
+    monkeypatch.setattr(special, "encode", lambda *_: pytest.fail("took the way for hostile text"))
     plain.token_ids({"prompt": "hello"})
 
 

@@ -1,4 +1,4 @@
-"""Configs: every wrong one is refused with the field, its value and what to do."""
+"""Every invalid config is refused with the field, its value and what to do."""
 
 import re
 from dataclasses import fields
@@ -10,13 +10,13 @@ import yaml
 
 from engine.cache.dual import DualCache
 from engine.decoding.threshold import Threshold
+from engine.model.defaults import conf_folder
 from engine.soft import SoftIteration
 from pipeline.config.job import COMPONENTS, SECTIONS, as_dict, job_config
-from pipeline.launch import conf_folder
 
 
 def raw(**changes: Any) -> dict[str, Any]:
-    """A right config as plain dicts; `changes` as {"section.field": value}."""
+    """A valid config as plain dicts, with `changes` given as {"section.field": value}."""
     config: dict[str, Any] = {
         "data": {"path": "x.parquet"},
         "prompt": {},
@@ -37,14 +37,14 @@ def raw(**changes: Any) -> dict[str, Any]:
     return config
 
 
-def test_components_come_from_their_names_with_their_own_fields() -> None:
+def test_a_components_name_selects_its_dataclass_and_fields() -> None:
     config = job_config(raw(**{"decoding.threshold": 0.7}))
     assert config.decoding == Threshold(threshold=0.7)
     assert config.cache == DualCache()
     assert config.engine.max_sequences == 32
 
 
-def test_a_section_within_a_section() -> None:
+def test_a_nested_section() -> None:
     config = job_config(raw(**{"engine.soft": {"enabled": True, "top_k": 4}}))
     assert config.engine.soft == SoftIteration(enabled=True, top_k=4)
     assert as_dict(config)["engine"]["soft"]["top_k"] == 4
@@ -56,12 +56,12 @@ def test_a_section_within_a_section() -> None:
         job_config(raw(**{"engine.soft": 3}))
 
 
-def test_components_that_do_not_go_together_are_refused() -> None:
+def test_incompatible_components_are_refused() -> None:
     with pytest.raises(ValueError, match=r"decoding=edit with cache=dkv: .* take another cache"):
         job_config(raw(decoding={"name": "edit"}, cache={"name": "dkv"}))
 
 
-def test_experts_are_parted_among_ranks_only_where_there_are_some() -> None:
+def test_expert_parallel_needs_several_ranks() -> None:
     with pytest.raises(
         ValueError, match=r"expert_parallel=true with engine\.tensor_parallel=1: .* set engine\.ten"
     ):
@@ -70,12 +70,12 @@ def test_experts_are_parted_among_ranks_only_where_there_are_some() -> None:
     assert job_config(raw(engine=engine)).engine.expert_parallel
 
 
-def test_as_dict_goes_back_to_the_same_job() -> None:
+def test_job_config_of_as_dict_is_the_same_job() -> None:
     config = job_config(raw(seed=3, **{"data.path": ["a", "b"], "prompt.system": "be brief"}))
     assert job_config(as_dict(config)) == config
 
 
-def test_a_whole_number_is_taken_where_a_number_or_text_is_asked() -> None:
+def test_a_whole_number_is_accepted_for_a_float_or_text_field() -> None:
     config = job_config(raw(output=7, **{"generation.temperature": 1}))
     assert (config.output, config.generation.temperature) == ("7", 1.0)
 
@@ -131,7 +131,7 @@ def test_a_field_out_of_range_is_refused_with_field_value_and_remedy(name: str) 
         ("outputs", "output, seed, task"),
     ],
 )
-def test_a_field_that_does_not_exist_is_refused_with_those_that_do(name: str, listed: str) -> None:
+def test_an_unknown_field_is_refused_with_a_list_of_the_known_ones(name: str, listed: str) -> None:
     with pytest.raises(ValueError, match="no such field") as error:
         job_config(raw(**{name: 5}))
     assert f"{name}=5" in str(error.value)
@@ -152,7 +152,7 @@ def test_a_missing_field_is_named() -> None:
 
 @pytest.mark.parametrize("file", sorted(conf_folder().glob("*/*.yaml")), ids=lambda f: f.stem)
 def test_the_yaml_of_a_group_lists_exactly_the_fields_of_its_dataclass(file: Path) -> None:
-    """So that Hydra knows every field, and a new one cannot be forgotten there."""
+    """So Hydra knows every field, and nobody can forget to add a new one to the yaml."""
     listed, group = yaml.safe_load(file.read_text()), file.parent.name
     if group in COMPONENTS:
         name = listed.pop("name")

@@ -1,4 +1,4 @@
-"""Driving, with a stand-in for the engine: rows enter when it has room, and come out in place."""
+"""The driver with a fake engine: rows enter while it has room, and come out in input order."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompter
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.meter import Meter
-from pipeline.stats.progress import Tally, seen
+from pipeline.stats.progress import Tally, read_counters
 from pipeline.workers.ranks import Worker
 from pipeline.workers.session import LocalStore, Session
 from pipeline.workers.shutdown import Shutdown
@@ -27,7 +27,9 @@ ABOUT = {"rank": 0, "host": "h", "device": "cpu", "git_revision": None, "version
 
 
 class StandIn:
-    """Holds `room` requests and finishes the newest first. A result's tokens tell its request."""
+    """A fake engine that holds `room` requests and finishes the newest first, so that results come
+    out of order. A result's tokens are its request's seed % 200 and prompt length.
+    """
 
     def __init__(self, room: int, breaks_after: int | None = None) -> None:
         self.room = room
@@ -60,6 +62,8 @@ class StandIn:
 
 
 class Job:
+    """A planned job that runs in this process as its only worker."""
+
     def __init__(self, checkpoint: Path, data: Path, output: Path, **changes: Any) -> None:
         self.config: JobConfig = job(checkpoint, data, output, **changes)
         self.plan: Plan = make_plan(self.config, checkpoint)
@@ -94,21 +98,21 @@ def test_results_in_any_order_come_out_in_input_order(checkpoint: Path, tmp_path
         assert {name: row[name] for name in prompt} == prompt
         assert row["seed"] == seed_of(9, row["row_id"], 0)
         assert row["token_ids"] == [row["seed"] % 200, row["num_prompt_tokens"]]
-    assert seen(a_job.session).rows == 30
+    assert read_counters(a_job.session).rows == 30
 
 
 def test_the_engine_is_never_drained_between_parts(checkpoint: Path, tmp_path: Path) -> None:
-    """Parts of 4 rows, room for 7: rows of the next part enter while older ones are inside."""
+    """Parts have 4 rows and the engine holds 7, so rows of several parts are in it at once."""
     data = write_parquet(tmp_path / "in.parquet", prompts(40))
     engine = StandIn(room=7)
     Job(checkpoint, data, tmp_path / "run").run(engine)
     first_fill = list(range(7))
     assert engine.num_held_at_draw[:7] == first_fill
     last_draws = engine.num_held_at_draw[7:41]
-    assert set(last_draws) == {6}, "each draw fills the one place that a finished row left"
+    assert set(last_draws) == {6}, "each draw replaces the one row that has finished"
 
 
-def test_a_bad_row_gets_its_error_and_no_engine_time(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_bad_row_gets_its_error_without_the_engine(checkpoint: Path, tmp_path: Path) -> None:
     rows = prompts(10)
     rows[2]["prompt"] = None
     rows[5]["prompt"] = " \n"
@@ -118,14 +122,14 @@ def test_a_bad_row_gets_its_error_and_no_engine_time(checkpoint: Path, tmp_path:
     out = Job(checkpoint, data, tmp_path / "run").run(engine)
     failed = {row["row_id"]: row for row in out if row["finish_reason"] == "error"}
     assert list(failed) == ["in:2", "in:5", "in:9"]
-    for row_id, told in {"in:2": "null", "in:5": "white space", "in:9": "shorten"}.items():
-        assert told in failed[row_id]["error"]
+    for row_id, reason in {"in:2": "null", "in:5": "white space", "in:9": "shorten"}.items():
+        assert reason in failed[row_id]["error"]
         assert (failed[row_id]["text"], failed[row_id]["token_ids"]) == (None, [])
     assert len(engine.taken) == 7
     assert len(out) == 10
 
 
-def test_a_part_of_bad_rows_only_is_written_too(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_part_with_only_bad_rows_is_written_too(checkpoint: Path, tmp_path: Path) -> None:
     rows = [{**row, "prompt": ""} for row in prompts(8)] + prompts(1)
     data = write_parquet(tmp_path / "in.parquet", rows)
     out = Job(checkpoint, data, tmp_path / "run").run(StandIn(room=3))
@@ -144,7 +148,7 @@ def test_each_sample_of_a_row_has_its_own_seed(checkpoint: Path, tmp_path: Path)
     assert sum(row["finish_reason"] == "error" for row in out) == 3
 
 
-def test_parts_that_are_done_are_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+def test_only_parts_without_a_file_are_run(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(12))
     a_job = Job(checkpoint, data, tmp_path / "run")
     a_job.run(StandIn(room=2))
@@ -157,7 +161,7 @@ def test_parts_that_are_done_are_left_alone(checkpoint: Path, tmp_path: Path) ->
     assert again.folder.data_file(1).stat().st_mtime_ns == before
 
 
-def test_a_broken_engine_stops_the_worker_and_keeps_whole_parts(
+def test_a_broken_engine_stops_the_worker_and_finished_parts_are_kept(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(40))
@@ -167,7 +171,7 @@ def test_a_broken_engine_stops_the_worker_and_keeps_whole_parts(
     assert a_job.folder.parts_done() == {0, 1}
 
 
-def test_a_groups_other_ranks_take_the_same_rows_but_write_and_count_nothing(
+def test_the_other_ranks_of_a_group_run_the_same_rows_but_write_and_count_nothing(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     rows = prompts(10)
@@ -179,11 +183,11 @@ def test_a_groups_other_ranks_take_the_same_rows_but_write_and_count_nothing(
     assert beside.run(other, writes=False) == []
     assert other.taken == first.taken
     assert list(beside.folder.stats.iterdir()) == []
-    assert seen(beside.session).rows == 0
+    assert read_counters(beside.session).rows == 0
 
 
-def asking_rows() -> list[dict[str, Any]]:
-    """10 rows; those from 4 to 6 ask for what cannot be, 7 for more than the context holds."""
+def rows_with_settings() -> list[dict[str, Any]]:
+    """10 rows. The settings of rows 4 to 6 are invalid; row 7 does not fit into the context."""
     rows = prompts(10)
     rows[0] |= {"num_samples": 3, "temperature": 0.7}
     rows[1] |= {"max_new_tokens": 3}
@@ -197,11 +201,12 @@ def asking_rows() -> list[dict[str, Any]]:
 
 
 NUM_OUTCOMES = [3, 1, 1, 2, 1, 1, 1, 2, 1, 1]
+"""Output rows of each row of rows_with_settings."""
 
 
-def test_rows_get_what_they_ask_for(checkpoint: Path, tmp_path: Path) -> None:
-    """The prompter's context is 100 tokens here, and the job generates 8, greedily."""
-    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+def test_rows_override_the_jobs_settings(checkpoint: Path, tmp_path: Path) -> None:
+    """The model's context is 100 tokens here; the job's own settings are 8 tokens, greedy."""
+    data = write_parquet(tmp_path / "in.parquet", rows_with_settings())
     a_job, engine = Job(checkpoint, data, tmp_path / "run", seed=4), StandIn(room=5)
     assert [part.num_outcomes for part in a_job.plan.parts] == [7, 5, 2]
     out = a_job.run(engine)
@@ -209,7 +214,7 @@ def test_rows_get_what_they_ask_for(checkpoint: Path, tmp_path: Path) -> None:
     assert places == [
         (f"in:{i}", sample) for i, num in enumerate(NUM_OUTCOMES) for sample in range(num)
     ]
-    assert seen(a_job.session).rows == 14
+    assert read_counters(a_job.session).rows == 14
 
     errors = {row["row_id"]: row["error"] for row in out if row["error"]}
     assert list(errors) == ["in:4", "in:5", "in:6", "in:7"]
@@ -230,7 +235,7 @@ def test_rows_get_what_they_ask_for(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_rows_own_seed_is_used_and_its_samples_differ(checkpoint: Path, tmp_path: Path) -> None:
-    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+    data = write_parquet(tmp_path / "in.parquet", rows_with_settings())
     out = Job(checkpoint, data, tmp_path / "run", seed=4).run(StandIn(room=5))
     seeds = [[row["seed"] for row in out if row["row_id"] == f"in:{i}"] for i in range(10)]
     assert seeds[0] == [seed_of(4, "in:0", i) for i in range(3)]
@@ -239,13 +244,13 @@ def test_a_rows_own_seed_is_used_and_its_samples_differ(checkpoint: Path, tmp_pa
     assert seeds[8] == [seed_of(4, "in:8", 0)]
 
 
-def test_input_that_asks_for_more_than_planned_stops_the_job(
+def test_a_row_with_more_samples_than_planned_stops_the_job(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    rows = asking_rows()
+    rows = rows_with_settings()
     data = write_parquet(tmp_path / "in.parquet", rows)
     a_job = Job(checkpoint, data, tmp_path / "run")
     rows[1] |= {"num_samples": 2, "temperature": 0.5}
     write_parquet(data, rows)
-    with pytest.raises(ValueError, match=r"in\.parquet: from row 0 on .*planned, 7 for 4 rows"):
+    with pytest.raises(ValueError, match=r"in\.parquet: the 4 rows .* 8 output rows, but 7 "):
         a_job.run(StandIn(room=5))

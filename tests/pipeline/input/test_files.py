@@ -1,4 +1,4 @@
-"""The input: which files, their columns and rows, and what is said of those that will not do."""
+"""The input files: how they are found and inspected, and the errors for those that are wrong."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_a_glob_and_a_list_are_sorted_and_none_is_taken_twice(folder: Path) -> None:
+def test_files_of_a_folder_a_glob_and_a_list_are_sorted_without_duplicates(folder: Path) -> None:
     a, b, sub_a = (str(folder / name) for name in ("a.parquet", "b.parquet", "sub/a.parquet"))
     assert list_inputs(str(folder)) == [a, b, sub_a]
     assert list_inputs(f"{folder}/*.parquet") == [a, b]
@@ -34,7 +34,7 @@ def test_a_folder_a_glob_and_a_list_are_sorted_and_none_is_taken_twice(folder: P
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("nowhere.parquet", "no such file or folder"),
         ("*.parquet.zst", "no file that ends in one of .parquet"),
@@ -43,16 +43,16 @@ def test_a_folder_a_glob_and_a_list_are_sorted_and_none_is_taken_twice(folder: P
         ("gopher://host/x.parquet", "Protocol not known"),
     ],
 )
-def test_a_path_without_input_is_refused(folder: Path, path: str, told: str) -> None:
+def test_a_path_without_input_is_refused(folder: Path, path: str, message: str) -> None:
     (folder / "empty").mkdir()
     entry = path if "://" in path else str(folder / path)
     with pytest.raises(ValueError, match=r"data\.path=") as error:
         list_inputs(entry)
     assert path in str(error.value)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_names_are_stems_or_as_much_of_the_path_as_tells_them_apart() -> None:
+def test_names_are_stems_or_the_end_of_the_path_that_makes_them_unique() -> None:
     paths = ["/d/x/train.parquet", "/d/y/train.parquet", "/d/y/test.jsonl.gz", "hf://d/a.b.json"]
     assert names_of(paths) == ["x/train.parquet", "y/train.parquet", "test", "a.b"]
     assert names_of(["/d/a.jsonl", "/d/a.parquet"]) == ["a.jsonl", "a.parquet"]
@@ -79,7 +79,7 @@ def test_types_are_widened_over_batches_of_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
         ('{"a": 1}\n\n[1]\n', "line 3: list; must be an object"),
@@ -89,10 +89,12 @@ def test_types_are_widened_over_batches_of_lines(tmp_path: Path) -> None:
         ('{"a": "\\ud83d\\ude00"}\n{"a": "\\ude00\\ud83d"}', "line 2: half a surrogate pair"),
     ],
 )
-def test_bad_lines_are_refused_with_their_place(tmp_path: Path, text: str, told: str) -> None:
+def test_bad_lines_are_refused_with_their_line_number(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=told) as error:
+    with pytest.raises(ValueError, match=message) as error:
         inspect(str(file), "bad")
     assert "bad.jsonl" in str(error.value)
 
@@ -104,10 +106,10 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: 
         inspect(str(tmp_path / name), "bad")
 
 
-def test_a_torn_file_is_refused(tmp_path: Path) -> None:
-    packed = write_json_lines(tmp_path / "torn.jsonl.gz", prompts(500))
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    packed = write_json_lines(tmp_path / "truncated.jsonl.gz", prompts(500))
     packed.write_bytes(packed.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"torn.jsonl.gz: cannot be read"):
+    with pytest.raises(ValueError, match=r"truncated.jsonl.gz: cannot be read"):
         inspect(str(packed), "in")
 
 
@@ -118,8 +120,8 @@ def test_files_at_urls_are_listed_and_read(tmp_path: Path) -> None:
     store.pipe("/bucket/b.jsonl", b'{"prompt": "x"}')
     paths = list_inputs(["memory://bucket/*.parquet", "memory://bucket"])
     assert paths == ["memory:///bucket/a.parquet", "memory:///bucket/b.jsonl"]
-    looked = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
-    assert [(file.name, file.num_rows) for file, _ in looked] == [("a", 5), ("b", 1)]
+    inspected = [inspect(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    assert [(file.name, file.num_rows) for file, _ in inspected] == [("a", 5), ("b", 1)]
     with pytest.raises(ValueError, match=r"memory://bucket/c\.jsonl: no such file"):
         list_inputs("memory://bucket/c.jsonl")
 
@@ -134,12 +136,12 @@ def test_the_digest_follows_the_content(tmp_path: Path) -> None:
 def schema_of(files: dict[str, pa.Schema], folder: Path) -> pa.Schema:
     for name, schema in files.items():
         pq.write_table(schema.empty_table(), folder / name)
-    looked = [inspect(str(folder / name), name) for name in files]
-    return common_schema([file for file, _ in looked], [schema for _, schema in looked])
+    inspected = [inspect(str(folder / name), name) for name in files]
+    return common_schema([file for file, _ in inspected], [schema for _, schema in inspected])
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ([("prompt", pa.string()), ("id", pa.string())], "'id': string in .*2.*, int64 in .*1"),
         ([("prompt", pa.string())], "'id': no such column in .*2.*, int64 in .*1"),
@@ -147,10 +149,10 @@ def schema_of(files: dict[str, pa.Schema], folder: Path) -> pa.Schema:
     ],
 )
 def test_files_must_agree_on_columns_and_types(
-    tmp_path: Path, other: list[tuple[str, pa.DataType]], told: str
+    tmp_path: Path, other: list[tuple[str, pa.DataType]], message: str
 ) -> None:
     first = pa.schema([("prompt", pa.string()), ("id", pa.int64())])
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         schema_of({"1.parquet": first, "2.parquet": pa.schema(other)}, tmp_path)
 
 
@@ -165,12 +167,12 @@ def test_json_lines_files_may_lack_columns_and_are_widened_together(tmp_path: Pa
         write_json_lines(tmp_path / "1.jsonl", [{"prompt": "a", "x": 1}]),
         write_json_lines(tmp_path / "2.jsonl", [{"prompt": "b", "x": 0.5, "y": "q"}]),
     ]
-    looked = [inspect(str(file), file.stem) for file in files]
-    schema = common_schema([file for file, _ in looked], [schema for _, schema in looked])
+    inspected = [inspect(str(file), file.stem) for file in files]
+    schema = common_schema([file for file, _ in inspected], [schema for _, schema in inspected])
     assert schema == pa.schema([("prompt", pa.string()), ("x", pa.float64()), ("y", pa.string())])
 
 
-def test_the_digest_sees_a_row_that_changes_no_size(tmp_path: Path) -> None:
+def test_the_digest_changes_with_a_row_even_if_the_file_size_does_not(tmp_path: Path) -> None:
     digests = set()
     for word in ("aaaa", "bbbb"):
         rows = {"prompt": ["0000", word, "zzzz"]}
@@ -180,10 +182,10 @@ def test_the_digest_sees_a_row_that_changes_no_size(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
-def test_files_may_disagree_on_nulls(tmp_path: Path) -> None:
+def test_files_may_differ_in_whether_a_column_is_nullable(tmp_path: Path) -> None:
     strict = pa.schema([pa.field("prompt", pa.string(), nullable=False)])
     pq.write_table(pa.table({"prompt": ["a"]}, schema=strict), tmp_path / "a.parquet")
     pq.write_table(pa.table({"prompt": ["b", None]}), tmp_path / "b.parquet")
-    looked_at = [inspect(str(tmp_path / name), name) for name in ("a.parquet", "b.parquet")]
-    schema = common_schema([file for file, _ in looked_at], [schema for _, schema in looked_at])
+    inspected = [inspect(str(tmp_path / name), name) for name in ("a.parquet", "b.parquet")]
+    schema = common_schema([file for file, _ in inspected], [schema for _, schema in inspected])
     assert schema.field("prompt").nullable

@@ -1,4 +1,4 @@
-"""Cutting: parts depend on the input and the settings alone."""
+"""Cutting rows into parts: the result depends only on the input and the settings."""
 
 import numpy as np
 import pytest
@@ -23,14 +23,14 @@ def files(*num_rows: int) -> list[InputFile]:
         ([0], None, []),
     ],
 )
-def test_parts_are_runs_of_one_file_and_the_limit_counts_over_files(
+def test_each_part_is_a_run_of_one_file_and_the_limit_counts_over_all_files(
     num_rows: list[int], limit: int | None, parts: list[tuple[int, int, int]]
 ) -> None:
     wanted = [Part(index, *part, part[2], part[2] * 3) for index, part in enumerate(parts)]
     assert cut(files(*num_rows), 4, limit, num_samples=3) == wanted
 
 
-def test_parts_are_joined_within_their_file_and_hold_the_same_rows() -> None:
+def test_parts_are_joined_within_their_file_and_keep_the_same_rows() -> None:
     parts = cut(files(11, 3, 9), 2, None, num_samples=3)[1:]
     assert joined(parts, 3) == [
         Part(1, 0, 2, 6, 6, 18),
@@ -43,14 +43,14 @@ def test_parts_are_joined_within_their_file_and_hold_the_same_rows() -> None:
     assert joined([], 5) == []
 
 
-def test_joined_parts_are_no_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """65,536 output rows; here 7, and a single part may have more."""
+def test_joined_parts_have_at_most_max_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MAX_OUTCOMES set to 7. A single part that has more is left as it is."""
     monkeypatch.setattr("pipeline.input.parts.MAX_OUTCOMES", 7)
     parts = [Part(i, 0, 2 * i, 2, 2, count) for i, count in enumerate([2, 4, 2, 9, 1, 6, 1])]
     assert [part.num_outcomes for part in joined(parts, 100)] == [6, 2, 9, 7, 1]
 
 
-def test_joined_parts_read_on_over_the_rows_that_are_left_out() -> None:
+def test_joined_parts_span_the_rows_that_are_left_out_between_them() -> None:
     taken = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0])
     small = cut_counted([(0, 0, taken)], 1)
     assert joined(small, 2) == cut_counted([(0, 0, taken)], 2)

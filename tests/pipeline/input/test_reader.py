@@ -1,4 +1,4 @@
-"""Reading: a part has the same rows from any file, in any order; ids and seeds are for ever."""
+"""Reading parts: the same rows from every format and in any order; ids and seeds never change."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ def plan_of(checkpoint: Path, data: Path | list[Path], **changes: object) -> Pla
 
 @pytest.mark.parametrize("name", ["in.parquet", "in.jsonl", "in.jsonl.gz"])
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1), slice(1, None, 2)])
-def test_parts_hold_their_rows_from_any_file_in_any_order(
+def test_each_part_has_its_rows_in_every_format_and_reading_order(
     checkpoint: Path, tmp_path: Path, name: str, order: slice
 ) -> None:
-    """Row groups of 3 rows and parts of 4: parts cross row groups."""
+    """With row groups of 3 rows and parts of 4, parts span several row groups."""
     rows = prompts(30)
     if name == "in.parquet":
         data = write_parquet(tmp_path / name, rows, row_group_size=3)
@@ -36,7 +36,7 @@ def test_parts_hold_their_rows_from_any_file_in_any_order(
         assert ids == [f"in:{part.first_row + i}" for i in range(part.num_rows)]
 
 
-def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> None:
+def test_several_files_are_read_one_after_another(checkpoint: Path, tmp_path: Path) -> None:
     data = [
         write_parquet(tmp_path / "a.parquet", prompts(5)),
         write_json_lines(tmp_path / "b.jsonl", prompts(6, first=5)),
@@ -45,7 +45,7 @@ def test_several_files_are_read_in_turn(checkpoint: Path, tmp_path: Path) -> Non
     reader = PartReader(plan.files, plan.read_schema)
     read = [reader.read(part) for part in plan.parts]
     assert [row for rows, _ in read for row in rows.to_pylist()] == prompts(11)
-    ids = [row_id for _, its in read for row_id in its]
+    ids = [row_id for _, part_ids in read for row_id in part_ids]
     assert ids == [f"a:{i}" for i in range(5)] + [f"b:{i}" for i in range(6)]
 
 
@@ -73,21 +73,23 @@ def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     assert read.to_pylist() == table.to_pylist()
 
 
-def test_a_file_that_was_cut_after_planning_stops_the_job(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_that_was_shortened_after_planning_stops_the_job(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data = write_json_lines(tmp_path / "in.jsonl", prompts(8))
     plan = plan_of(checkpoint, data)
     write_json_lines(data, prompts(6))
     reader = PartReader(plan.files, plan.read_schema)
     reader.read(plan.parts[0])
-    with pytest.raises(ValueError, match=r"ends before row 8; it was changed.*with 8 rows"):
+    with pytest.raises(ValueError, match=r"ends before row 8; it was changed.*had 8 rows"):
         reader.read(plan.parts[1])
     data.unlink()
     with pytest.raises(ValueError, match=r"data\.path=.*cannot be read"):
         PartReader(plan.files, plan.read_schema).read(plan.parts[0])
 
 
-def test_seeds_are_63_bits_and_the_same_for_ever() -> None:
-    """The numbers are pinned: a change here changes the rows of every sampled run."""
+def test_seeds_have_63_bits_and_never_change() -> None:
+    """The number is pinned: another one would change the rows of every sampled run."""
     assert seed_of(0, "in:0", 0) == 7246054906908696213
     drawn = {
         seed_of(run, f"in:{row}", i) for run in range(3) for row in range(30) for i in range(3)
@@ -96,7 +98,7 @@ def test_seeds_are_63_bits_and_the_same_for_ever() -> None:
     assert all(0 <= seed < 2**63 for seed in drawn)
 
 
-def test_a_rows_own_seed_is_its_first_samples_and_leads_to_the_others() -> None:
+def test_a_rows_own_seed_is_that_of_its_first_sample_and_derives_the_others() -> None:
     assert seed_of_sample(-7, 0) == -7
     assert seed_of_sample(7, 1) == 7631765994772377903
     drawn = {seed_of_sample(seed, i) for seed in (-(2**63), 0, 7, 2**63 - 1) for i in range(50)}

@@ -1,4 +1,4 @@
-"""Which rows are taken, what they are called, and how they are cut into parts."""
+"""Which rows are taken, with which ids, how they are cut into parts, and how files are streamed."""
 
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ def plan_of(checkpoint: Path, data: Path | list[Path], **changes: Any) -> Plan:
 
 
 def read(plan: Plan, where: str | None = None, ids: str | None = None) -> tuple[list, list]:
-    """All rows and their ids, part after part."""
+    """The rows and ids of all parts."""
     schema = plan.read_schema
     reader = PartReader(plan.files, schema, None if where is None else Where(where, schema), ids)
     parts = [reader.read(part) for part in plan.parts]
     return [row for rows, _ in parts for row in rows.to_pylist()], [
-        i for _, its in parts for i in its
+        row_id for _, ids_of_part in parts for row_id in ids_of_part
     ]
 
 
@@ -48,7 +48,7 @@ def test_only_the_rows_that_where_takes_are_in_parts(
     rows, ids = read(plan, where)
     assert rows == [ROWS[i] for i in wanted]
     assert ids == [f"in:{i}" for i in wanted]
-    assert {part.num_rows for part in plan.parts[:-1]} <= {4}, "parts are of equal work"
+    assert {part.num_rows for part in plan.parts[:-1]} <= {4}, "rows left out do not count"
     assert plan.num_rows == plan.num_outcomes == len(wanted)
 
 
@@ -63,12 +63,12 @@ def test_columns_that_only_where_or_the_id_needs_are_read_and_not_carried(
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         ("lang ==== 3", "polars cannot do this"),
         ("langu = 'py'", "langu not in the data, which has task_id, prompt"),
         ("1 = 1", "names no column"),
-        ("num + 1", "it must say true or false"),
+        ("num + 1", "it must be true or false"),
         ("num = max(num)", "looks at other rows"),
         ("row_number() over (order by num) < 3", "looks at other rows"),
         ("num > avg(num)", "looks at other rows"),
@@ -76,26 +76,26 @@ def test_columns_that_only_where_or_the_id_needs_are_read_and_not_carried(
         ("lang = 'cobol'", "no rows that data.where=.* takes"),
     ],
 )
-def test_a_condition_that_cannot_be_is_refused(
-    checkpoint: Path, tmp_path: Path, where: str, told: str
+def test_an_invalid_condition_is_refused(
+    checkpoint: Path, tmp_path: Path, where: str, message: str
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", ROWS)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         plan_of(checkpoint, data, data__where=where)
 
 
-def test_ids_are_the_columns(checkpoint: Path, tmp_path: Path) -> None:
+def test_ids_come_from_the_id_column(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", ROWS)
     for column in ("key", "num"):
         plan = plan_of(checkpoint, data, data__id_column=column)
         assert read(plan, ids=column)[1] == [str(row[column]) for row in ROWS]
     same = [{"row_id": f"r{i}", "prompt": "x"} for i in range(3)]
     plan = plan_of(checkpoint, write_parquet(data, same), data__id_column="row_id")
-    assert plan.carried == ["prompt"], "the output's own row_id says it"
+    assert plan.carried == ["prompt"], "the output's own column row_id holds the same ids"
 
 
 @pytest.mark.parametrize(
-    ("rows", "column", "told"),
+    ("rows", "column", "message"),
     [
         ([*ROWS, ROWS[3]], "key", r"row 3 of .*b\.parquet and row 30 of .*b\.parquet .* 'k21'"),
         ([{**ROWS[0], "key": None}], "key", r"null in row 0 of .*b\.parquet"),
@@ -103,12 +103,12 @@ def test_ids_are_the_columns(checkpoint: Path, tmp_path: Path) -> None:
         (ROWS, "about", "of type struct"),
     ],
 )
-def test_ids_that_are_missing_or_stand_twice_are_refused(
-    checkpoint: Path, tmp_path: Path, rows: list, column: str, told: str
+def test_missing_and_duplicate_ids_are_refused(
+    checkpoint: Path, tmp_path: Path, rows: list, column: str, message: str
 ) -> None:
     first = write_parquet(tmp_path / "a.parquet", [{**ROWS[0], "key": "first"}])
     second = write_parquet(tmp_path / "b.parquet", rows)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         plan_of(checkpoint, [first, second], data__id_column=column)
 
 
@@ -119,19 +119,19 @@ def test_a_row_that_is_left_out_needs_no_id(checkpoint: Path, tmp_path: Path) ->
     assert plan_of(checkpoint, data, **choice).num_rows == 20
 
 
-def test_one_id_in_two_files_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_id_in_two_files_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     files = [write_parquet(tmp_path / f"{name}.parquet", ROWS[:5]) for name in "ab"]
     with pytest.raises(ValueError, match=r"row 0 of .*a\.parquet and row 0 of .*b\.parquet"):
         plan_of(checkpoint, files, data__id_column="key")
 
 
-def test_a_column_of_nulls_only_agrees_with_any(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_column_of_only_nulls_agrees_with_any_type(checkpoint: Path, tmp_path: Path) -> None:
     rows = [[{"prompt": "x", "tags": tags}] for tags in (None, ["a"], None)]
-    data = [write_parquet(tmp_path / f"{i}.parquet", its) for i, its in enumerate(rows)]
-    assert read(plan_of(checkpoint, data))[0] == [row for its in rows for row in its]
+    data = [write_parquet(tmp_path / f"{i}.parquet", of_file) for i, of_file in enumerate(rows)]
+    assert read(plan_of(checkpoint, data))[0] == [row for of_file in rows for row in of_file]
 
 
-def test_parts_are_cut_where_enough_rows_were_taken() -> None:
+def test_a_part_ends_when_enough_rows_are_taken() -> None:
     batches = [(0, 0, np.array([0, 2, 0, 1])), (0, 4, np.array([1, 0])), (1, 0, np.array([0, 3]))]
     assert cut_counted(batches, 2) == [
         Part(0, 0, 0, 4, 2, 3),
@@ -141,8 +141,8 @@ def test_parts_are_cut_where_enough_rows_were_taken() -> None:
 
 
 @pytest.mark.parametrize("group_rows", [1, 7, 2500, 10_000])
-def test_a_file_is_streamed_whatever_its_row_groups(tmp_path: Path, group_rows: int) -> None:
-    """Runs forward, over gaps, back, past the end; against the whole table."""
+def test_a_file_is_streamed_with_any_row_group_size(tmp_path: Path, group_rows: int) -> None:
+    """Reads forward, over gaps, backward and past the end, compared with the whole table."""
     num = 5000 if group_rows > 7 else 60
     table = pa.table({"a": list(range(num)), "b": [[f"x{i}"] * (i % 3) for i in range(num)]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=group_rows)
@@ -153,7 +153,7 @@ def test_a_file_is_streamed_whatever_its_row_groups(tmp_path: Path, group_rows: 
 
 
 def test_a_huge_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Four fifths of 160 MB in one row group are passed over; arrow holds a fraction at a time."""
+    """A few rows are read of a row group of 160 MB: arrow must hold only a fraction of it."""
     wide = pa.array(["x" * 3990 + str(i) for i in range(40_000)])
     table = pa.table({"prompt": wide})
     pq.write_table(table, tmp_path / "in.parquet", compression="none", use_dictionary=False)
@@ -167,12 +167,12 @@ def test_a_huge_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
     assert peak < 40 << 20, f"{peak >> 20} MiB; {pool.backend_name}"
 
 
-def test_a_file_name_is_in_the_message_when_a_row_was_taken_away(
+def test_the_message_names_the_file_if_fewer_rows_are_taken_than_planned(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", ROWS)
     plan = plan_of(checkpoint, data, data__where="num > 9")
     write_parquet(data, [{**row, "num": 0} for row in ROWS])
-    with pytest.raises(ValueError, match=r"in\.parquet: of the \d+ rows .* now it is 0; it was"):
+    with pytest.raises(ValueError, match=r"in\.parquet: of the \d+ rows .* now 0 would be taken"):
         read(plan, "num > 9")
     assert isinstance(plan.files[0], InputFile)

@@ -1,4 +1,4 @@
-"""What a row asks for: its own columns where they say something; a wrong value is its own error."""
+"""A row's settings: its columns override the job's; an invalid value becomes the row's error."""
 
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,7 @@ def read(rows: dict[str, list[Any] | pa.Array], job: GenerationConfig = JOB) -> 
     return SettingsReader(job, override_columns(table.schema, ColumnsConfig())).read(table)
 
 
-def test_a_row_overrides_what_it_names_and_null_is_the_jobs() -> None:
+def test_a_value_overrides_the_jobs_and_null_does_not() -> None:
     first, second, third = read(
         {
             "max_new_tokens": [8, None, None],
@@ -32,7 +32,7 @@ def test_a_row_overrides_what_it_names_and_null_is_the_jobs() -> None:
     assert third == RowSettings(max_new_tokens=64, temperature=0.5, num_samples=2)
 
 
-def test_zero_is_a_value_and_no_null() -> None:
+def test_zero_is_a_value_and_not_null() -> None:
     (row,) = read({"temperature": [0], "seed": [0], "num_samples": [1]})
     assert (row.temperature, row.seed, row.error) == (0.0, 0, None)
 
@@ -47,7 +47,7 @@ def test_zero_is_a_value_and_no_null() -> None:
     ids=lambda column: str(column.type),
 )
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_whole_numbers_come_in_any_column_of_numbers(setting: str, column: pa.Array) -> None:
+def test_whole_numbers_may_be_in_any_numeric_column(setting: str, column: pa.Array) -> None:
     row, default = read({setting: column})
     value = getattr(row, setting)
     assert (row.error, value) == (None, 4)
@@ -66,35 +66,35 @@ BAD = {
 @pytest.mark.parametrize(
     ("setting", "value"), [(s, v) for s, values in BAD.items() for v in values]
 )
-def test_a_bad_value_is_the_rows_error_and_one_output_row(setting: str, value: Any) -> None:
+def test_an_invalid_value_becomes_one_output_row_with_an_error(setting: str, value: Any) -> None:
     value = value if isinstance(value, pa.Scalar) else pa.scalar(value)
     column = pa.array([value, pa.scalar(None, value.type)])
     bad, good = read({setting: column, "num_samples": [3, 3]} | {setting: column})
     assert bad.error is not None
     assert bad.error.startswith(f"{setting}={value}: give ")
-    assert bad.error.endswith("or null for the job's own")
+    assert bad.error.endswith("or null to use the job's")
     assert bad.num_samples == 1
     assert good.error is None
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ({"num_samples": [4], "temperature": [0.0]}, "num_samples=4 with temperature=0.0: "),
         ({"temperature": [0]}, "generation.num_samples=2 with temperature=0.0: "),
     ],
 )
-def test_samples_that_would_all_be_the_same_are_the_rows_error(
-    rows: dict[str, list[Any]], told: str
+def test_several_greedy_samples_are_an_error_of_the_row(
+    rows: dict[str, list[Any]], message: str
 ) -> None:
     (row,) = read(rows)
     assert row.error is not None
-    assert row.error.startswith(told)
+    assert row.error.startswith(message)
     assert "temperature above 0, or one sample" in row.error
     assert row.num_samples == 1
 
 
-def test_the_jobs_greedy_temperature_counts_too() -> None:
+def test_several_samples_with_the_jobs_greedy_temperature_are_an_error_too() -> None:
     greedy = GenerationConfig()
     many, warm = read({"num_samples": [4, 4], "temperature": [None, 0.1]}, greedy)
     assert many.error is not None
@@ -102,7 +102,7 @@ def test_the_jobs_greedy_temperature_counts_too() -> None:
     assert (warm.error, warm.num_samples) == (None, 4)
 
 
-def test_errors_name_the_column_that_the_user_named() -> None:
+def test_errors_name_the_input_column() -> None:
     rows = pa.table({"heat": [-1.0], "temperature": [0.3]})
     columns = override_columns(rows.schema, ColumnsConfig(temperature="heat"))
     (row,) = SettingsReader(JOB, columns).read(rows)
@@ -110,7 +110,7 @@ def test_errors_name_the_column_that_the_user_named() -> None:
     assert row.error.startswith("heat=-1.0: ")
 
 
-def test_columns_are_found_named_and_turned_off() -> None:
+def test_override_columns_can_be_renamed_and_turned_off() -> None:
     schema = pa.schema([("seed", pa.int64()), ("heat", pa.float32()), ("prompt", pa.string())])
     assert override_columns(schema, ColumnsConfig()) == {"seed": "seed"}
     assert override_columns(schema, ColumnsConfig(seed=None)) == {}
@@ -122,14 +122,14 @@ def test_columns_are_found_named_and_turned_off() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("kind", [pa.string(), pa.bool_(), pa.list_(pa.int64())], ids=str)
-def test_a_column_of_another_type_is_refused(setting: str, kind: pa.DataType) -> None:
-    told = rf"columns\.{setting}='{setting}'.*is of type {kind}.*columns\.{setting}=null"
-    told = told.replace("<", ".").replace(">", ".")
-    with pytest.raises(ValueError, match=told):
+def test_an_override_column_that_is_not_numeric_is_refused(setting: str, kind: pa.DataType) -> None:
+    message = rf"columns\.{setting}='{setting}'.*is of type {kind}.*columns\.{setting}=null"
+    message = message.replace("<", ".").replace(">", ".")
+    with pytest.raises(ValueError, match=message):
         override_columns(pa.schema([(setting, kind)]), ColumnsConfig())
 
 
-def test_rows_are_counted_only_where_they_can_differ() -> None:
+def test_rows_are_counted_only_if_their_numbers_of_samples_can_differ() -> None:
     one = GenerationConfig(temperature=0.5)
     assert not SettingsReader(one, {"temperature": "t", "seed": "s"}).needs_count
     assert not SettingsReader(JOB, {}).needs_count

@@ -1,4 +1,4 @@
-"""Plans of parts alone, without an input."""
+"""Plans for tests that need parts but no input."""
 
 import pyarrow as pa
 

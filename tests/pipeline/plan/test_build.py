@@ -1,4 +1,4 @@
-"""The plan: the same for ever, whatever the workers; and a run folder holds one run only."""
+"""The plan depends on input and settings only, and a run folder accepts only the run it holds."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, 
 
 @pytest.fixture
 def data(tmp_path: Path) -> list[Path]:
-    """10 and 5 rows."""
+    """Two files, of 10 and 5 rows."""
     return [
         write_parquet(tmp_path / "one.parquet", prompts(10)),
         write_parquet(tmp_path / "two.parquet", prompts(5)),
@@ -29,7 +29,7 @@ def plan_of(config: JobConfig) -> Plan:
     return make_plan(config, Path(config.model.path))
 
 
-def test_a_plan_is_the_same_each_time_and_survives_json(
+def test_a_plan_is_the_same_each_time_and_after_json(
     checkpoint: Path, data: list[Path], tmp_path: Path
 ) -> None:
     config = job(checkpoint, data, tmp_path / "run", data__limit=12)
@@ -40,7 +40,7 @@ def test_a_plan_is_the_same_each_time_and_survives_json(
     assert plan.carried == ["task_id", "prompt", "tags", "about"]
 
 
-def test_run_json_tells_a_reader_what_is_planned(
+def test_run_json_has_fields_for_human_readers(
     checkpoint: Path, data: list[Path], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -53,7 +53,7 @@ def test_run_json_tells_a_reader_what_is_planned(
     assert "torch" in written["versions"]
 
 
-CHANGES = {
+CHANGES = {  # each of them changes the output
     "generation__max_new_tokens": 9,
     "generation__temperature": 0.5,
     "decoding": {"name": "threshold", "threshold": 0.4},
@@ -74,6 +74,7 @@ CHANGES = {
 
 @pytest.fixture
 def pinned(checkpoint: Path, data: list[Path], tmp_path: Path) -> RunFolder:
+    """A run folder that holds a plan."""
     folder = RunFolder(tmp_path / "run")
     folder.make()
     pin(plan_of(job(checkpoint, data, folder.path)), folder)
@@ -103,10 +104,10 @@ def test_all_fields_that_differ_are_named(
     assert "generation.max_new_tokens: 8 there, 7 now" in str(error.value)
 
 
-def test_what_does_not_change_the_rows_is_free(
+def test_settings_that_do_not_change_the_rows_may_change(
     pinned: RunFolder, checkpoint: Path, data: list[Path]
 ) -> None:
-    free = {
+    changes = {
         "engine__max_sequences": 3,
         "engine__cache_tokens": 999,
         "engine__page_size": 8,
@@ -117,16 +118,18 @@ def test_what_does_not_change_the_rows_is_free(
         "threads": 2,
         "task": "functions",
     }
-    pin(plan_of(job(checkpoint, data, pinned.path, **free)), pinned)
+    pin(plan_of(job(checkpoint, data, pinned.path, **changes)), pinned)
 
 
-def test_other_input_files_are_seen(pinned: RunFolder, checkpoint: Path, data: list[Path]) -> None:
+def test_changed_input_files_are_refused(
+    pinned: RunFolder, checkpoint: Path, data: list[Path]
+) -> None:
     write_parquet(data[1], prompts(5, first=1))
     with pytest.raises(ValueError, match=r"input files: .*two \(5 rows"):
         pin(plan_of(job(checkpoint, data, pinned.path)), pinned)
 
 
-def test_another_model_is_seen(pinned: RunFolder, data: list[Path], tmp_path: Path) -> None:
+def test_another_model_is_refused(pinned: RunFolder, data: list[Path], tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "other", seed=7)
     with pytest.raises(ValueError, match=r"model files: .*other"):
         pin(plan_of(job(other, data, pinned.path)), pinned)
@@ -140,7 +143,7 @@ def test_moved_files_are_the_same_files(
     pin(plan_of(job(checkpoint, moved, pinned.path)), pinned)
 
 
-def test_parts_without_a_plan_are_not_touched(
+def test_a_folder_with_parts_but_no_plan_is_refused(
     checkpoint: Path, data: list[Path], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -151,23 +154,23 @@ def test_parts_without_a_plan_are_not_touched(
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"parts": 3}'])
-def test_a_broken_run_json_is_no_plan(tmp_path: Path, text: str) -> None:
+def test_a_broken_run_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json: not a plan of this version"):
         load(RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"prompt__column": "question"}, r"prompt\.column='question'.*task_id, prompt"),
         ({"data__carry": ["task_id", "nope"]}, r"data\.carry: nope.*task_id, prompt"),
     ],
 )
-def test_a_column_that_is_not_there_is_refused_with_those_that_are(
-    checkpoint: Path, data: list[Path], tmp_path: Path, changes: dict[str, object], told: str
+def test_a_missing_column_is_refused_and_the_message_lists_the_existing_ones(
+    checkpoint: Path, data: list[Path], tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         plan_of(job(checkpoint, data, tmp_path / "run", **changes))
 
 
@@ -218,19 +221,18 @@ def test_a_template_around_messages_is_refused(checkpoint: Path, tmp_path: Path)
         make_plan(config, checkpoint)
 
 
-ASKING = [
-    {**row, "num_samples": n} for row, n in zip(prompts(6), (1, 3, None, 0, 2, 5), strict=True)
+ROWS_WITH_SAMPLES = [
+    {**row, "num_samples": num} for row, num in zip(prompts(6), (1, 3, None, 0, 2, 5), strict=True)
 ]
-"""With a job of 2 samples, of parts of 4 rows: 1 + 3 + 2 + 1 (an error), 2 + 5."""
+"""Two parts, of 4 and 2 rows. In a job with 2 samples per row they have 1 + 3 + 2 + 1 (0 samples is
+an error) and 2 + 5 output rows."""
 
 
 @pytest.mark.parametrize("name", ["in.parquet", "in.jsonl"])
-def test_parts_count_the_samples_that_their_rows_ask_for(
-    checkpoint: Path, tmp_path: Path, name: str
-) -> None:
+def test_parts_count_the_samples_of_their_rows(checkpoint: Path, tmp_path: Path, name: str) -> None:
     write = write_parquet if name.endswith("parquet") else write_json_lines
     changes = {"generation__num_samples": 2, "generation__temperature": 0.5}
-    config = job(checkpoint, write(tmp_path / name, ASKING), tmp_path / "run", **changes)
+    config = job(checkpoint, write(tmp_path / name, ROWS_WITH_SAMPLES), tmp_path / "run", **changes)
     plan = plan_of(config)
     assert [part.num_outcomes for part in plan.parts] == [7, 7]
     assert (plan.num_rows, plan.num_outcomes) == (6, 14)
@@ -239,10 +241,10 @@ def test_parts_count_the_samples_that_their_rows_ask_for(
     assert plan_of(off).num_outcomes == 12
 
 
-def test_a_plan_that_stands_is_not_counted_again(
+def test_the_rows_of_an_existing_plan_are_not_counted_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = write_parquet(tmp_path / "in.parquet", ASKING)
+    data = write_parquet(tmp_path / "in.parquet", ROWS_WITH_SAMPLES)
     config = job(checkpoint, data, tmp_path / "run", generation__temperature=0.5)
     plan = plan_of(config)
     reads: list[int] = []
@@ -257,13 +259,13 @@ def test_a_plan_that_stands_is_not_counted_again(
     assert reads == []
     warmer = job(checkpoint, data, tmp_path / "run", generation__temperature=0.6)
     assert make_plan(warmer, checkpoint, plan).parts == plan.parts
-    assert sum(reads) == len(ASKING), "another plan is counted"
+    assert sum(reads) == len(ROWS_WITH_SAMPLES), "the rows of another plan are counted"
 
 
-def test_only_the_overriding_columns_are_read_to_count(
+def test_only_the_override_columns_are_read_to_count_rows(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = write_parquet(tmp_path / "in.parquet", [{**row, "seed": 1} for row in ASKING])
+    data = write_parquet(tmp_path / "in.parquet", [{**row, "seed": 1} for row in ROWS_WITH_SAMPLES])
     asked: list[list[str]] = []
     read = pq.ParquetFile.iter_batches
 
@@ -276,7 +278,7 @@ def test_only_the_overriding_columns_are_read_to_count(
     assert asked == [["num_samples", "seed"]]
 
 
-def test_overriding_columns_are_carried_but_for_the_seed(checkpoint: Path, tmp_path: Path) -> None:
+def test_override_columns_are_carried_except_the_seed(checkpoint: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "x", "seed": 1, "temperature": 0.5, "note": "n"}]
     data = write_parquet(tmp_path / "in.parquet", rows)
     plan = plan_of(job(checkpoint, data, tmp_path / "run"))
@@ -287,7 +289,7 @@ def test_overriding_columns_are_carried_but_for_the_seed(checkpoint: Path, tmp_p
             plan_of(job(checkpoint, data, tmp_path / "run", **changes))
 
 
-def test_an_overriding_column_of_text_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_override_column_of_text_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "temperature": "hot"}])
     with pytest.raises(ValueError, match=r"columns\.temperature='temperature'.*type string"):
         plan_of(job(checkpoint, data, tmp_path / "run"))

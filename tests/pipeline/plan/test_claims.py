@@ -1,4 +1,4 @@
-"""Claims: every open part goes to exactly one living worker, also over restarts and sweeps."""
+"""Every open part is drawn by exactly one living worker, also after restarts and in sweeps."""
 
 import random
 import socket
@@ -49,7 +49,7 @@ def test_each_part_is_drawn_once_by_many_workers(folder: RunFolder) -> None:
     assert sorted(drawn) == [part.index for part in PARTS]
 
 
-def test_a_part_whose_file_stands_in_data_is_passed_over(folder: RunFolder) -> None:
+def test_a_part_whose_file_is_in_data_is_skipped(folder: RunFolder) -> None:
     for part in (0, 3, 199):
         folder.data_file(part).touch()
     drawn = [part.index for part in Claims(session(LocalStore(), 0), PLAN, folder)]
@@ -71,8 +71,10 @@ def test_the_jobs_of_a_sweep_do_not_share_a_counter(folder: RunFolder) -> None:
         assert len(list(Claims(session(store, 0, job), PLAN, folder))) == len(PARTS)
 
 
-def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: RunFolder) -> None:
-    """It meets the exhausted counter of the last start, and must not leave."""
+def test_a_worker_that_starts_before_rank_0_draws_parts_once_rank_0_starts(
+    folder: RunFolder,
+) -> None:
+    """It finds the exhausted counter of the previous start, and must not leave then."""
     store = LocalStore()
     assert len(list(Claims(session(store, 0), PLAN, folder))) == len(PARTS)
     early, drawn = session(store, 1), list[int]()
@@ -96,8 +98,8 @@ def test_a_worker_that_came_before_rank_0_draws_on_after_rank_0_starts(folder: R
     assert not thread.is_alive()
 
 
-def test_a_worker_leaves_a_round_whose_start_is_over(folder: RunFolder) -> None:
-    """It brings the last start's turn, whose counter in this one nobody else draws from."""
+def test_a_worker_leaves_the_round_when_rank_0_starts_again(folder: RunFolder) -> None:
+    """It was in the second turn of the previous start, and must join the first turn of this one."""
     store, drawn = LocalStore(), list[tuple[int, int]]()
     session(store, 0).add(TURN, 1)
     early = Claims(session(store, 1), PLAN, folder)
@@ -112,7 +114,7 @@ def test_a_worker_leaves_a_round_whose_start_is_over(folder: RunFolder) -> None:
 
 
 def test_a_group_draws_as_one_and_its_first_rank_decides(folder: RunFolder, tmp_path: Path) -> None:
-    """Two groups of two; the second ranks see other files, here that all parts are done."""
+    """Two groups of two. For the second rank of each group, all parts seem to be done."""
     for part in (1, 7):
         folder.data_file(part).touch()
     elsewhere = RunFolder(tmp_path / "elsewhere")
@@ -150,7 +152,7 @@ def test_several_workers_without_a_store_are_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_whose_launcher_is_gone_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before this worker came to the store."""
+    """The launcher, which hosts the store, was killed before this worker connected to it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -162,8 +164,8 @@ def test_a_worker_whose_launcher_is_gone_ends_soon(monkeypatch: pytest.MonkeyPat
         TorchrunStore(Worker(rank=1, world=2), env | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
 
 
-def test_a_value_larger_than_torchs_store_takes() -> None:
-    """8 MiB; the plan of a few hundred thousand parts has more."""
+def test_a_value_larger_than_the_limit_of_torchs_store() -> None:
+    """The limit is 8 MiB, and the plan of a few hundred thousand parts is larger."""
     large = "".join(random.Random(0).choices("0123456789, []", k=40 << 20))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -178,11 +180,11 @@ def test_a_value_larger_than_torchs_store_takes() -> None:
     assert (host.add("count", 2), other.add("count", 1)) == (2, 3)
 
 
-def test_what_one_session_sets_another_of_the_same_start_gets() -> None:
+def test_a_value_can_be_read_in_the_same_start_only() -> None:
     store = LocalStore()
     first, other = session(store, 0), session(store, 1)
     assert other.get("plan") is None
     first.set("plan", "{}")
     assert other.wait("plan") == "{}"
     session(store, 0)
-    assert other.get("plan") is None, "a new start must not see what the last one left"
+    assert other.get("plan") is None, "a new start must not see the values of the last one"

@@ -1,4 +1,4 @@
-"""Parts that died with their worker, while others live: nobody waits for them for ever."""
+"""Parts that were open on a dead worker are done by others; nobody waits for them for ever."""
 
 import threading
 import time
@@ -8,11 +8,11 @@ import pytest
 
 from pipeline.input.parts import Part
 from pipeline.plan.claims import FINISHED, TURN, Claims
-from pipeline.plan.heartbeat import PULSE, beating, wait_for_parts
+from pipeline.plan.heartbeat import HEARTBEATS, sending_heartbeats, wait_for_parts
 from pipeline.plan.run_json import Plan
 from pipeline.run_folder.layout import RunFolder
 from pipeline.workers.ranks import Worker
-from pipeline.workers.session import LocalStore, Session, again_key
+from pipeline.workers.session import LocalStore, Session, retried_key
 from tests.pipeline.plan.plans import plan_of
 
 PLAN = plan_of([Part(index, 0, index * 4, 4, 4, 4) for index in range(30)])
@@ -32,8 +32,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.plan.heartbeat.BEAT_S", 0.1)
 
 
-class Worker3:
-    """Three workers of one job; each draws, and writes what it draws."""
+class ThreeWorkers:
+    """Three workers of one job. Each writes an empty file for every part that it draws."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -45,8 +45,8 @@ class Worker3:
     def work(self, rank: int, part_s: float = 0.0) -> None:
         session = self.sessions[rank]
         claims = Claims(session, self.plan, self.folder)
-        for parts in claims.rounds(self._are_there):
-            with beating(session):
+        for parts in claims.rounds(self._all_parts_done):
+            with sending_heartbeats(session):
                 for part in parts:
                     time.sleep(part_s)
                     self.folder.data_file(part.index).touch()
@@ -54,14 +54,14 @@ class Worker3:
         if rank == 0:
             session.set(FINISHED, "")
 
-    def _are_there(self, plan: Plan) -> bool:
+    def _all_parts_done(self, plan: Plan) -> bool:
         return wait_for_parts(plan, self.folder, self.sessions[0], [])
 
 
-def test_what_a_dead_worker_had_is_drawn_once_more(
+def test_parts_of_a_dead_worker_are_drawn_again(
     folder: RunFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    three = Worker3(folder)
+    three = ThreeWorkers(folder)
     dead = iter(Claims(three.sessions[2], PLAN, folder))
     lost = [next(dead).index for _ in range(3)]
     threads = [threading.Thread(target=three.work, args=(rank,), daemon=True) for rank in (0, 1)]
@@ -77,12 +77,12 @@ def test_what_a_dead_worker_had_is_drawn_once_more(
 
 
 def test_a_slow_worker_is_waited_for(folder: RunFolder) -> None:
-    """Its last part takes longer than a dead one is given."""
-    three = Worker3(folder)
+    """Its last part takes longer than SILENT_S, but its heartbeats continue."""
+    three = ThreeWorkers(folder)
     three.plan = plan_of(PLAN.parts[:2])
     slow = threading.Thread(target=three.work, args=(1, 3 * SILENT_S), daemon=True)
     slow.start()
-    while not three.sessions[0].add(PULSE, 0):
+    while not three.sessions[0].add(HEARTBEATS, 0):
         time.sleep(0.01)
     three.work(0)
     slow.join(20)
@@ -90,16 +90,19 @@ def test_a_slow_worker_is_waited_for(folder: RunFolder) -> None:
     assert three.drawn[1]
 
 
-def test_failed_rows_that_another_has_run_again_are_not_waited_for(folder: RunFolder) -> None:
-    """A launch that was taken over still wrote part 1; its draw here finds nothing left."""
+def test_failed_rows_that_another_launch_has_retried_are_not_waited_for(folder: RunFolder) -> None:
+    """A launch whose lock was taken over still rewrote part 1: it is drawn here, has no failed rows
+    left, and counts as retried."""
     session = Session(LocalStore(), 0, Worker())
     for part in PLAN.parts:
         folder.data_file(part.index).touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.plan.claims.is_open", lambda part, folder, retry: part.index == 2)
         drawn = [part.index for part in Claims(session, PLAN, folder, retry_failed=True)]
-        session.add(again_key(2), 1)  # as its worker does when it has written it
-        assert not list(Claims(session, PLAN, folder, retry_failed=True)), "not twice in one start"
+        session.add(retried_key(2), 1)  # as its worker does once it has written the part
+        assert not list(Claims(session, PLAN, folder, retry_failed=True)), (
+            "no second retry in one start"
+        )
         session.add(TURN, 1)
         (second,) = Claims(session, PLAN, folder, retry_failed=True).rounds()
         assert not list(second), "nor in the next turn, though a row failed again"

@@ -1,4 +1,4 @@
-"""data.part_minutes: the first parts are timed, the others joined, once for the whole run."""
+"""data.part_minutes: the first parts are timed, then the others are joined, once for the run."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ WHEN = {"rank": 0, "finished_at": datetime(2026, 3, 1, tzinfo=UTC)}
 
 @pytest.fixture
 def a_job(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """20 parts of 2 rows, 4 of them the first ones; planned, not begun."""
+    """A planned job with 20 parts of 2 rows, 4 of which are timed."""
     monkeypatch.setattr(pace, "NUM_FIRST", NUM_FIRST)
     monkeypatch.setattr(pace, "TURNOVERS", 0)
     data = write_parquet(tmp_path / "in.parquet", prompts(NUM_ROWS))
@@ -41,7 +41,7 @@ def a_job(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def write(a_job: Job, part: Part, seconds: float, loading_s: float = 0.0) -> None:
-    """A part as its worker would write it, after so many seconds."""
+    """Write the part's stats and an empty file, as if its worker had taken `seconds` for it."""
     row = dict.fromkeys(("num_ok", "num_failed"), 0) | {
         **{"part": part.index, "num_ok": part.num_outcomes, "rank": 0},
         **{"total_s": seconds + loading_s, "start_s": loading_s / 4, "plan_s": loading_s / 4},
@@ -64,19 +64,19 @@ def claims(a_job: Job, store: LocalStore, rank: int) -> Claims:
 
 
 def covered(parts: list[Part]) -> list[int]:
-    """The rows, in the order of the parts' names."""
-    by_name = sorted(parts, key=lambda part: part.index)
-    return [row for p in by_name for row in range(p.first_row, p.first_row + p.num_read)]
+    """The input rows in these parts, in the order of the parts' indices."""
+    by_index = sorted(parts, key=lambda part: part.index)
+    return [row for p in by_index for row in range(p.first_row, p.first_row + p.num_read)]
 
 
 @pytest.mark.parametrize(
     ("seconds", "num_joined"),
     [(60.0, 1), (20.0, 2), (10.0, 3), (2.0, 15), (0.0001, 300_000), (1000.0, 1)],
 )
-def test_a_part_has_the_rows_that_a_worker_does_in_so_many_minutes(
+def test_a_part_has_the_rows_that_a_worker_does_in_part_minutes(
     a_job: Job, seconds: float, num_joined: int
 ) -> None:
-    """A part of 2 rows takes `seconds`, loading apart; half a minute is asked for."""
+    """A part of 2 rows takes `seconds`, loading not included; data.part_minutes is 0.5."""
     write(a_job, a_job.plan.parts[0], seconds, loading_s=100.0)
     write(a_job, a_job.plan.parts[3], seconds)
     assert decided(a_job) == num_joined
@@ -85,7 +85,7 @@ def test_a_part_has_the_rows_that_a_worker_does_in_so_many_minutes(
     assert load(a_job.folder) == a_job.plan.joined(num_joined)
 
 
-def test_all_rows_are_drawn_once_by_workers_who_wait_for_the_pace(a_job: Job) -> None:
+def test_workers_wait_for_the_pace_and_draw_all_rows_once(a_job: Job) -> None:
     store, drawn = LocalStore(), list[Part]()
 
     def work(own: Claims) -> None:
@@ -107,7 +107,7 @@ def test_all_rows_are_drawn_once_by_workers_who_wait_for_the_pace(a_job: Job) ->
     assert [part.num_rows for part in first.plan.parts] == [2, 2, 2, 2, 6, 6, 6, 6, 6, 2]
 
 
-def test_a_later_start_goes_on_with_the_same_parts(a_job: Job) -> None:
+def test_a_later_start_has_the_same_parts(a_job: Job) -> None:
     own, drawn = claims(a_job, LocalStore(), 0), list[Part]()
     for parts in own.rounds():
         for part in parts:
@@ -117,13 +117,13 @@ def test_a_later_start_goes_on_with_the_same_parts(a_job: Job) -> None:
             drawn.append(part)
     before = load(a_job.folder)
     again = make_plan(a_job.config, Path(a_job.config.model.path), before)
-    assert again == before == pin(a_job.plan, a_job.folder), "joined while another start ended too"
+    assert again == before == pin(a_job.plan, a_job.folder), "a plan made before is joined too"
     rest = Claims(session(LocalStore(), 0), again, a_job.folder, part_minutes=0.5)
     drawn += [part for parts in rest.rounds() for part in parts]
     assert covered(drawn) == list(range(NUM_ROWS))
 
 
-def test_a_start_that_finds_the_first_parts_done_and_no_pace_decides_it(a_job: Job) -> None:
+def test_the_pace_is_decided_when_the_first_parts_are_already_done(a_job: Job) -> None:
     for part in a_job.plan.parts[:NUM_FIRST]:
         write(a_job, part, 10.0)
     drawn = [part for parts in claims(a_job, LocalStore(), 0).rounds() for part in parts]
@@ -131,7 +131,7 @@ def test_a_start_that_finds_the_first_parts_done_and_no_pace_decides_it(a_job: J
 
 
 def test_a_worker_with_the_plan_of_the_last_start_gets_the_pace_in_this_one(a_job: Job) -> None:
-    """It is early: rank 0 has started again since, with parts that are joined already."""
+    """It started before rank 0, whose plan is newer and has joined parts already."""
     store, drawn = LocalStore(), list[Part]()
     for part in a_job.plan.parts[:NUM_FIRST]:
         write(a_job, part, 10.0)
@@ -152,8 +152,8 @@ def test_a_worker_with_the_plan_of_the_last_start_gets_the_pace_in_this_one(a_jo
     assert covered([*mine, *drawn]) == list(range(NUM_FIRST * 2, NUM_ROWS)), "no part twice"
 
 
-def test_a_worker_that_comes_in_the_second_turn_knows_the_parts(a_job: Job) -> None:
-    """Its plan is from before the pace was decided, and what a dead node had is drawn again."""
+def test_a_worker_that_comes_in_the_second_turn_joins_the_parts_too(a_job: Job) -> None:
+    """Its plan is older than the decision; the second turn is there for parts of a dead node."""
     store = LocalStore()
     write(a_job, a_job.plan.parts[0], 10.0)
     decided(a_job)
@@ -164,10 +164,10 @@ def test_a_worker_that_comes_in_the_second_turn_knows_the_parts(a_job: Job) -> N
     first.add(TURN, 1)
     late = claims(a_job, store, 1).rounds()
     drawn = list(next(late))
-    assert drawn == [], "all are done, as they were joined"
+    assert drawn == [], "all parts are done, if they are joined as decided"
 
 
-def test_a_group_goes_by_the_pace_as_one(a_job: Job) -> None:
+def test_the_ranks_of_a_group_join_parts_alike(a_job: Job) -> None:
     store = LocalStore()
     sessions = [session(store, rank) for rank in range(2)]
 
@@ -188,8 +188,8 @@ def test_a_group_goes_by_the_pace_as_one(a_job: Job) -> None:
     assert covered(first) == list(range(NUM_ROWS))
 
 
-def test_what_was_decided_holds_also_where_two_decide(a_job: Job) -> None:
-    """As on a file system without locks."""
+def test_the_first_decision_holds_if_two_launches_decide(a_job: Job) -> None:
+    """That can happen on a file system without locks."""
     write(a_job, a_job.plan.parts[0], 10.0)
     assert decided(a_job) == 3
     write(a_job, a_job.plan.parts[0], 2.0)
@@ -197,15 +197,13 @@ def test_what_was_decided_holds_also_where_two_decide(a_job: Job) -> None:
 
 
 def test_the_first_forward_is_not_timed(a_job: Job) -> None:
-    """Kernels are compiled in it: that happens once."""
+    """Kernels are compiled in it, which happens only once."""
     row = {"num_ok": 2, "total_s": 110.0, "warm_up_s": 100.0, "load_s": 30.0}
-    assert pace._speed(pa.Table.from_pylist([{**row, **WHEN}], STATS_SCHEMA)) == 0.2
+    assert pace._outcomes_per_s(pa.Table.from_pylist([{**row, **WHEN}], STATS_SCHEMA)) == 0.2
 
 
-def test_nobody_who_could_be_timed_is_waited_for(
-    a_job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They drew the first parts and died."""
+def test_dead_workers_are_not_waited_for(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They drew the first parts and died, so there is nothing to time: no parts are joined."""
     monkeypatch.setattr("pipeline.plan.heartbeat.SILENT_S", 0.2)
     assert decided(a_job) == 1
 
@@ -214,13 +212,13 @@ def test_nobody_who_could_be_timed_is_waited_for(
 def test_each_engine_is_filled_by_the_first_parts(
     checkpoint: Path, tmp_path: Path, workers: int, sequences: int, first: int
 ) -> None:
-    """Parts of 4 rows."""
+    """Parts have 4 rows."""
     changes = {"data__part_minutes": 1.0, "engine__max_sequences": sequences}
     config = job(checkpoint, tmp_path / "in.parquet", tmp_path / "run", **changes)
     assert pace.num_first(config, 10_000, workers) == first
 
 
-def test_few_parts_are_final(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_plan_of_few_parts_is_final(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(65))
     config = job(checkpoint, data, tmp_path / "a", data__part_rows=1, data__part_minutes=5.0)
     assert not make_plan(config, checkpoint).is_final
@@ -228,9 +226,9 @@ def test_few_parts_are_final(checkpoint: Path, tmp_path: Path) -> None:
     assert make_plan(config, checkpoint).is_final
 
 
-def test_status_follows(a_job: Job, status: Status) -> None:
+def test_status_shows_the_joined_parts(a_job: Job, status: Status) -> None:
     lines = status(a_job.folder.path)[1]
-    assert lines["parts"] == "0 of 20 done (fewer, larger ones behind the first 4)"
+    assert lines["parts"] == "0 of 20 done (all but the first 4 will be joined into larger ones)"
     a_job.folder.write_text(a_job.folder.pace_file, '{"num_joined": 3}')
     lines = status(a_job.folder.path)[1]
     assert (lines["parts"], lines["left"]) == ("0 of 10 done", "parts 0-9")

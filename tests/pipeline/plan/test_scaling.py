@@ -1,5 +1,7 @@
-"""Sixty-four workers of uneven speed, in simulated time, through the job's own claims, reading,
-prompts and writing: all are done at nearly the same time."""
+"""64 workers of different speed finish at nearly the same time.
+
+Time is simulated; claims, reading, prompts and writing are the pipeline's own.
+"""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -29,7 +31,7 @@ PART_ROWS = 4
 
 
 class SlowEngine:
-    """One request at a time, each as long as this worker's speed and the request's length say."""
+    """Runs one request at a time, for as long as the worker's speed and the prompt's length say."""
 
     def __init__(self, clock: VirtualClock, number: int, seconds: float) -> None:
         self._clock = clock
@@ -37,7 +39,7 @@ class SlowEngine:
         self._seconds = seconds
         self._drawn: dict[int, float] = {}
         self.longest_part_s = 0.0
-        """From when a part was drawn until its last row was done."""
+        """The longest time from drawing a part to finishing its last row."""
 
     def timed(self, parts: Iterable[Part]) -> Iterator[Part]:
         for part in parts:
@@ -58,7 +60,7 @@ class SlowEngine:
 
 
 @pytest.mark.parametrize("num_rows", [64 * 4 * 6, 1700])
-def test_the_last_worker_ends_within_one_parts_time_of_the_first(
+def test_the_last_worker_ends_at_most_one_part_later_than_the_first(
     checkpoint: Path, tmp_path: Path, num_rows: int
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(num_rows), row_group_size=100)
@@ -94,8 +96,8 @@ def test_the_last_worker_ends_within_one_parts_time_of_the_first(
     assert len(output_rows(folder.path)) == num_rows
     first, last, part_s = min(ended), max(ended), max(e.longest_part_s for e in engines)
     print(
-        f"{NUM_WORKERS} workers, 1 to 5 times as slow, {len(plan.parts)} parts: the first is done "
-        f"after {first:.0f} s, the last {last - first:.1f} s later; the slowest needs up to "
-        f"{part_s:.1f} s for a part"
+        f"{NUM_WORKERS} workers, the slowest up to 5 times slower than the fastest, "
+        f"{len(plan.parts)} parts: the first worker is done after {first:.0f} s, the last "
+        f"{last - first:.1f} s later; the slowest needs up to {part_s:.1f} s for a part"
     )
     assert last - first <= part_s

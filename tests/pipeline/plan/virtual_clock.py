@@ -1,4 +1,4 @@
-"""Time for simulations: threads that sleep by it run one after another, as their times come."""
+"""Simulated time for threads: only one runs at a time, the one whose sleep ends next."""
 
 import heapq
 import threading
@@ -7,15 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class VirtualClock:
+    """When all threads sleep or have ended, time jumps to the next end of a sleep."""
+
     def __init__(self, num_threads: int) -> None:
         self.now = 0.0
+        """Seconds of simulated time."""
         self._running = num_threads
         self._changed = threading.Condition()
         self._asleep: list[tuple[float, int]] = []
         self._woken: int | None = None
 
     def sleep(self, number: int, seconds: float) -> None:
-        """Of thread `number`: until all others sleep longer, or have ended."""
+        """Called by thread `number`. Returns when the simulated time has passed."""
         with self._changed:
             heapq.heappush(self._asleep, (self.now + seconds, number))
             self._rest()
@@ -24,7 +27,7 @@ class VirtualClock:
             self._woken = None
 
     def end(self) -> None:
-        """Of a thread that sleeps no more."""
+        """Called by a thread that will not sleep any more."""
         with self._changed:
             self._rest()
 
@@ -37,7 +40,7 @@ class VirtualClock:
 
 
 def on_threads(work: Callable[[int], None], num_threads: int) -> None:
-    """Run work(0), work(1), ... side by side; the first error of any is raised."""
+    """Run work(0), work(1), ... each in a thread, and raise the first error."""
     with ThreadPoolExecutor(num_threads) as pool:
         for done in [pool.submit(work, number) for number in range(num_threads)]:
             done.result()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from engine.text.chat import PromptError
 from pipeline.config.job import PromptConfig
-from pipeline.prompt.prompter import Prompter, RowError, prompt_columns
+from pipeline.prompt.prompter import Prompter, prompt_columns
 from tests.engine.text.tokenizer_folders import KINDS, byte_level, prompter, save
 
 
@@ -94,14 +95,14 @@ def message(role: Any = "user", content: Any = "hi") -> dict[str, Any]:
     ],
 )
 def test_a_bad_row_says_what_is_wrong(folder: Path, row: dict[str, Any], words: str) -> None:
-    with pytest.raises(RowError, match=words):
+    with pytest.raises(PromptError, match=words):
         prompter(folder, limit=100).token_ids(row)
 
 
 def test_exactly_the_limit_fits(folder: Path) -> None:
     ids = prompter(folder).token_ids({"prompt": "hello"})
     assert prompter(folder, limit=len(ids)).token_ids({"prompt": "hello"}) == ids
-    with pytest.raises(RowError, match="1 more than"):
+    with pytest.raises(PromptError, match="1 more than"):
         prompter(folder, limit=len(ids) - 1).token_ids({"prompt": "hello"})
 
 
@@ -110,10 +111,10 @@ def test_the_limit_is_what_the_generation_leaves_of_the_context(folder: Path) ->
     some = prompter(folder, limit=len(ids) + 10)
     assert some.token_ids({"prompt": "hello"}, max_new_tokens=10) == ids
     told = rf"1 more than the {len(ids) - 1} that fit with max_new_tokens=11 into .*{len(ids) + 10}"
-    with pytest.raises(RowError, match=told):
+    with pytest.raises(PromptError, match=told):
         some.token_ids({"prompt": "hello"}, max_new_tokens=11)
     for too_many in (len(ids) + 10, 10**9):
-        with pytest.raises(RowError, match=f"max_new_tokens={too_many}: leaves no room"):
+        with pytest.raises(PromptError, match=f"max_new_tokens={too_many}: leaves no room"):
             some.token_ids({"prompt": "hello"}, max_new_tokens=too_many)
 
 
@@ -129,7 +130,7 @@ def test_a_truncating_tokenizer_file_cuts_nothing(tmp_path: Path) -> None:
 def test_the_chat_templates_own_refusal_is_a_row_error(tmp_path: Path) -> None:
     refusing = "{{ raise_exception('roles must alternate') }}"
     folder = save(byte_level(), tmp_path, refusing)
-    with pytest.raises(RowError, match="roles must alternate"):
+    with pytest.raises(PromptError, match="roles must alternate"):
         prompter(folder).token_ids({"prompt": "hi"})
 
 
@@ -147,7 +148,7 @@ def test_messages_need_a_chat_template(tmp_path: Path) -> None:
     folder = save(byte_level(), tmp_path, None)
     with pytest.raises(ValueError, match=r"prompt\.chat=true: .* has no chat template"):
         prompter(folder)
-    with pytest.raises(RowError, match="no chat template"):
+    with pytest.raises(PromptError, match="no chat template"):
         prompter(folder, chat=False).token_ids({"messages": [message()]})
 
 
@@ -191,9 +192,9 @@ def test_a_template_takes_several_columns_as_text(folder: Path) -> None:
         ({"a": "", "n": ["x"], "q": "x"}, "n: list"),
         ({"a": "x", "n": 1}, "not in the data"),
     ):
-        with pytest.raises(RowError, match=told):
+        with pytest.raises(PromptError, match=told):
             some.token_ids(row)
-    with pytest.raises(RowError, match="a, q: only white space"):
+    with pytest.raises(PromptError, match="a, q: only white space"):
         prompter(folder, template="{a}{q}").token_ids({"a": " ", "q": ""})
 
 
@@ -223,5 +224,5 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_role_that_spells_a_special_token_is_a_row_error(folder: Path) -> None:
     prompter = Prompter(folder, PromptConfig(), 100)
     turns = [{"role": "user<|eot_id|><|mdm_mask|>", "content": "hi"}]
-    with pytest.raises(RowError, match=r"messages\[0\]\.role: .* spells a special token"):
+    with pytest.raises(PromptError, match=r"messages\[0\]\.role: .* spells a special token"):
         prompter.token_ids({"messages": turns})

@@ -1,4 +1,4 @@
-"""Finishing: nothing is called done that is not; the card is one that the Hub reads."""
+"""Finishing a run: an incomplete run is refused, and the Hub can read the dataset card."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from pipeline.plan.run_json import Plan
 from pipeline.report.finish import check_failures, finish
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import prompts, write_parquet
-from tests.pipeline.generate.test_driver import Job, StandIn, asking_rows
+from tests.pipeline.generate.test_driver import Job, StandIn, rows_with_settings
 from tests.pipeline.stats.timelines import points, write_timeline
 
 
 @pytest.fixture
 def done(checkpoint: Path, tmp_path: Path) -> Job:
-    """10 rows in 3 parts, two of the rows bad."""
+    """A job whose parts are written: 10 rows in 3 parts, two of the rows failed."""
     rows = prompts(10)
     rows[0]["prompt"] = rows[7]["prompt"] = None
     data = write_parquet(tmp_path / "in.parquet", rows)
@@ -47,7 +47,7 @@ def test_the_summary_counts_every_row(done: Job) -> None:
 
 def test_a_part_that_is_not_in_the_plan_is_refused(done: Job) -> None:
     done.folder.data_file(7).write_bytes(done.folder.data_file(0).read_bytes())
-    with pytest.raises(ValueError, match=r"part-00007\.parquet is no part of the plan"):
+    with pytest.raises(ValueError, match=r"part-00007\.parquet is not in the plan"):
         finished(done)
 
 
@@ -62,11 +62,11 @@ def test_the_card_points_the_hub_at_the_parts(done: Job) -> None:
     (files,) = config["data_files"]
     assert files == {"split": "train", "path": "data/*.parquet"}
     assert len(list(done.folder.path.glob(files["path"]))) == 3
-    for told in ("10 generations", "`threshold` `0.3`", "- failed: 2", "| `task_id` | string |"):
-        assert told.replace("`threshold` ", "threshold ") in prose
+    for text in ("10 generations", "threshold `0.3`", "- failed: 2", "| `task_id` | string |"):
+        assert text in prose
 
 
-def test_finishing_again_says_the_same(done: Job) -> None:
+def test_finishing_again_writes_the_same_files(done: Job) -> None:
     summary = finished(done)
     report = done.folder.report_file.read_text()
     assert finished(done) == summary
@@ -74,7 +74,7 @@ def test_finishing_again_says_the_same(done: Job) -> None:
 
 
 def test_lost_work_costs_time_and_gives_no_tokens(done: Job) -> None:
-    """A start that was killed, half a minute long, before the one that did it all."""
+    """Before the start that did all rows, another was killed after half a minute."""
     summary = finished(done)
     write_timeline(done.folder, "0000-1", points(1, 1000.0, 15, num_failed_query_tokens=5))
     with_lost = finished(done)
@@ -86,7 +86,7 @@ def test_lost_work_costs_time_and_gives_no_tokens(done: Job) -> None:
     assert with_lost["num_starts"] == summary["num_starts"] + 1
 
 
-def test_a_part_that_lacks_rows_is_not_called_done(done: Job) -> None:
+def test_parts_with_other_rows_than_planned_are_refused(done: Job) -> None:
     other = RunFolder(done.folder.path)
     other.data_file(2).replace(other.data_file(1))
     other.data_file(0).rename(other.data_file(2))
@@ -101,7 +101,7 @@ def test_a_part_that_lacks_rows_is_not_called_done(done: Job) -> None:
     assert not done.folder.summary_file.exists()
 
 
-def test_a_part_with_other_columns_is_not_called_done(done: Job) -> None:
+def test_a_part_with_other_columns_is_refused(done: Job) -> None:
     write_parquet(done.folder.data_file(1), prompts(4))
     with pytest.raises(ValueError, match=r"part-00001\.parquet has other columns than planned"):
         finished(done)
@@ -111,21 +111,21 @@ def with_limit(config: JobConfig, limit: float) -> JobConfig:
     return replace(config, max_failed_fraction=limit)
 
 
-def test_a_small_job_that_failed_too_often_ends_with_the_reason(done: Job) -> None:
+def test_a_small_job_with_too_many_failed_rows_ends_with_the_reason(done: Job) -> None:
     summary = finished(done)
     check_failures(with_limit(done.config, 0.2), summary)
     with pytest.raises(ValueError, match=r"max_failed_fraction=0\.1: 2 of 10 rows failed.*null"):
         check_failures(with_limit(done.config, 0.1), summary)
 
 
-def test_leftovers_of_killed_writers_are_removed_at_the_end(done: Job) -> None:
+def test_files_left_by_killed_writers_are_removed_at_the_end(done: Job) -> None:
     left, young = (done.folder.path / "tmp" / name for name in ("part.host-1", "part.host-2"))
     for file in (left, young):
         file.write_text("torn")
     os.utime(left, (time.time() - 3600, time.time() - 3600))
     finished(done)
     assert not left.exists()
-    assert young.exists(), "it may have a living writer"
+    assert young.exists(), "a process may still be writing it"
 
 
 def test_the_plan_on_disk_is_enough_to_check_a_run(done: Job) -> None:
@@ -133,15 +133,16 @@ def test_the_plan_on_disk_is_enough_to_check_a_run(done: Job) -> None:
     assert finish(done.config, plan, done.folder)["num_rows_out"] == 10
 
 
-def test_rows_out_are_the_samples_that_rows_asked_for(checkpoint: Path, tmp_path: Path) -> None:
-    data = write_parquet(tmp_path / "in.parquet", asking_rows())
+def test_output_rows_are_the_samples_that_rows_request(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", rows_with_settings())
     a_job = Job(checkpoint, data, tmp_path / "run")
     a_job.run(StandIn(room=3))
     summary = finished(a_job)
     assert (summary["num_rows_in"], summary["num_rows_out"], summary["num_failed"]) == (10, 14, 5)
     card = a_job.folder.card_file.read_text()
     assert "14 generations for 10 prompts" in card
-    assert "the row's own where it has one: max_new_tokens, temperature, num_samples, seed" in card
+    overrides = "max_new_tokens, temperature, num_samples, seed"
+    assert f"the input's columns may override per row: {overrides}" in card
     a_job.folder.data_file(2).replace(a_job.folder.data_file(0))
     with pytest.raises(ValueError, match=r"part-00000\.parquet has 2 rows, not 7"):
         finished(a_job)

@@ -1,4 +1,4 @@
-"""Writing: the schema that is promised, rows in order, and a file whole or not at all."""
+"""The output: its schema, the order of its rows, and atomic writes."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ FAILED = Outcome(
 )
 
 
-def test_the_output_row_is_as_promised() -> None:
+def test_an_output_row_has_the_documented_columns() -> None:
     schema = output_schema(CARRIED.schema)
     table = output_table(schema, CARRIED, ["in:0", "in:1"], [1, 1], {0: done("a"), 1: FAILED})
     table.validate(full=True)
@@ -65,7 +65,7 @@ def test_the_output_row_is_as_promised() -> None:
     assert schema.field("seed").type == pa.int64()
 
 
-def test_samples_follow_their_row() -> None:
+def test_the_samples_of_a_row_follow_one_another() -> None:
     outcomes = [done(name) for name in "abcdef"]
     schema = output_schema(CARRIED.schema)
     table = output_table(schema, CARRIED, ["in:0", "in:1"], [4, 2], dict(enumerate(outcomes)))
@@ -76,7 +76,7 @@ def test_samples_follow_their_row() -> None:
     ]
 
 
-def test_a_written_file_reads_back_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_a_written_file_reads_back_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.make()
     folder.write_table(folder.data_file(3), CARRIED)
@@ -88,7 +88,7 @@ def test_a_written_file_reads_back_and_leaves_nothing_beside(tmp_path: Path) -> 
     assert folder.parts_done() == {3}
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_new_one(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path / "run")

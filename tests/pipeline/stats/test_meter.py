@@ -1,4 +1,4 @@
-"""Figures: what a part's row holds, and that sums and rates are those of the whole run."""
+"""Stats rows: each part's row is right, and their sums and rates are those of the whole run."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_parts_add_up_to_what_the_engine_counted(tmp_path: Path) -> None:
     assert totals.tokens_per_engine_s == 16 / 0.5
 
 
-def test_reading_and_writing_are_clocked_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_and_writing_are_measured_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
     stats = EngineStats()
@@ -71,7 +71,7 @@ def test_reading_and_writing_are_clocked_apart(monkeypatch: pytest.MonkeyPatch) 
     assert meter.row(1, [outcome(1)])["read_s"] == 0.0
 
 
-def test_wall_time_counts_workers_side_by_side_once_and_pauses_not_at_all() -> None:
+def test_wall_time_counts_parallel_workers_once_and_pauses_never() -> None:
     def row(rank: int, start: float, end: float) -> dict[str, object]:
         return {
             "rank": rank,
@@ -84,10 +84,12 @@ def test_wall_time_counts_workers_side_by_side_once_and_pauses_not_at_all() -> N
     totals = add_up(pa.Table.from_pylist(rows, schema=STATS_SCHEMA))
     assert totals.wall_s == pytest.approx(22)
     assert totals.tokens_per_s == pytest.approx(300 / 22)
-    assert totals.tail_s == pytest.approx((2 + 4 + 0) + (0 + 6)), "waiting for the last"
+    assert totals.tail_s == pytest.approx((2 + 4 + 0) + (0 + 6)), (
+        "each worker waits for the last one of its start"
+    )
 
 
-def test_nothing_done_has_no_rates() -> None:
+def test_without_work_there_are_no_rates() -> None:
     totals = add_up(STATS_SCHEMA.empty_table())
     assert totals.tokens_per_s is None
     assert totals.as_dict()["tokens_per_forward"] is None

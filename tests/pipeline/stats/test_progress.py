@@ -5,40 +5,47 @@ import pytest
 from engine.request import FinishReason, Result
 from engine.stats import EngineStats
 from pipeline.run_folder.output_rows import Outcome
-from pipeline.stats.progress import ENOUGH_ROWS, Line, Seen, Tally, seen, shown
+from pipeline.stats.progress import (
+    ENOUGH_ROWS,
+    Counters,
+    ProgressLine,
+    Tally,
+    read_counters,
+    show_progress,
+)
 from pipeline.workers.ranks import Worker
 from pipeline.workers.session import LocalStore, Session
 
 
-def line() -> Line:
-    """Of 400 rows, 100 were done before, 2 of them failed."""
-    line = Line("demo", 400, done_before=100, failed_before=2)
+def line() -> ProgressLine:
+    """400 rows, of which 100 were done before this start; 2 of those failed."""
+    line = ProgressLine("demo", 400, done_before=100, failed_before=2)
     line.start(1000.0)
     return line
 
 
-def test_rows_done_before_count_as_done_and_in_no_rate() -> None:
-    assert line().text(Seen(1010.0, rows=50, failed=1, tokens=2000)) == (
+def test_rows_done_before_count_as_done_but_not_in_the_rates() -> None:
+    assert line().text(Counters(1010.0, rows=50, failed=1, tokens=2000)) == (
         "demo: 150/400 rows (38%), 3 failed, 0:00:50 left | 200 tokens/s (200 overall) | "
         "5.0 rows/s (5.0 overall)"
     )
 
 
-def test_the_rate_now_is_of_the_last_half_minute() -> None:
+def test_the_current_rate_is_that_of_the_last_half_minute() -> None:
     a_line = line()
     for second in range(1, 101):
-        text = a_line.text(Seen(1000.0 + second, rows=second, tokens=10 * second))
+        text = a_line.text(Counters(1000.0 + second, rows=second, tokens=10 * second))
     assert "10 tokens/s (10 overall)" in text
     for second in range(101, 141):
-        text = a_line.text(Seen(1000.0 + second, rows=100, tokens=1000))
+        text = a_line.text(Counters(1000.0 + second, rows=100, tokens=1000))
     assert "0 tokens/s (7 overall)" in text
-    assert "0:04:40 left" in text, "where nothing came lately, the whole run's rate counts"
+    assert "0:04:40 left" in text, "without recent rows, the overall rate is used"
 
 
-def test_a_terminal_gets_whole_pieces_most_important_first() -> None:
-    a_line = Line("n" * 50 + "\x1b[2J\n", 400, 0, 0, max_sequences=32)
+def test_a_narrow_terminal_gets_the_first_pieces_whole() -> None:
+    a_line = ProgressLine("n" * 50 + "\x1b[2J\n", 400, 0, 0, max_sequences=32)
     a_line.start(0.0)
-    now = Seen(10.0, rows=40, tokens=2500, forwards=500, iterations=20)
+    now = Counters(10.0, rows=40, tokens=2500, forwards=500, iterations=20)
     whole = a_line.text(now)
     assert whole.startswith("n" * 20 + "...: 40/400 rows")
     assert whole.endswith(" | 5.00 tokens/forward | 25.0 of 32 sequences/batch")
@@ -51,17 +58,17 @@ def test_a_terminal_gets_whole_pieces_most_important_first() -> None:
     assert a_line.text(now, len(whole)) == whole
 
 
-def test_occupancy_is_of_the_last_half_minute() -> None:
+def test_occupancy_is_that_of_the_last_half_minute() -> None:
     a_line = line()
     for second in range(1, 101):
         early = min(second, 50)
-        now = Seen(1000.0 + second, rows=1, forwards=32 * early + second, iterations=second)
+        now = Counters(1000.0 + second, rows=1, forwards=32 * early + second, iterations=second)
         text = a_line.text(now)
     assert text.endswith("1.0 sequences/batch")
 
 
 def test_before_the_first_row_the_time_left_is_unknown() -> None:
-    assert "0 failed, ? left" in Line("demo", 400, 0, 0).text(Seen(1001.0))
+    assert "0 failed, ? left" in ProgressLine("demo", 400, 0, 0).text(Counters(1001.0))
 
 
 def outcome(failed: bool) -> Outcome:
@@ -89,7 +96,7 @@ def test_counts_are_added_over_the_workers() -> None:
         for failed in (True, False, False):
             tally.count(outcome(failed))
         tally.publish()
-    total = seen(session)
+    total = read_counters(session)
     assert (total.rows, total.failed, total.tokens) == (6, 2, 6)
 
 
@@ -101,11 +108,11 @@ def test_forwards_are_counted_once_each() -> None:
         stats.num_iterations += 1
         stats.num_forwards = {"block": 5 * stats.num_iterations, "refresh": 1}
         tally.publish()
-    total = seen(session)
+    total = read_counters(session)
     assert (total.forwards, total.iterations) == (16, 3)
 
 
-def test_past_the_limit_the_job_stops_with_the_share_and_an_error() -> None:
+def test_above_the_limit_the_job_stops_with_the_counts_and_an_error() -> None:
     _, both = tallies(10_000, 0.1)
     for i in range(ENOUGH_ROWS - 1):
         both[i % 2].count(outcome(failed=i % 5 == 0))
@@ -118,7 +125,8 @@ def test_past_the_limit_the_job_stops_with_the_share_and_an_error() -> None:
 
 
 def test_rows_done_before_this_start_count_towards_the_limit() -> None:
-    """Many were good: as in an unbroken run a hundred bad ones are no reason to stop."""
+    """900 rows before, nearly all good: 150 failed rows do not stop the job, just as they would not
+    in an uninterrupted run."""
     tally = Tally(alone(), 1000, 0.5, num_before=900, failed_before=10)
     for _ in range(ENOUGH_ROWS + 50):
         tally.count(outcome(failed=True))
@@ -128,14 +136,15 @@ def test_rows_done_before_this_start_count_towards_the_limit() -> None:
         tally.count(outcome(failed=True))
 
 
-def test_rows_that_are_done_twice_do_not_pass_the_whole() -> None:
-    """A dead node had published some of its open parts."""
-    line = Line("demo", 100, 60, 0)
+def test_rows_that_are_done_twice_do_not_exceed_the_total() -> None:
+    """A lost node had published rows of open parts, which were then done again."""
+    line = ProgressLine("demo", 100, 60, 0)
     line.start(0.0)
-    assert line.text(Seen(1.0, rows=50)).startswith("demo: 100/100 rows (100%), 0 failed, 0:00:00")
+    text = line.text(Counters(1.0, rows=50))
+    assert text.startswith("demo: 100/100 rows (100%), 0 failed, 0:00:00")
 
 
-def test_without_an_error_to_name_none_is_named() -> None:
+def test_the_message_has_no_example_if_this_start_saw_no_error() -> None:
     tally = Tally(alone(), 1000, 0.1, num_before=500, failed_before=400)
     with pytest.raises(ValueError, match=r"400 of 501 rows failed\nThe column"):
         tally.count(outcome(failed=False))
@@ -149,12 +158,12 @@ def test_a_few_rows_at_the_start_do_not_stop_a_job() -> None:
             tally.publish()
 
 
-def test_a_log_gets_whole_lines(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stderr_that_is_no_terminal_gets_whole_lines(capfd: pytest.CaptureFixture[str]) -> None:
     session, both = tallies(2, 0.5)
-    with shown(Line("demo", 2, 0, 0), session, every_s=0.05):
+    with show_progress(ProgressLine("demo", 2, 0, 0), session, every_s=0.05):
         for tally in both:
             tally.count(outcome(failed=False))
             tally.publish()
-    said = capfd.readouterr().err
-    assert said.splitlines()[-1].startswith("demo: 2/2 rows (100%), 0 failed")
-    assert "\r" not in said
+    stderr = capfd.readouterr().err
+    assert stderr.splitlines()[-1].startswith("demo: 2/2 rows (100%), 0 failed")
+    assert "\r" not in stderr

@@ -1,4 +1,4 @@
-"""Timelines: bounded, whole, harmless; and what is read from them again."""
+"""Timelines: they stay small, lose no work, cannot stop a job, and are read back correctly."""
 
 import errno
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.pipeline.stats.timelines import points, write_timeline
 
 
 class Clock:
-    """Stands still but for what a test lets pass."""
+    """Time stands still until a test advances `now`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -40,7 +40,7 @@ def test_seconds_have_one_cause_each(folder: RunFolder, clock: Clock) -> None:
     stats = EngineStats()
     meter = Meter(stats, 1, ABOUT, start_s=2.0, plan_s=3.0, load_s=5.0)
     timeline = Timeline(meter, folder)
-    timeline.point()
+    timeline.add_point()
     with meter.clock("read_s"):
         clock.now += 2.0
     clock.now += 4.0
@@ -49,15 +49,15 @@ def test_seconds_have_one_cause_each(folder: RunFolder, clock: Clock) -> None:
     with meter.clock("write_s"):
         clock.now += 1.0
         meter.row(0, [outcome(4), outcome(0)])
-        timeline.point()
+        timeline.add_point()
         clock.now += 1.0
     clock.now += 0.5
-    timeline.end()
+    timeline.finish()
     totals = add_up(read_timeline(folder))
     spent = [getattr(totals, cause) for cause in CAUSES]
     assert spent == [2.0, 3.0, 5.0, 4.0, 0.0, 2.0, 2.0, 0.5]
     assert totals.total_s == sum(spent)
-    assert totals.warm_up_s == 15.0, "from the start of the job to the first forward's end"
+    assert totals.warm_up_s == 15.0, "from the start of the process to the end of the first forward"
     assert (totals.num_starts, totals.num_failed_query_tokens) == (1, 70)
 
 
@@ -71,8 +71,8 @@ def test_a_long_run_has_as_many_points_as_a_short_one(folder: RunFolder, clock: 
         stats.num_forwards["block"] = 3 * stats.num_iterations
         meter.count(outcome(2))
         meter.row(second, [outcome(2)])
-        timeline.look()
-    timeline.end()
+        timeline.add_point_if_due()
+    timeline.finish()
     table = read_timeline(folder)
     assert MAX_POINTS / 2 < table.num_rows <= MAX_POINTS
     totals = add_up(table)
@@ -83,24 +83,26 @@ def test_a_long_run_has_as_many_points_as_a_short_one(folder: RunFolder, clock: 
     assert written == list(range(5000))
 
 
-def test_what_is_in_data_has_its_seconds_even_after_a_kill(folder: RunFolder, clock: Clock) -> None:
-    """Parts of one second and a bit; nothing says that it ends."""
+def test_parts_in_data_have_their_seconds_even_after_a_kill(
+    folder: RunFolder, clock: Clock
+) -> None:
+    """Each part takes 1.25 s, and the timeline is never finished."""
     meter = Meter(EngineStats(), 1, ABOUT)
     timeline = Timeline(meter, folder)
     for part in range(9):
         clock.now += 1.25
         meter.count(outcome(2))
-        timeline.look()
+        timeline.add_point_if_due()
         meter.row(part, [outcome(2)])
-        timeline.part()
+        timeline.write_before_part()
         table = read_timeline(folder)
         totals = add_up(table)
         assert (totals.num_generated_tokens, totals.total_s) == (2 * part + 2, 1.25 * (part + 1))
         assert failures(folder, table, range(9)) == dict.fromkeys(range(part + 1), 0)
-    assert table.num_rows == 5, "a part's end alone makes no point"
+    assert table.num_rows == 5, "writing the file before a part adds no point"
 
 
-def test_thinning_keeps_the_sums_and_the_last_time() -> None:
+def test_merging_points_keeps_the_sums_and_the_last_time() -> None:
     rows = [{**dict.fromkeys(WORK, 0), **row} for row in points(0, 0.0, 5)]
     for row in rows:
         row |= {"num_forwards": {"block": 80}, "num_query_tokens": {}, "parts": {1: 2}}
@@ -111,7 +113,7 @@ def test_thinning_keeps_the_sums_and_the_last_time() -> None:
     assert fewer[0]["tokens_per_forward"] == 5.0
 
 
-def test_work_adds_up_and_comes_apart_again() -> None:
+def test_work_can_be_added_and_subtracted() -> None:
     one = Work(num_ok=3, num_forwards={"block": 2}, engine_s=1.0)
     other = Work(num_ok=4, num_forwards={"refresh": 5}, engine_s=0.5)
     both = one + other
@@ -119,7 +121,7 @@ def test_work_adds_up_and_comes_apart_again() -> None:
     assert (both - other).num_forwards == {"block": 2, "refresh": 0}
 
 
-def test_a_full_disk_is_no_matter_of_the_timeline(
+def test_a_full_disk_makes_the_timeline_warn_only(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(self: RunFolder, file: Path, table: Any) -> None:
@@ -128,12 +130,12 @@ def test_a_full_disk_is_no_matter_of_the_timeline(
     timeline = Timeline(Meter(EngineStats(), 1, ABOUT), folder)
     monkeypatch.setattr(RunFolder, "write_table", full)
     monkeypatch.setattr("pipeline.workers.logs.log.propagate", True)
-    timeline.end()
-    assert "the job goes on" in caplog.text
+    timeline.finish()
+    assert "the job continues" in caplog.text
 
 
-def test_failed_rows_of_a_part_are_those_of_its_last_writing(folder: RunFolder) -> None:
-    """A part that was lost and done again, and one that is younger than its timeline."""
+def test_failed_rows_of_a_part_are_those_of_its_last_write(folder: RunFolder) -> None:
+    """Part 0 was written twice; part 7 is in no timeline yet, only in stats/."""
     before, after = points(1, 0.0, 1)[0], points(0, 500.0, 1)[0]
     write_timeline(folder, "b", [{**before, "parts": {0: 9, 1: 2}}])
     write_timeline(folder, "a", [{**after, "parts": {0: 1}}])

@@ -1,4 +1,4 @@
-"""Timelines as workers would have written them, and a page's own idea of its structure."""
+"""Makes timelines like those that workers write; parses report.html to check its structure."""
 
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -15,7 +15,8 @@ VOID = {"meta"}
 def points(
     rank: int, start: float, num_points: int, every_s: float = 2.0, **amounts: Any
 ) -> list[dict[str, Any]]:
-    """A worker's points from `start` on; `amounts` are in each of them."""
+    """The rows of a worker's points, which begin at `start` (seconds since 1970) and take `every_s`
+    each. `amounts` replaces columns in all of them."""
     first = {"num_starts": 1, "load_s": 1.5, "warm_up_s": 2.5}
     return [
         {
@@ -40,7 +41,7 @@ def write_timeline(folder: RunFolder, name: str, rows: list[dict[str, Any]]) -> 
 
 
 class Page(HTMLParser):
-    """Checks that elements are closed as they were opened, and collects what they hold."""
+    """Checks that elements are closed in the right order; collects tags, attributes and text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

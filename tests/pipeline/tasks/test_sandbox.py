@@ -1,4 +1,4 @@
-"""The sandbox: every limit is enforced, and only a program that reached its end passes."""
+"""The sandbox enforces every limit, and passes only a program that runs to its end."""
 
 import os
 import socket
@@ -12,11 +12,11 @@ from pipeline.tasks.sandbox import Limits, Outcome, run_program
 
 SHORT = Limits(timeout_s=0.5)
 GENEROUS_S = 8.0
-"""A busy machine may be slow; a limit that does not hold would take longer still."""
+"""Enough for a busy machine; if a limit is not enforced, a program takes longer."""
 
 
 def reason(program: str, limits: Limits | None = None) -> str:
-    """The limit is far off unless a test sets it near."""
+    """The reason of the program's outcome; by default the limits are too generous to matter."""
     outcome = run_program(program, limits or Limits(timeout_s=30.0, cpu_s=30))
     assert outcome.passed == (outcome.reason == "passed")
     return outcome.reason
@@ -41,7 +41,7 @@ def test_a_program_that_reaches_its_end_passes() -> None:
         ("class E(Exception):\n def __str__(self): raise E\nraise E", "failed: E"),
     ],
 )
-def test_what_went_wrong_is_said(program: str, expected: str) -> None:
+def test_the_reason_names_the_error(program: str, expected: str) -> None:
     assert reason(program) == expected
 
 
@@ -112,20 +112,21 @@ def test_endless_output_fills_nothing() -> None:
 @pytest.mark.parametrize("escape", ["", "os.setsid();"])
 @pytest.mark.parametrize("then", ["", "os._exit(0)", "time.sleep(60)"])
 def test_children_end_with_the_program(tmp_path: Path, escape: str, then: str) -> None:
-    """The child would touch a file later; the pipe of its standard streams is not waited for."""
+    """The child would create a file after the program's end. It also holds the program's standard
+    streams open, which the sandbox must not wait for."""
     if escape and not is_isolated():
-        pytest.skip("a process that leaves its group is only found in a process-id namespace")
+        pytest.skip("only a process-id namespace finds a process that leaves its group")
     tmp_path.chmod(0o777)
-    sign = tmp_path / "alive"
+    created = tmp_path / "alive"
     program = (
         f"import os, time\nif os.fork() == 0:\n    {escape}\n    time.sleep(1)\n"
-        f"    open({str(sign)!r}, 'w')\n{then}"
+        f"    open({str(created)!r}, 'w')\n{then}"
     )
     start = time.monotonic()
     run_program(program, SHORT)
     assert time.monotonic() - start < GENEROUS_S
     time.sleep(1.2)
-    assert not sign.exists()
+    assert not created.exists()
 
 
 def is_isolated() -> bool:
@@ -134,14 +135,14 @@ def is_isolated() -> bool:
 
 def test_a_fork_bomb_is_stopped() -> None:
     if not is_isolated() and os.getuid() != 0:
-        pytest.skip("the number of processes is limited only for a user of its own")
+        pytest.skip("the number of processes is limited only if the program has its own user")
     program = "import os\nwhile True:\n os.fork()"
     assert "Resource temporarily unavailable" in reason(program) or reason(program) == "timeout"
 
 
 def test_no_network() -> None:
     if not is_isolated():
-        pytest.skip("this system does not let the network be cut off")
+        pytest.skip("this system does not allow isolating the network")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         program = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"

@@ -1,4 +1,4 @@
-"""Groups of ranks: who is in one, and how they find each other among what dead ranks left."""
+"""Groups of ranks: how many there are, and how the ranks of one meet despite dead ranks' keys."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from engine.parallel import ALONE
 from pipeline.workers.groups import (
     address,
     check_world,
+    describe_workers,
     join,
     joined_group,
     lost_a_rank,
     open_store,
-    workers_said,
 )
 from pipeline.workers.ranks import Worker
 from pipeline.workers.session import LocalStore, Session
@@ -31,11 +31,11 @@ HERE, NAME = "127.0.0.1", "group/0"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_the_world_is_a_whole_number_of_groups(size: int) -> None:
+def test_a_world_of_whole_groups_is_accepted(size: int) -> None:
     check_world(Worker(world=4), size)
 
 
-def test_other_worlds_are_refused_with_what_to_do() -> None:
+def test_another_world_size_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"tensor_parallel=4 .* of 6: .* multiple of 4 .* divisor"):
         check_world(Worker(world=6), 4)
     with pytest.raises(ValueError, match=r"tensor_parallel=2 .* of 1: .* multiple of 2 ranks"):
@@ -43,8 +43,8 @@ def test_other_worlds_are_refused_with_what_to_do() -> None:
 
 
 def test_a_group_counts_as_one_worker() -> None:
-    assert workers_said(Worker(world=8), 1) == "8"
-    assert workers_said(Worker(world=8), 4) == "2, each of 4 ranks"
+    assert describe_workers(Worker(world=8), 1) == "8"
+    assert describe_workers(Worker(world=8), 4) == "2, each of 4 ranks"
 
 
 def test_without_tensor_parallelism_there_is_no_group() -> None:
@@ -55,7 +55,7 @@ def test_without_tensor_parallelism_there_is_no_group() -> None:
 
 
 class Ranks:
-    """The ranks of one group, as threads: daemons, since one that meets nobody waits for ever."""
+    """The ranks of one group, as daemon threads: a rank that meets no other waits for ever."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -78,6 +78,7 @@ class Ranks:
 
 
 def assert_meet(*ranks: Future[TCPStore]) -> None:
+    """All ranks are in one store: each can read what every other wrote."""
     stores = [rank.result(timeout=20) for rank in ranks]
     for i, store in enumerate(stores):
         store.set(f"rank {i}", "")
@@ -86,7 +87,7 @@ def assert_meet(*ranks: Future[TCPStore]) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_ranks_meet_in_whatever_order_they_come(order: tuple[int, ...]) -> None:
+def test_ranks_meet_in_any_order_of_arrival(order: tuple[int, ...]) -> None:
     ranks, started = Ranks(3), {}
     for rank in order:
         started[rank] = ranks.start(rank)
@@ -96,32 +97,32 @@ def test_ranks_meet_in_whatever_order_they_come(order: tuple[int, ...]) -> None:
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """The port of somebody who listens and never answers."""
+    """The port of a process that listens and never answers."""
     with socket.create_server((HERE, 0)) as server:
         yield server.getsockname()[1]
 
 
 def test_the_address_of_a_dead_rank_is_not_tried(stranger: int) -> None:
-    """Somebody else may have its port by now."""
+    """Another process may have its port by now."""
     ranks = Ranks(2)
     left = json.dumps([HERE, stranger, ["token of a dead rank"]])
-    ranks.session(1).set_for_all_starts(NAME, left)
-    ranks.session(1).set_for_all_starts(f"{NAME}/1", "token of a dead rank")
+    ranks.session(1).set_across_starts(NAME, left)
+    ranks.session(1).set_across_starts(f"{NAME}/1", "token of a dead rank")
     second, first = ranks.start(1), ranks.start(0)
     assert_meet(first, second)
 
 
-def test_a_first_rank_waits_for_the_living_and_not_for_what_the_dead_left() -> None:
+def test_the_first_rank_waits_for_living_ranks_and_ignores_tokens_of_dead_ones() -> None:
     ranks = Ranks(2)
-    ranks.session(1).set_for_all_starts(f"{NAME}/1", "token of a dead rank")
+    ranks.session(1).set_across_starts(f"{NAME}/1", "token of a dead rank")
     first = ranks.start(0)
     time.sleep(0.3)
     assert not first.done()
     assert_meet(first, ranks.start(1))
 
 
-def test_a_group_that_is_full_is_no_place_for_the_next_start() -> None:
-    """Its ranks are still alive when the first new one comes."""
+def test_a_rank_of_the_next_start_does_not_join_the_previous_group() -> None:
+    """The previous group's ranks are still alive when the first new rank starts."""
     ranks = Ranks(2)
     old = [ranks.start(0), ranks.start(1)]
     assert_meet(*old)
@@ -133,13 +134,13 @@ def test_a_group_that_is_full_is_no_place_for_the_next_start() -> None:
     assert first.result().port != old[0].result().port
 
 
-def test_ranks_are_reached_where_torchruns_store_is_reached_from() -> None:
+def test_the_address_of_a_rank_on_the_stores_host_is_that_of_the_store() -> None:
     with socket.create_server((HERE, 0)) as server:
         env = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(server.getsockname()[1])}
-        assert address(env) == "localhost", "on the store's host, as all reach the store"
+        assert address(env) == "localhost", "all ranks reach the store there"
 
 
-def test_the_end_of_another_rank_is_told_from_an_error_of_ones_own() -> None:
+def test_the_end_of_another_rank_is_told_apart_from_other_errors() -> None:
     with pytest.raises(dist.DistError) as error:
         TCPStore(HERE, 1, None, False, timedelta(seconds=0.5), wait_for_workers=False)
     assert lost_a_rank(error.value)

@@ -1,4 +1,4 @@
-"""Which worker is this, and how many threads may it use?"""
+"""The rank, threads and device of this process, from the launcher's environment variables."""
 
 import os
 
@@ -15,13 +15,13 @@ TORCHRUN = {
 }
 
 
-def test_torchrun_says_who_this_is() -> None:
+def test_the_rank_under_torchrun() -> None:
     assert this_worker(TORCHRUN) == Worker(
         rank=5, world=8, local_rank=1, local_world=4, under_torchrun=True
     )
 
 
-def test_an_srun_step_does_too_but_a_batch_script_is_one_worker() -> None:
+def test_the_rank_in_an_srun_step_but_a_batch_script_is_one_worker() -> None:
     batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
     assert this_worker(batch) == Worker()
     step = {
@@ -38,7 +38,7 @@ def test_without_a_launcher_there_is_one_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "asked", "omp", "threads"),
+    ("worker", "requested", "omp", "threads"),
     [
         (Worker(), None, None, 6),
         (Worker(), None, "3", 3),
@@ -54,14 +54,14 @@ def test_without_a_launcher_there_is_one_worker() -> None:
 def test_threads(
     monkeypatch: pytest.MonkeyPatch,
     worker: Worker,
-    asked: int | None,
+    requested: int | None,
     omp: str | None,
     threads: int,
 ) -> None:
-    """torchrun's own OMP_NUM_THREADS=1 is no wish of the user's."""
+    """OMP_NUM_THREADS counts, unless it is the 1 that torchrun sets by itself."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     env = {} if omp is None else {"OMP_NUM_THREADS": omp}
-    assert cpu_threads(worker, asked, env) == threads
+    assert cpu_threads(worker, requested, env) == threads
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, once, twice, and when the time is up."""
+"""SIGTERM: once, twice, and with the grace period over."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_second_sigterm_takes_no_time_away() -> None:
-    """Slurm sends it to all, and torchrun, which has got it too, once more to its workers."""
+def test_a_second_sigterm_does_not_cut_the_grace_period_short() -> None:
+    """Slurm sends SIGTERM to every process, and torchrun passes its own on to its workers."""
     shutdown, done = Shutdown(grace_s=5.0), list[bool]()
 
     def work() -> None:
-        with shutdown.heard(), shutdown.finishing():
+        with shutdown.handling_sigterm(), shutdown.grace_period():
             terminate()
             time.sleep(0.05)
             terminate()
@@ -29,11 +29,11 @@ def test_a_second_sigterm_takes_no_time_away() -> None:
     assert done == [True]
 
 
-def test_when_the_time_is_up_it_ends() -> None:
+def test_the_worker_ends_when_the_grace_period_is_over() -> None:
     shutdown = Shutdown(grace_s=0.1)
 
     def work() -> None:
-        with shutdown.heard(), shutdown.finishing():
+        with shutdown.handling_sigterm(), shutdown.grace_period():
             terminate()
             time.sleep(5.0)
 
@@ -43,12 +43,12 @@ def test_when_the_time_is_up_it_ends() -> None:
     assert 0.1 <= time.monotonic() - began < 3.0
 
 
-@pytest.mark.parametrize(("grace_s", "may_finish"), [(0.0, True), (5.0, False)])
-def test_without_grace_it_ends_at_once(grace_s: float, may_finish: bool) -> None:
+@pytest.mark.parametrize(("grace_s", "is_granted"), [(0.0, True), (5.0, False)])
+def test_without_a_grace_period_the_worker_ends_at_once(grace_s: float, is_granted: bool) -> None:
     shutdown, done = Shutdown(grace_s), list[bool]()
 
     def work() -> None:
-        with shutdown.heard(), shutdown.finishing(may_finish):
+        with shutdown.handling_sigterm(), shutdown.grace_period(is_granted):
             terminate()
             done.append(True)
 

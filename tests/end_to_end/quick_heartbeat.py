@@ -1,4 +1,4 @@
-"""`-m tests.end_to_end.quick_pulse ARGS`: pipeline.run that gives a silent worker seconds."""
+"""`-m tests.end_to_end.quick_heartbeat ARGS`: pipeline.run with a heartbeat timeout of seconds."""
 
 from unittest import mock
 

@@ -1,4 +1,4 @@
-"""How does a plain dict become a dataclass? Field by field, each checked against its type."""
+"""Build a dataclass from a plain dict, checking that each field exists and has the right type."""
 
 import types
 from collections.abc import Mapping
@@ -9,7 +9,11 @@ T = TypeVar("T")
 
 
 def defaults_of(cls: Any) -> dict[str, Any]:
-    """A dataclass's fields and defaults as a plain dict; what has none is Hydra's '???'."""
+    """A dataclass's fields and their defaults as a plain dict.
+
+    A field without a default is '???', Hydra's mark for a missing value. Fields with a
+    default_factory are left out.
+    """
     return {
         f.name: "???" if f.default is MISSING else _plain(f.default)
         for f in fields(cls)
@@ -18,12 +22,20 @@ def defaults_of(cls: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A section within a section is a dict within a dict."""
+    """A nested section (a dataclass) as a nested dict."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
-    """`raw` as a `cls`; `prefix` is what the messages put before a field's name."""
+    """Make a `cls` from the values in `raw`.
+
+    `prefix` is the path of the section, such as "engine.", which error messages put before a
+    field's name.
+
+    Raises:
+        ValueError: a field does not exist, is missing or has the wrong type, or the dataclass
+            refuses a value.
+    """
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for name, value in raw.items():
@@ -42,7 +54,8 @@ def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
 
 
 def _converted(value: Any, hint: Any, name: str) -> Any:
-    """`value`, checked against its type; a number is taken as float or str where that is asked."""
+    """Check `value` against the type hint. A number is converted where the hint is float or str; a
+    dict becomes a dataclass where the hint is one."""
     if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return from_dict(hint, value, f"{name}.")
     if _fits(value, hint):

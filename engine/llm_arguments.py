@@ -1,0 +1,120 @@
+"""The arguments of engine.LLM: many forms in, one form out, or an error that names the argument."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.cache.base import CachePolicy
+from engine.decoding.base import DecodingStrategy
+from engine.from_dict import from_dict
+from engine.model.defaults import settings_in
+from engine.request import Request, derive_seed
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
+"""A text (one user turn), a conversation (messages with role and content), or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts and the settings of each."""
+
+    prompts: list[Prompt]
+    max_new_tokens: list[int]
+    temperatures: list[float]
+    seeds: list[int]
+
+    @classmethod
+    def of(cls, prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any) -> "PromptBatch":
+        """The arguments of LLM.generate.
+
+        Raises:
+            ValueError: a setting of the wrong type, or not one for each prompt.
+        """
+        listed = _listed(prompts)
+        num = len(listed)
+        seeds = _each("seed", seed, num, int)
+        if is_int(seed):
+            seeds = [derive_seed(seed, place) for place in range(num)]
+        return cls(
+            listed,
+            _each("max_new_tokens", max_new_tokens, num, int),
+            _each("temperature", temperature, num, float),
+            seeds,
+        )
+
+    def request(self, index: int, prompt_ids: list[int]) -> Request:
+        return Request(
+            request_id=index,
+            prompt_ids=prompt_ids,
+            max_new_tokens=self.max_new_tokens[index],
+            temperature=self.temperatures[index],
+            seed=self.seeds[index],
+        )
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_conversation(prompt: Any) -> bool:
+    return isinstance(prompt, list | tuple) and any(isinstance(m, Mapping) for m in prompt)
+
+
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
+    """
+    Raises:
+        ValueError: not a dtype that the engine computes in.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}: give one of {', '.join(DTYPES)}")
+    its: torch.dtype = getattr(torch, name)
+    return its
+
+
+def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
+    """The decoding strategy or cache policy that a name, or a name with settings, chooses. Settings
+    that are left out come from conf/GROUP/NAME.yaml.
+
+    Raises:
+        ValueError: an unknown name or setting, or a setting out of range.
+    """
+    if isinstance(chosen, DecodingStrategy | CachePolicy):
+        return chosen
+    own = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    name = own.pop("name", None)
+    if name not in options:
+        raise ValueError(f"{group}={name!r}: give one of {', '.join(options)}")
+    settings = settings_in(group, name)
+    del settings["name"]
+    return from_dict(options[name], settings | own, f"{group}.")
+
+
+def _listed(prompts: Any) -> list[Any]:
+    """A single text, conversation or list of token ids is a list of one."""
+    if isinstance(prompts, str) or is_conversation(prompts):
+        return [prompts]
+    if isinstance(prompts, Mapping):
+        raise ValueError("prompts: a single message; give a list of messages, or of prompts")
+    listed = list(prompts)
+    return [listed] if listed and all(is_int(prompt) for prompt in listed) else listed
+
+
+def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
+    """One value for each of `num` prompts."""
+    is_shared = isinstance(value, int | float | str) or value is None
+    values = [value] * num if is_shared else list(value)
+    if len(values) != num:
+        raise ValueError(
+            f"{name}: {len(values)} values for {num} prompts; give one value, or one for each"
+        )
+    for its in values:
+        if not (is_int(its) or (kind is float and isinstance(its, float))):
+            raise ValueError(
+                f"{name}={its!r}: give {'a number' if kind is float else 'an integer'}"
+            )
+    return values
