@@ -5,6 +5,7 @@ Strategies (engine/decoding/) and policies (engine/cache/) are dataclasses of th
 
 from dataclasses import dataclass
 
+from engine.errors import UserError
 from engine.soft import SoftIteration
 
 BLOCK_LENGTH = 32
@@ -22,7 +23,7 @@ class EngineConfig:
     memory they may take.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     block_length: int | None = None
@@ -65,18 +66,18 @@ class EngineConfig:
         )
         for name in at_least_1:
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"engine.{name}={getattr(self, name)}: give at least 1")
+                raise UserError(f"engine.{name}={getattr(self, name)}: give at least 1")
         if self.cache_tokens is not None and self.cache_tokens < self.page_size:
-            raise ValueError(
+            raise UserError(
                 f"engine.cache_tokens={self.cache_tokens} is less than one page "
                 f"(engine.page_size={self.page_size}): raise it to at least the longest canvas"
             )
         if not 0 < self.memory_fraction < 1:
-            raise ValueError(
+            raise UserError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
             )
         if self.expert_parallel and self.tensor_parallel == 1:
-            raise ValueError(
+            raise UserError(
                 "engine.expert_parallel=true with engine.tensor_parallel=1: a single rank holds "
                 "all experts; set engine.tensor_parallel to the number of ranks to divide the "
                 "experts among, or engine.expert_parallel=false"

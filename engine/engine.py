@@ -38,7 +38,7 @@ class DiffusionEngine:
     Batching is per iteration: sequences join and leave the batch between any two forwards.
 
     Raises:
-        ValueError: the components do not go together (engine/legal.py), or there is no memory for
+        UserError: the components do not go together (engine/legal.py), or there is no memory for
             even one page.
     """
 

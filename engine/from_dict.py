@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from engine.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -33,14 +35,14 @@ def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
     field's name.
 
     Raises:
-        ValueError: a field does not exist, is missing or has the wrong type, or the dataclass
+        UserError: a field does not exist, is missing or has the wrong type, or the dataclass
             refuses a value.
     """
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for name, value in raw.items():
         if name not in known:
-            raise ValueError(
+            raise UserError(
                 f"{prefix}{name}={value!r}: no such field; {prefix.rstrip('.') or 'the job'} has "
                 f"{', '.join(known) or 'no fields'}"
             )
@@ -49,7 +51,7 @@ def from_dict(cls: type[T], raw: Mapping[str, Any], prefix: str) -> T:
         if f.name in raw:
             values[f.name] = _converted(raw[f.name], hints[f.name], f"{prefix}{f.name}")
         elif f.default is MISSING:
-            raise ValueError(f"{prefix}{f.name} is missing: give it a value")
+            raise UserError(f"{prefix}{f.name} is missing: give it a value")
     return cls(**values)
 
 
@@ -66,7 +68,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         if is_number and wider in options:
             return wider(value)
     shown = " or ".join(_name_of(option) for option in options)
-    raise ValueError(f"{name}={value!r}: give {shown}")
+    raise UserError(f"{name}={value!r}: give {shown}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -5,6 +5,7 @@ from engine.cache.base import CachePolicy
 from engine.config import BLOCK_LENGTH, EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.parallel import TensorParallel
 
@@ -13,10 +14,10 @@ def check_components(decoding: DecodingStrategy, cache: CachePolicy) -> None:
     """Check that a decoding strategy and a cache policy can be combined.
 
     Raises:
-        ValueError: they cannot: the strategy edits tokens that the policy no longer recomputes.
+        UserError: they cannot: the strategy edits tokens that the policy no longer recomputes.
     """
     if decoding.edits and not cache.serves_edits:
-        raise ValueError(
+        raise UserError(
             f"{name_of(decoding)} with {name_of(cache)}: the strategy may still change committed "
             "tokens of the active block, but the policy no longer recomputes them; take another "
             "cache"
@@ -27,27 +28,27 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
     """Check that a model can run with an engine config and a cache policy.
 
     Raises:
-        ValueError: the policy does not support the model's attention, the model's blocks do not
+        UserError: the policy does not support the model's attention, the model's blocks do not
             divide into blocks of engine.block_length, or the model cannot be divided among
             engine.tensor_parallel ranks.
     """
     check_shares(model, config)
     if model.block_length is None:
         if not cache.serves_bidirectional:
-            raise ValueError(
+            raise UserError(
                 f"{name_of(cache)} with a bidirectional model ({model.family}): its finished "
                 "blocks attend to later ones, so their K and V are never final; take another "
                 "cache, such as cache=dual"
             )
         return
     if not cache.serves_block_causal:
-        raise ValueError(
+        raise UserError(
             f"{name_of(cache)} with a block-causal model ({model.family}): there is nothing to "
             "approximate, since K and V of finished blocks are final; take cache=block_causal, "
             "which is exact and cheaper"
         )
     if config.block_length is not None and model.block_length % config.block_length:
-        raise ValueError(
+        raise UserError(
             f"engine.block_length={config.block_length}: this model ({model.family}) is "
             f"block-causal with blocks of {model.block_length}; set engine.block_length=null, or "
             f"to a divisor of {model.block_length} to denoise in sub-blocks"
@@ -60,29 +61,29 @@ def check_shares(model: ModelConfig, config: EngineConfig) -> None:
     Nothing else is checked: MLP widths, vocabulary words and experts may be divided unevenly.
 
     Raises:
-        ValueError: some rank would not get the same number of whole heads as the others, or, with
+        UserError: some rank would not get the same number of whole heads as the others, or, with
             expert parallelism, would get no expert.
     """
     size, kv_heads = config.tensor_parallel, model.num_kv_heads
     if model.num_heads % size:
-        raise ValueError(
+        raise UserError(
             f"engine.tensor_parallel={size}: does not divide the model's num_heads="
             f"{model.num_heads}; set it to a number that does"
         )
     if kv_heads % size and size % kv_heads:
-        raise ValueError(
+        raise UserError(
             f"engine.tensor_parallel={size}: is neither a divisor nor a multiple of the model's "
             f"num_kv_heads={kv_heads}; set it to one"
         )
     if not config.expert_parallel:
         return
     if model.experts is None:
-        raise ValueError(
+        raise UserError(
             f"engine.expert_parallel=true: this model ({model.family}) has no experts; set "
             "engine.expert_parallel=false"
         )
     if model.experts.num_experts < size:
-        raise ValueError(
+        raise UserError(
             f"engine.expert_parallel=true with engine.tensor_parallel={size}: the model has "
             f"num_experts={model.experts.num_experts}, and each rank needs one; set "
             "engine.expert_parallel=false, or engine.tensor_parallel to at most "

@@ -22,6 +22,7 @@ from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.engine import DiffusionEngine
+from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.legal import block_length_of, check_model
 from engine.llm_arguments import Prompt, PromptBatch, component, dtype_of, is_conversation, is_int
@@ -80,7 +81,7 @@ class LLM:
         engine's from conf/engine (gpu.yaml on a GPU, otherwise default.yaml).
 
         Raises:
-            ValueError: no such checkpoint, a setting out of range, or settings that do not go
+            UserError: no such checkpoint, a setting out of range, or settings that do not go
                 together.
         """
         folder = fetch_checkpoint(str(model), revision)
@@ -96,7 +97,7 @@ class LLM:
         base = settings_in("engine", "gpu" if self.device.type == "cuda" else "default")
         self.config = from_dict(EngineConfig, base | defaults.engine | engine, "")
         if self.config.tensor_parallel > 1:
-            raise ValueError(
+            raise UserError(
                 f"tensor_parallel={self.config.tensor_parallel}: LLM runs in one process; use "
                 "torchrun -m pipeline.run with engine.tensor_parallel"
             )
@@ -105,7 +106,7 @@ class LLM:
         self.system = system
         self.tokenizer = ChatTokenizer.of_checkpoint(folder)
         if self.chat and not self.tokenizer.has_chat_template:
-            raise ValueError(f"chat=True: {folder} has no chat template; set chat=False")
+            raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
         self.engine = DiffusionEngine(
             load_model(folder, self.dtype, self.device),
             config=self.config,
@@ -171,11 +172,11 @@ class LLM:
             prompts, but for the seed that a single `seed` gives to its place.
 
         Raises:
-            ValueError: a setting of the wrong type or length, or another `stream` is unfinished.
+            UserError: a setting of the wrong type or length, or another `stream` is unfinished.
         """
         batch = PromptBatch.of(prompts, max_new_tokens, temperature, seed)
         if self.engine.num_unfinished:
-            raise ValueError(
+            raise UserError(
                 "generate: another stream of this LLM is unfinished; finish or close it"
             )
         answers = self._answers(batch, progress)

@@ -8,6 +8,7 @@ import torch
 
 from engine.cache.base import CachePolicy
 from engine.decoding.base import DecodingStrategy
+from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.model.defaults import settings_in
 from engine.request import Request, derive_seed
@@ -32,7 +33,7 @@ class PromptBatch:
         """The arguments of LLM.generate.
 
         Raises:
-            ValueError: a setting of the wrong type, or not one for each prompt.
+            UserError: a setting of the wrong type, or not one for each prompt.
         """
         listed = _listed(prompts)
         num = len(listed)
@@ -67,11 +68,11 @@ def is_conversation(prompt: Any) -> bool:
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     """
     Raises:
-        ValueError: not a dtype that the engine computes in.
+        UserError: not a dtype that the engine computes in.
     """
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise ValueError(f"dtype={name!r}: give one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype={name!r}: give one of {', '.join(DTYPES)}")
     its: torch.dtype = getattr(torch, name)
     return its
 
@@ -81,14 +82,14 @@ def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
     that are left out come from conf/GROUP/NAME.yaml.
 
     Raises:
-        ValueError: an unknown name or setting, or a setting out of range.
+        UserError: an unknown name or setting, or a setting out of range.
     """
     if isinstance(chosen, DecodingStrategy | CachePolicy):
         return chosen
     own = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     name = own.pop("name", None)
     if name not in options:
-        raise ValueError(f"{group}={name!r}: give one of {', '.join(options)}")
+        raise UserError(f"{group}={name!r}: give one of {', '.join(options)}")
     settings = settings_in(group, name)
     del settings["name"]
     return from_dict(options[name], settings | own, f"{group}.")
@@ -99,7 +100,7 @@ def _listed(prompts: Any) -> list[Any]:
     if isinstance(prompts, str) or is_conversation(prompts):
         return [prompts]
     if isinstance(prompts, Mapping):
-        raise ValueError("prompts: a single message; give a list of messages, or of prompts")
+        raise UserError("prompts: a single message; give a list of messages, or of prompts")
     listed = list(prompts)
     return [listed] if listed and all(is_int(prompt) for prompt in listed) else listed
 
@@ -109,12 +110,10 @@ def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
     is_shared = isinstance(value, int | float | str) or value is None
     values = [value] * num if is_shared else list(value)
     if len(values) != num:
-        raise ValueError(
+        raise UserError(
             f"{name}: {len(values)} values for {num} prompts; give one value, or one for each"
         )
     for its in values:
         if not (is_int(its) or (kind is float and isinstance(its, float))):
-            raise ValueError(
-                f"{name}={its!r}: give {'a number' if kind is float else 'an integer'}"
-            )
+            raise UserError(f"{name}={its!r}: give {'a number' if kind is float else 'an integer'}")
     return values

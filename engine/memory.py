@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from engine.config import EngineConfig
+from engine.errors import UserError
 from engine.model.transformer import Transformer
 
 MEMORY_FILE = Path("/proc/meminfo")
@@ -21,7 +22,7 @@ def num_pages(config: EngineConfig, model: Transformer) -> int:
     max_sequences canvases of the model's longest context fill.
 
     Raises:
-        ValueError: not even one page fits.
+        UserError: not even one page fits.
     """
     if config.cache_tokens is not None:
         return config.cache_tokens // config.page_size
@@ -29,7 +30,7 @@ def num_pages(config: EngineConfig, model: Transformer) -> int:
     page_bytes = config.page_size * slot_bytes(model)
     fitting = model.parallel.least(fitting_pages(config, page_bytes, free_bytes(device)))
     if fitting < 1:
-        raise ValueError(
+        raise UserError(
             f"engine.memory_fraction={config.memory_fraction}: leaves no room for a page of "
             f"{page_bytes} bytes on {device}; raise it, or use a smaller model or a larger device"
         )
@@ -51,7 +52,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes of memory that can be allocated now.
 
     Raises:
-        ValueError: this system does not say how much memory is free.
+        UserError: this system does not say how much memory is free.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -59,7 +60,7 @@ def free_bytes(device: torch.device) -> int:
         for line in MEMORY_FILE.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    raise ValueError(
+    raise UserError(
         "engine.cache_tokens=null: this system does not say how much memory is free; "
         "give engine.cache_tokens a number"
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.logits import Logits
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class SoftIteration:
     confidence threshold is at least 1 - relaxation * t.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     enabled: bool = False
@@ -41,11 +42,11 @@ class SoftIteration:
     def __post_init__(self) -> None:
         for name in ("weight_start", "weight_growth", "weight_max", "relaxation"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"engine.soft.{name}={getattr(self, name)}: give 0 or more")
+                raise UserError(f"engine.soft.{name}={getattr(self, name)}: give 0 or more")
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"engine.soft.temperature={self.temperature}: give a number above 0")
+            raise UserError(f"engine.soft.temperature={self.temperature}: give a number above 0")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"engine.soft.top_k={self.top_k}: give at least 1, or null for all")
+            raise UserError(f"engine.soft.top_k={self.top_k}: give at least 1, or null for all")
 
     def weight(self, num_iterations_B: Tensor) -> Tensor:
         """Weight of the expected embedding in each sequence, float32 [B]."""

@@ -1,6 +1,6 @@
 """Turn the exception that stops a job into one message for all workers and an exit code.
 
-A ValueError or OSError is something the user can fix, and the message says how. Any other exception
+A UserError or OSError is something the user can fix, and the message says how. Any other exception
 is a bug or a fault of the machine, and the message says where its traceback is: in the worker's
 log. The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM.
 """
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
+from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
@@ -60,7 +61,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
     rank = session.worker.rank
     if isinstance(error, Unreachable):
         return f"{error}. {RESUME}"
-    if isinstance(error, ValueError):
+    if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in FULL:
         return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"

@@ -26,6 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.errors import UserError
 from engine.from_dict import defaults_of
 from engine.model.defaults import PACKAGES, conf_folder
 from pipeline.config.job import COMPONENTS, SECTIONS, JobConfig, job_config
@@ -63,7 +64,7 @@ def launch(job: Job) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 config = read_config(cfg)
-            except ValueError as error:
+            except UserError as error:
                 say_and_exit(str(error), rank)
             number = job_number()
             job(config, number, 0.0 if number else process_age_s())
@@ -87,20 +88,20 @@ def read_config(cfg: DictConfig) -> JobConfig:
     """Turn what Hydra composed into a JobConfig.
 
     Raises:
-        ValueError: neither a ready job nor input data was given, or a field is wrong.
+        UserError: neither a ready job nor input data was given, or a field is wrong.
     """
     if cfg.name is None and OmegaConf.is_missing(cfg.data, "path"):
         ready = ", ".join(f"conf={name}" for name in options())
-        raise ValueError(
+        raise UserError(
             f"conf=null: choose a ready job ({ready}), or give your own data with "
             "data.path=FILE output=FOLDER"
         )
     try:
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(str(error).strip()) from error
+        raise UserError(str(error).strip()) from error
     if raw["name"] is None and raw["output"] == NAMELESS:
-        raise ValueError("output is missing: without conf=NAME, give the run folder, output=FOLDER")
+        raise UserError("output is missing: without conf=NAME, give the run folder, output=FOLDER")
     return job_config(raw)
 
 

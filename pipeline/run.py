@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from engine.errors import UserError
 from engine.model.load import check_weights, fetch_checkpoint
 from engine.parallel import TensorParallel
 from pipeline.config.job import JobConfig, as_dict
@@ -126,7 +127,7 @@ def generate_rows(
 def connect_or_exit(worker: Worker) -> Store:
     try:
         return connect(worker)
-    except (ValueError, ConnectionError) as error:
+    except (UserError, ConnectionError) as error:
         say_and_exit(str(error), worker.rank)
 
 
@@ -146,7 +147,7 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     writes anything, so that a faulty job leaves nothing behind.
 
     Raises:
-        ValueError: the config, checkpoint, input or run folder does not allow the job.
+        UserError: the config, checkpoint, input or run folder does not allow the job.
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
     make_prompter(config, checkpoint)
@@ -160,7 +161,7 @@ def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
     """Write run.json and config.yaml, or, if the run exists, check that it has the same plan.
 
     Raises:
-        ValueError: the run folder holds another run.
+        UserError: the run folder holds another run.
     """
     plan = pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))

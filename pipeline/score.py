@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from engine.errors import UserError
 from pipeline.plan.run_json import load
 from pipeline.run_folder.files import Place, exists, open_parquet, read_text
 from pipeline.run_folder.layout import RunFolder
@@ -73,17 +74,17 @@ def score_run(
     choose_ks. `is_partial` allows a run that is not finished.
 
     Raises:
-        ValueError: an option is out of range, or the run cannot be scored.
+        UserError: an option is out of range, or the run cannot be scored.
         SandboxError: the sandbox is broken.
     """
     if num_workers is not None and num_workers < 1:
-        raise ValueError(f"workers={num_workers}: must be at least 1")
+        raise UserError(f"workers={num_workers}: must be at least 1")
     start = time.perf_counter()
     folder = RunFolder(run)
     files, num_missing = data_files(folder, is_partial)
     name = task or task_of(folder)
     if name not in TASKS:
-        raise ValueError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
+        raise UserError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
     check_columns(files, name, TASKS[name])
     num_prompts, num_samples = count_samples(read_rows(files, ["row_id", "error"]))
     ks = choose_ks(ks, num_samples)
@@ -111,21 +112,21 @@ def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
     """The output files of the run in order, and the number of planned parts that have none.
 
     Raises:
-        ValueError: there is no run, it has no parts, or it is unfinished and `is_partial` is false.
+        UserError: there is no run, it has no parts, or it is unfinished and `is_partial` is false.
     """
     run = folder.path
     if not exists(folder.plan_file):
-        raise ValueError(f"run folder {run}: has no run.json; give the output folder of a job")
+        raise UserError(f"run folder {run}: has no run.json; give the output folder of a job")
     num_planned = len(load(folder).parts)
     files = [folder.data_file(part) for part in sorted(folder.parts_done())]
     num_missing = num_planned - len(files)
     if num_missing and not is_partial:
-        raise ValueError(
+        raise UserError(
             f"run folder {run}: unfinished, {num_missing} of {num_planned} parts are missing; "
             "start the job again to finish it, or score the finished parts with --partial"
         )
     if not files:
-        raise ValueError(f"run folder {run}: no part is done yet; start the job again to continue")
+        raise UserError(f"run folder {run}: no part is done yet; start the job again to continue")
     return files, num_missing
 
 
@@ -133,25 +134,25 @@ def task_of(folder: RunFolder) -> str:
     """The task in the run's config.yaml.
 
     Raises:
-        ValueError: it names none.
+        UserError: it names none.
     """
     path = folder.config_file
     config = yaml.safe_load(read_text(path)) if exists(path) else None
     name = (config or {}).get("task")
     if not name:
-        raise ValueError(f"{path}: names no task; give one with --task: {', '.join(TASKS)}")
+        raise UserError(f"{path}: names no task; give one with --task: {', '.join(TASKS)}")
     return str(name)
 
 
 def check_columns(files: list[Place], name: str, task: Task) -> None:
     """
     Raises:
-        ValueError: the output lacks a column that scoring needs.
+        UserError: the output lacks a column that scoring needs.
     """
     available = open_parquet(files[0]).schema_arrow.names
     missing = [c for c in (*OUTPUT_COLUMNS, *task.columns) if c not in available]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"task={name!r}: needs the columns {', '.join(missing)}, but {files[0]} has only "
             f"{', '.join(available)}; carry them through the job (data.carry), or change the task"
         )
@@ -234,13 +235,13 @@ def choose_ks(ks: Sequence[int] | None, num_samples: Counter[str]) -> list[int]:
     is the fewest samples of any prompt with a generation.
 
     Raises:
-        ValueError: a given k is out of range.
+        UserError: a given k is out of range.
     """
     least = min(num_samples.values(), default=1)
     chosen = sorted(set(ks or (1, least)))
     for k in chosen:
         if not 1 <= k <= least:
-            raise ValueError(
+            raise UserError(
                 f"k={k}: pass@k needs k samples of every prompt, and the fewest is {least}; "
                 f"choose 1 to {least}, or run with more samples (num_samples)"
             )
@@ -309,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ks=args.k,
             is_partial=args.partial,
         )
-    except (ValueError, OSError, SandboxError) as error:
+    except (UserError, OSError, SandboxError) as error:
         sys.exit(f"pipeline.score: {error}")
     print(report(summary, args.run))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from upath import UPath
 
+from engine.errors import UserError
 from pipeline.plan.run_json import Plan, load
 from pipeline.report.outcomes import Outcomes
 from pipeline.run_folder.files import Place, changed_at, exists, open_parquet, read_text
@@ -46,7 +47,7 @@ def main() -> None:
             if is_done or not args.watch:
                 break
             time.sleep(WATCH_S)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"pipeline.status: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
+from engine.errors import UserError
 from engine.request import Positions, Sequence
 
 
@@ -99,7 +100,7 @@ def is_due(sequence: Sequence, refresh_every_iterations: int | None) -> bool:
 def check_refresh_every(field: str, value: int | None) -> None:
     """
     Raises:
-        ValueError: `value` is below 1.
+        UserError: `value` is below 1.
     """
     if value is not None and value < 1:
-        raise ValueError(f"cache.{field}={value}: give at least 1, or null for never")
+        raise UserError(f"cache.{field}={value}: give at least 1, or null for never")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from engine.cache.base import CachePolicy, Span, SpanKind
+from engine.errors import UserError
 from engine.request import Sequence
 
 
@@ -24,7 +25,7 @@ class BlockCausalCache(CachePolicy):
     """Recomputes the active block, and once more each block that was just finished.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     fused_commit: bool = True
@@ -42,7 +43,7 @@ class BlockCausalCache(CachePolicy):
 
     def __post_init__(self) -> None:
         if self.prefill_tokens is not None and self.prefill_tokens < 1:
-            raise ValueError(
+            raise UserError(
                 f"cache.prefill_tokens={self.prefill_tokens}: give at least 1, or null for whole "
                 "prompts"
             )

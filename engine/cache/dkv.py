@@ -23,7 +23,7 @@ class DelayedCache(CachePolicy):
     """Recomputes a position until one forward after its commit.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     refresh_every_iterations: int | None = 8

@@ -14,6 +14,7 @@ from engine.cache.base import (
     is_due,
     refresh,
 )
+from engine.errors import UserError
 from engine.request import Sequence
 
 
@@ -22,7 +23,7 @@ class VicinityCache(CachePolicy):
     """Recomputes the active block with `behind` and `ahead` positions around it.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     behind: int = 16
@@ -45,7 +46,7 @@ class VicinityCache(CachePolicy):
             ("refresh_every_blocks", 1),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"cache.{name}={getattr(self, name)}: give at least {least}")
+                raise UserError(f"cache.{name}={getattr(self, name)}: give at least {least}")
         check_refresh_every("refresh_every_iterations", self.refresh_every_iterations)
 
     def next_span(self, sequence: Sequence) -> Span:

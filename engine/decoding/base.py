@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals
 from engine.decoding.propose import propose
+from engine.errors import UserError
 
 
 class StateField(NamedTuple):
@@ -66,7 +67,7 @@ class DecodingStrategy:
 def check_probability(field: str, value: float) -> None:
     """
     Raises:
-        ValueError: `value` is not a probability above 0.
+        UserError: `value` is not a probability above 0.
     """
     if not 0 < value <= 1:
-        raise ValueError(f"decoding.{field}={value}: give a probability above 0 and at most 1")
+        raise UserError(f"decoding.{field}={value}: give a probability above 0 and at most 1")

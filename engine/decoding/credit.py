@@ -13,6 +13,7 @@ from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
 from engine.decoding.propose import logsumexp, propose
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Credit(DecodingStrategy):
     decoding forwards, so block_length (word, credit) pairs per position hold all credits exactly.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     threshold: float = 0.9
@@ -38,9 +39,9 @@ class Credit(DecodingStrategy):
         check_probability("threshold", self.threshold)
         for name in ("alpha", "gamma"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"decoding.{name}={getattr(self, name)}: give 0 or more")
+                raise UserError(f"decoding.{name}={getattr(self, name)}: give 0 or more")
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"decoding.beta={self.beta}: give 0 to 1")
+            raise UserError(f"decoding.beta={self.beta}: give 0 to 1")
 
     def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
         return {

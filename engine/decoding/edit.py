@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, check_probability
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Edit(DecodingStrategy):
     max_post_iterations forwards. Only then are its K and V final. The prompt is never edited.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     threshold: float = 0.7
@@ -32,11 +33,11 @@ class Edit(DecodingStrategy):
     def __post_init__(self) -> None:
         check_probability("threshold", self.threshold)
         if not 0 <= self.edit_threshold <= 1:
-            raise ValueError(
+            raise UserError(
                 f"decoding.edit_threshold={self.edit_threshold}: give 0 (every change) to 1"
             )
         if self.max_post_iterations < 0:
-            raise ValueError(
+            raise UserError(
                 f"decoding.max_post_iterations={self.max_post_iterations}: give 0 or more"
             )
 

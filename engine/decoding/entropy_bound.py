@@ -13,6 +13,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
 from engine.decoding.propose import propose
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class EntropyBound(DecodingStrategy):
     before it sum to at most `bound`, so the first always does.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     bound: float = 0.35
@@ -29,7 +30,7 @@ class EntropyBound(DecodingStrategy):
 
     def __post_init__(self) -> None:
         if not 0 <= self.bound < float("inf"):
-            raise ValueError(f"decoding.bound={self.bound}: give 0 or more, in nats")
+            raise UserError(f"decoding.bound={self.bound}: give 0 or more, in nats")
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose(asked, logits)

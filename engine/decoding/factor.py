@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +21,14 @@ class Factor(DecodingStrategy):
     does this.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < float("inf"):
-            raise ValueError(f"decoding.factor={self.factor}: give a number above 0")
+            raise UserError(f"decoding.factor={self.factor}: give a number above 0")
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         rank_M = rank_of(asked, proposals.log_odds_M)

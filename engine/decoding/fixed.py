@@ -9,6 +9,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
 from engine.decoding.propose import position_noise, propose
+from engine.errors import UserError
 
 ORDERS = ("confidence", "margin", "entropy", "random")
 
@@ -18,7 +19,7 @@ class Fixed(DecodingStrategy):
     """Spreads a block's commits evenly over its iterations; each commits the best positions.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     iterations_per_block: int | None = None
@@ -29,12 +30,12 @@ class Fixed(DecodingStrategy):
 
     def __post_init__(self) -> None:
         if self.iterations_per_block is not None and self.iterations_per_block < 1:
-            raise ValueError(
+            raise UserError(
                 f"decoding.iterations_per_block={self.iterations_per_block}: give at least 1, "
                 "or null for one token per iteration"
             )
         if self.order not in ORDERS:
-            raise ValueError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
+            raise UserError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose(asked, logits)

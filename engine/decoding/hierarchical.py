@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, check_probability
 from engine.decoding.positions import AskedPositions, Proposals, rank_of, rank_within
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Hierarchical(DecodingStrategy):
     always the most confident position of the sequence.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     threshold: float = 0.9
@@ -27,7 +28,7 @@ class Hierarchical(DecodingStrategy):
         check_probability("threshold", self.threshold)
         check_probability("low_threshold", self.low_threshold)
         if self.low_threshold > self.threshold:
-            raise ValueError(
+            raise UserError(
                 f"decoding.low_threshold={self.low_threshold} is above decoding.threshold="
                 f"{self.threshold}: lower it"
             )

@@ -12,6 +12,7 @@ from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
 from engine.decoding.propose import logsumexp, propose
+from engine.errors import UserError
 
 LEAST_PROBABILITY = 1e-9
 """Smaller probabilities are raised to this, so that their logarithms stay finite."""
@@ -28,7 +29,7 @@ class Klass(DecodingStrategy):
     which the whole distributions would have to be kept.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     threshold: float = 0.9
@@ -39,10 +40,10 @@ class Klass(DecodingStrategy):
     def __post_init__(self) -> None:
         check_probability("threshold", self.threshold)
         if not 0 < self.kl_threshold < float("inf"):
-            raise ValueError(f"decoding.kl_threshold={self.kl_threshold}: give a number above 0")
+            raise UserError(f"decoding.kl_threshold={self.kl_threshold}: give a number above 0")
         for name in ("num_stable", "top_k"):
             if getattr(self, name) < 1:
-                raise ValueError(f"decoding.{name}={getattr(self, name)}: give at least 1")
+                raise UserError(f"decoding.{name}={getattr(self, name)}: give at least 1")
 
     def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
         top_k = min(self.top_k, vocab_size)

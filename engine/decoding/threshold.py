@@ -14,7 +14,7 @@ class Threshold(DecodingStrategy):
     confident one.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     threshold: float = 0.9

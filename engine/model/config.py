@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.errors import UserError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConfig:
     """The mixture of experts that replaces the MLP: its sizes, and how a token chooses experts.
 
     Raises:
-        ValueError: a field out of range, or two fields that contradict each other.
+        UserError: a field out of range, or two fields that contradict each other.
     """
 
     num_experts: int
@@ -37,24 +39,24 @@ class ExpertsConfig:
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_chosen", "expert_size", "num_groups", "num_chosen_groups"):
             if getattr(self, name) < 1:
-                raise ValueError(f"model {name}={getattr(self, name)}: give a number of at least 1")
+                raise UserError(f"model {name}={getattr(self, name)}: give a number of at least 1")
         for name in ("shared_size", "num_dense_layers"):
             if getattr(self, name) < 0:
-                raise ValueError(f"model {name}={getattr(self, name)}: give 0 or more")
+                raise UserError(f"model {name}={getattr(self, name)}: give 0 or more")
         if self.num_experts % self.num_groups or self.num_experts < 2 * self.num_groups:
-            raise ValueError(
+            raise UserError(
                 f"model num_experts={self.num_experts} in num_groups={self.num_groups}: every "
                 "group must hold the same number of experts, and at least two, since a group's "
                 "score is the sum of its two best"
             )
         if self.num_chosen_groups > self.num_groups:
-            raise ValueError(
+            raise UserError(
                 f"model num_chosen_groups={self.num_chosen_groups} is more than "
                 f"num_groups={self.num_groups}: choose at most that many"
             )
         open_experts = self.num_experts // self.num_groups * self.num_chosen_groups
         if self.num_chosen > open_experts:
-            raise ValueError(
+            raise UserError(
                 f"model num_chosen={self.num_chosen}: the chosen groups hold only {open_experts} "
                 "experts; choose fewer experts or more groups"
             )
@@ -65,7 +67,7 @@ class ModelConfig:
     """The architecture of one transformer, and its special token ids.
 
     Raises:
-        ValueError: a field out of range, or two fields that contradict each other.
+        UserError: a field out of range, or two fields that contradict each other.
     """
 
     family: str
@@ -103,15 +105,15 @@ class ModelConfig:
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")
         for name in (*sizes, "head_dim", "mlp_size", "max_positions"):
             if getattr(self, name) < 1:
-                raise ValueError(f"model {name}={getattr(self, name)}: give a number of at least 1")
+                raise UserError(f"model {name}={getattr(self, name)}: give a number of at least 1")
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise UserError(
                 f"model num_heads={self.num_heads} is not a multiple of num_kv_heads="
                 f"{self.num_kv_heads}: each K/V head must serve the same number of query heads"
             )
         self._check_rotary()
         if self.block_length is not None and self.block_length < 1:
-            raise ValueError(
+            raise UserError(
                 f"model block_length={self.block_length}: give at least 1, or leave it out for "
                 "bidirectional attention"
             )
@@ -119,31 +121,31 @@ class ModelConfig:
 
     def _check_rotary(self) -> None:
         if self.head_dim % 2:
-            raise ValueError(f"model head_dim={self.head_dim}: rotary positions need an even size")
+            raise UserError(f"model head_dim={self.head_dim}: rotary positions need an even size")
         if self.rotary_dim is None:
             return
         if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= self.head_dim:
-            raise ValueError(
+            raise UserError(
                 f"model rotary_dim={self.rotary_dim}: give an even number of at least 2 and at "
                 f"most head_dim={self.head_dim}"
             )
 
     def _check_token_ids(self) -> None:
         if not self.eos_token_ids:
-            raise ValueError("model eos_token_ids is empty: no generation could end; give an id")
+            raise UserError("model eos_token_ids is empty: no generation could end; give an id")
         for name, ids in (
             ("mask_token_id", (self.mask_token_id,)),
             ("eos_token_id", self.eos_token_ids),
         ):
             for token_id in ids:
                 if not 0 <= token_id < self.vocab_size:
-                    raise ValueError(
+                    raise UserError(
                         f"model {name}={token_id} is outside the vocabulary of "
                         f"{self.vocab_size} ids: config.json contradicts itself, or it leaves this "
                         "id out and names the wrong model_type"
                     )
         if self.mask_token_id in self.eos_token_ids:
-            raise ValueError(
+            raise UserError(
                 f"model mask_token_id and eos_token_id are both {self.mask_token_id}: "
                 "a committed EOS could not be told from a masked position"
             )

@@ -7,6 +7,8 @@ no field have the values that the transformer is built for.
 from collections.abc import Iterable
 from typing import Any
 
+from engine.errors import UserError
+
 ASSUMED: dict[str, Any] = {
     "hidden_act": "silu",
     "rope_scaling": None,
@@ -20,12 +22,12 @@ def check_assumed(raw: dict[str, Any], assumed: dict[str, Any], family: str) -> 
     the assumed value is None or False, null, false, 0 and empty values count as equal.
 
     Raises:
-        ValueError: a key has another value.
+        UserError: a key has another value.
     """
     for key, value in assumed.items():
         stated = raw.get(key, value)
         if stated != value and not (value in (None, False) and not stated):
-            raise ValueError(
+            raise UserError(
                 f"config.json {key}={stated!r}: the {family} loader supports only {value!r}; "
                 "this checkpoint has another architecture"
             )
@@ -36,7 +38,7 @@ def read_sizes(raw: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: an unsupported kind of rotary embedding.
+        UserError: an unsupported kind of rotary embedding.
     """
     num_heads = raw["num_attention_heads"]
     return {
@@ -83,7 +85,7 @@ def _rope_theta(raw: dict[str, Any]) -> float:
     if parameters is None:
         return float(raw["rope_theta"])
     if parameters.get("rope_type", "default") != "default":
-        raise ValueError(
+        raise UserError(
             f"config.json rope_parameters.rope_type={parameters['rope_type']!r}: only 'default' is "
             "supported; this checkpoint has another architecture"
         )

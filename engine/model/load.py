@@ -7,6 +7,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.families import FAMILIES, config_of
 from engine.model.moe import keep_routers_float32
@@ -23,7 +24,7 @@ def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
     downloaded, or taken from the hub's local cache.
 
     Raises:
-        ValueError: `path` is not a folder, and neither the hub nor its local cache has it.
+        UserError: `path` is not a folder, and neither the hub nor its local cache has it.
     """
     if Path(path).is_dir():
         return Path(path)
@@ -31,7 +32,7 @@ def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"model.path={path} (revision {revision or 'main'}) is not a folder, and the hub did "
             f"not provide it: {reason}\nCheck the spelling; if this machine is offline, download "
             "it on one with a network and give the folder."
@@ -42,28 +43,26 @@ def read_config(folder: Path) -> ModelConfig:
     """The ModelConfig of a checkpoint folder.
 
     Raises:
-        ValueError: there is no config.json, its model_type is unknown, or its family refuses it.
+        UserError: there is no config.json, its model_type is unknown, or its family refuses it.
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"model.path={folder} holds no config.json: name the folder of a checkpoint"
         )
     try:
         return config_of(json.loads(file.read_text()), str(folder))
     except KeyError as error:
-        raise ValueError(
-            f"{file}: {error.args[0]} is missing: not a complete checkpoint"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{file}: {str(error).removeprefix('config.json ')}") from error
+        raise UserError(f"{file}: {error.args[0]} is missing: not a complete checkpoint") from error
+    except UserError as error:
+        raise UserError(f"{file}: {str(error).removeprefix('config.json ')}") from error
 
 
 def check_weights(folder: Path) -> None:
     """Check that load_model will find the tensors it needs. Quick: reads only the files' headers.
 
     Raises:
-        ValueError: as for read_config and load_weights.
+        UserError: as for read_config and load_weights.
     """
     config = read_config(folder)
     check_files(weight_map(config, FAMILIES[config.family].NAMES), folder)
@@ -79,7 +78,7 @@ def load_model(
     tensor-parallel group: this rank's share of it.
 
     Raises:
-        ValueError: as for read_config and load_weights.
+        UserError: as for read_config and load_weights.
     """
     config = read_config(folder)
     with torch.device("meta"):

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.errors import UserError
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
 from engine.model.weight_map import Piece, WeightMap, tensor_shapes
@@ -40,7 +41,7 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
     WINDOW_BYTES of the mapped file.
 
     Raises:
-        ValueError: there is no safetensors file, one cannot be read, or tensors are missing,
+        UserError: there is no safetensors file, one cannot be read, or tensors are missing,
             surplus, misshapen or in two files. The message names them, up to SHOWN_FAULTS.
     """
     shapes = check_files(pieces, folder)
@@ -57,11 +58,11 @@ def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[i
     file's tensor shapes, in the order in which the tensors lie in the file. Reads only the headers.
 
     Raises:
-        ValueError: as for load_weights.
+        UserError: as for load_weights.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(
+        raise UserError(
             f"model.path={folder} holds no *.safetensors file: name the folder of a checkpoint, "
             "or download it again"
         )
@@ -124,7 +125,7 @@ def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
             names = opened.offset_keys()
             return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
-        raise ValueError(
+        raise UserError(
             f"{file}: cannot be read ({error}): it is truncated or not a safetensors file; "
             "download the checkpoint again"
         ) from error
@@ -148,7 +149,7 @@ def _check_names(
     if faults:
         more = len(faults) - SHOWN_FAULTS
         shown = "\n  ".join(faults[:SHOWN_FAULTS]) + (f"\n  and {more} more" * (more > 0))
-        raise ValueError(
+        raise UserError(
             f"model.path={folder}: config.json and the safetensors files disagree:\n  {shown}\n"
             "The files are incomplete or belong to another model: download the checkpoint again."
         )

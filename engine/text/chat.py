@@ -34,7 +34,7 @@ class ChatTokenizer:
         """`chat_template` is used only if the checkpoint in `folder` has none of its own.
 
         Raises:
-            ValueError: the folder holds no tokenizer that can be read without running its code.
+            UserError: the folder holds no tokenizer that can be read without running its code.
         """
         self.tokenizer = load_tokenizer(folder)
         self.tokenizer.chat_template = self.tokenizer.chat_template or chat_template
@@ -51,7 +51,7 @@ class ChatTokenizer:
         chat template if it has none of its own.
 
         Raises:
-            ValueError: no readable tokenizer or config.json, or the two contradict each other.
+            UserError: no readable tokenizer or config.json, or the two contradict each other.
         """
         model = read_config(folder)
         chat = cls(folder, FAMILIES[model.family].CHAT_TEMPLATE)

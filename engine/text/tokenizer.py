@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 
 QWEN_FILES = ("vocab.json", "merges.txt")
@@ -22,16 +23,16 @@ QWEN_CLASSES = ("DreamTokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast")
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     Raises:
-        ValueError: the folder does not exist, or holds no tokenizer that can be read without
+        UserError: the folder does not exist, or holds no tokenizer that can be read without
             running its code.
     """
     if not folder.is_dir():
-        raise ValueError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
+        raise UserError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
     try:
         tokenizer = _class_for(folder).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"model folder {folder}: no tokenizer can be loaded from it ({first_line}); it must "
             "hold tokenizer.json and tokenizer_config.json; code in a checkpoint is never run"
         ) from error
@@ -42,12 +43,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder: Path) -> None:
     """
     Raises:
-        ValueError: the mask or EOS id of the model means something else in the tokenizer, or the
+        UserError: the mask or EOS id of the model means something else in the tokenizer, or the
             tokenizer has ids that the model has no rows for.
     """
     last = max(tokenizer.get_vocab().values())
     if last >= model.vocab_size:
-        raise ValueError(
+        raise UserError(
             f"{folder}: the tokenizer has ids up to {last}, the model (config.json) only "
             f"{model.vocab_size} rows for them: the two are of different checkpoints"
         )
@@ -70,10 +71,10 @@ def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder:
 
 def _of_another(
     tokenizer: PreTrainedTokenizerFast, folder: Path, name: str, id: int, wanted: Iterable[str]
-) -> ValueError:
+) -> UserError:
     token = tokenizer.convert_ids_to_tokens(id)
     what = "no token" if token is None else repr(token)
-    return ValueError(
+    return UserError(
         f"{folder}: {name}={id} is {what} in the checkpoint's tokenizer, and must be "
         f"{' or '.join(wanted)}: correct {name} in config.json (where it states none, the family's "
         "own is taken), or take the tokenizer that the model was trained with"

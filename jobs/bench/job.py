@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.errors import UserError
 from jobs.bench.workload import DEMO
 from pipeline.config.job import PromptConfig
 from pipeline.prompt.prompter import Prompter
@@ -84,7 +85,7 @@ def check(place: Path, rows: int, chat: bool) -> int:
     are those that the stand-in must give. Returns the number of rows.
 
     Raises:
-        ValueError: a row is missing, failed, or has another row's content.
+        UserError: a row is missing, failed, or has another row's content.
     """
     prompter = Prompter(DEMO, PromptConfig(chat=chat), 1024)
     seen = 0
@@ -92,14 +93,14 @@ def check(place: Path, rows: int, chat: bool) -> int:
         table = pq.ParquetFile(file).read(columns=["prompt", "token_ids", "error"])
         expected = [text(seen + i) for i in range(table.num_rows)]
         if table["prompt"].to_pylist() != expected or table["error"].null_count != table.num_rows:
-            raise ValueError(f"{file.name}: has failed rows, or rows that do not match the input")
+            raise UserError(f"{file.name}: has failed rows, or rows that do not match the input")
         for i in range(0, table.num_rows, 1000):
             ids = prompter.token_ids({"prompt": expected[i]})[:16]
             if table["token_ids"][i].as_py() != ids:
-                raise ValueError(f"{file.name} row {i}: token_ids are not those of its prompt")
+                raise UserError(f"{file.name} row {i}: token_ids are not those of its prompt")
         seen += table.num_rows
     if seen != rows:
-        raise ValueError(f"{seen} rows came out, {rows} went in")
+        raise UserError(f"{seen} rows came out, {rows} went in")
     return seen
 
 

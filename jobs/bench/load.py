@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from jobs.bench.loading import GB, in_fresh_process
 from jobs.bench.synthetic import checkpoint_bytes, raw_config, write_checkpoint
 from jobs.bench.workload import provenance
@@ -35,7 +36,7 @@ def run(
 
     Raises:
         RuntimeError: a loaded value differs from the one that was written.
-        ValueError: `folder` has no room for the checkpoint.
+        UserError: `folder` has no room for the checkpoint.
     """
     cases = []
     for family in families:
@@ -78,7 +79,7 @@ def print_table(cases: list[dict[str, Any]]) -> None:
 def _check_room(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < 1.1 * num_bytes:
-        raise ValueError(
+        raise UserError(
             f"--folder {folder.parent} has {free / GB:.1f} GB free, the checkpoint takes "
             f"{num_bytes / GB:.1f}: name another folder, or fewer --gigabytes"
         )

@@ -13,6 +13,7 @@ from engine.cache.base import CachePolicy
 from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.legal import check_components
 from pipeline.config.template import fields_of
@@ -27,7 +28,7 @@ class DataConfig:
     """Which input rows the job reads, and how it cuts them into parts.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     path: str | list[str]
@@ -55,18 +56,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not self.path or (isinstance(self.path, list) and not all(self.path)):
-            raise ValueError(
+            raise UserError(
                 f"data.path={self.path!r}: give a file, a folder, a glob or a list of them"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"data.limit={self.limit}: give at least 1, or null for all rows")
+            raise UserError(f"data.limit={self.limit}: give at least 1, or null for all rows")
         for name in ("where", "id_column"):
             if getattr(self, name) == "":
-                raise ValueError(f"data.{name}='': give a value, or null")
+                raise UserError(f"data.{name}='': give a value, or null")
         if self.part_rows < 1:
-            raise ValueError(f"data.part_rows={self.part_rows}: give at least 1")
+            raise UserError(f"data.part_rows={self.part_rows}: give at least 1")
         if self.part_minutes is not None and not 0 < self.part_minutes < float("inf"):
-            raise ValueError(
+            raise UserError(
                 f"data.part_minutes={self.part_minutes}: give minutes above 0, or null to make all "
                 "parts data.part_rows long"
             )
@@ -77,7 +78,7 @@ class PromptConfig:
     """How a row's columns become the prompt.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     column: str = "prompt"
@@ -95,14 +96,14 @@ class PromptConfig:
     def __post_init__(self) -> None:
         for name in ("column", "messages_column"):
             if not getattr(self, name):
-                raise ValueError(f"prompt.{name}='': give the name of a column")
+                raise UserError(f"prompt.{name}='': give the name of a column")
         if self.template is not None and not fields_of(self.template):
-            raise ValueError(
+            raise UserError(
                 f"prompt.template={self.template!r}: names no column, so every row would be the "
                 "same; write {prompt} or {COLUMN} where the row's text goes, or null"
             )
         if self.system is not None and not self.chat:
-            raise ValueError(
+            raise UserError(
                 f"prompt.system={self.system!r} with prompt.chat=false: raw text has no system "
                 "turn; put it into prompt.template, or set prompt.system=null"
             )
@@ -113,7 +114,7 @@ class GenerationConfig:
     """The generation settings of rows whose own columns do not override them (ColumnsConfig).
 
     Raises:
-        ValueError: a field out of range, or two that contradict each other.
+        UserError: a field out of range, or two that contradict each other.
     """
 
     max_new_tokens: int = 128
@@ -126,13 +127,13 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_samples"):
             if getattr(self, name) < 1:
-                raise ValueError(f"generation.{name}={getattr(self, name)}: give at least 1")
+                raise UserError(f"generation.{name}={getattr(self, name)}: give at least 1")
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(
+            raise UserError(
                 f"generation.temperature={self.temperature}: give 0 (greedy) or a positive number"
             )
         if self.num_samples > 1 and self.temperature == 0:
-            raise ValueError(
+            raise UserError(
                 f"generation.num_samples={self.num_samples} with generation.temperature=0: all "
                 "would be the same; set a temperature above 0, or num_samples=1"
             )
@@ -144,7 +145,7 @@ class ColumnsConfig:
     with the default name is optional; any other must exist.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     max_new_tokens: str | None = "max_new_tokens"
@@ -159,7 +160,7 @@ class ColumnsConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) == "":
-                raise ValueError(f"columns.{field.name}='': give the name of a column, or null")
+                raise UserError(f"columns.{field.name}='': give the name of a column, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,7 @@ class CheckpointConfig:
     """Which model checkpoint to run, and in which precision.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     path: str
@@ -178,9 +179,9 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ValueError("model.path='': give a folder, or a name on the hub")
+            raise UserError("model.path='': give a folder, or a name on the hub")
         if self.dtype not in DTYPES:
-            raise ValueError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}")
+            raise UserError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,7 @@ class JobConfig:
     """All settings of one job.
 
     Raises:
-        ValueError: a field out of range.
+        UserError: a field out of range.
     """
 
     name: str | None = None
@@ -228,18 +229,18 @@ class JobConfig:
     def __post_init__(self) -> None:
         check_components(self.decoding, self.cache)
         if not self.output:
-            raise ValueError("output='': give the run folder, as output=runs/NAME")
+            raise UserError("output='': give the run folder, as output=runs/NAME")
         place(self.output)
         if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads={self.threads}: give at least 1, or null")
+            raise UserError(f"threads={self.threads}: give at least 1, or null")
         if self.task is not None and self.task not in TASKS:
-            raise ValueError(f"task={self.task!r}: give one of {', '.join(TASKS)}, or null")
+            raise UserError(f"task={self.task!r}: give one of {', '.join(TASKS)}, or null")
         if not 0 <= self.max_failed_fraction <= 1:
-            raise ValueError(f"max_failed_fraction={self.max_failed_fraction}: give 0 to 1")
+            raise UserError(f"max_failed_fraction={self.max_failed_fraction}: give 0 to 1")
         if not 0 <= self.shutdown_grace_s < float("inf"):
-            raise ValueError(f"shutdown_grace_s={self.shutdown_grace_s}: give 0 or more seconds")
+            raise UserError(f"shutdown_grace_s={self.shutdown_grace_s}: give 0 or more seconds")
         if not self.progress_every_s > 0:
-            raise ValueError(f"progress_every_s={self.progress_every_s}: give a number above 0")
+            raise UserError(f"progress_every_s={self.progress_every_s}: give a number above 0")
 
 
 SECTIONS: dict[str, Any] = {
@@ -258,13 +259,13 @@ def job_config(raw: Mapping[str, Any]) -> JobConfig:
     """Build the job from nested plain dicts, as Hydra composes them.
 
     Raises:
-        ValueError: a field does not exist, is missing, has the wrong type or is out of range.
+        UserError: a field does not exist, is missing, has the wrong type or is out of range.
     """
     made: dict[str, Any] = {}
     for name in (*SECTIONS, *COMPONENTS):
         section = raw.get(name)
         if not isinstance(section, Mapping):
-            raise ValueError(f"{name}={section!r}: give a section of fields")
+            raise UserError(f"{name}={section!r}: give a section of fields")
         if name in SECTIONS:
             made[name] = from_dict(SECTIONS[name], section, f"{name}.")
         else:
@@ -276,7 +277,7 @@ def _component(section: str, raw: Mapping[str, Any]) -> Any:
     options = COMPONENTS[section]
     name = str(raw.get("name"))
     if name not in options:
-        raise ValueError(f"{section}.name={name!r}: give one of {', '.join(sorted(options))}")
+        raise UserError(f"{section}.name={name!r}: give one of {', '.join(sorted(options))}")
     settings = {key: value for key, value in raw.items() if key != "name"}
     return from_dict(options[name], settings, f"{section}.")
 

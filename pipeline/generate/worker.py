@@ -11,6 +11,7 @@ import torch
 
 from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
+from engine.errors import UserError
 from engine.legal import check_model
 from engine.model.families import FAMILIES
 from engine.model.load import fetch_checkpoint, load_model, read_config
@@ -38,13 +39,13 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     """The checkpoint's prompter, after a check that model, config and tokenizer fit together.
 
     Raises:
-        ValueError: they do not, or generation.max_new_tokens leaves no room for a prompt.
+        UserError: they do not, or generation.max_new_tokens leaves no room for a prompt.
     """
     model = read_config(checkpoint)
     check_model(model, config.engine, config.cache)
     max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
-        raise ValueError(
+        raise UserError(
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
             f"prompt in the model's context of {max_positions}; lower it"
         )

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from engine.errors import UserError
 
-class InputError(ValueError):
+
+class InputError(UserError):
     """The input is wrong or unreadable. The message says why and what to do."""
 
 

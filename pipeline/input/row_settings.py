@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.errors import UserError
 from pipeline.config.job import ColumnsConfig, GenerationConfig
 
 MAX_SAMPLES = 100_000
@@ -40,7 +41,7 @@ def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]
     A column with a default name is optional; a column that the user named must exist.
 
     Raises:
-        ValueError: a column that the user named does not exist, or an override column does not
+        UserError: a column that the user named does not exist, or an override column does not
             hold numbers.
     """
     found: dict[str, str] = {}
@@ -49,14 +50,14 @@ def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]
         if column in schema.names:
             kind = schema.field(column).type
             if not _is_number(kind):
-                raise ValueError(
+                raise UserError(
                     f"columns.{setting}={column!r}: the column {column!r} is of type {kind}, but "
                     f"{setting} must be a number; make it a column of numbers, or set "
                     f"columns.{setting}=null to use the job's value for all rows"
                 )
             found[setting] = column
         elif column not in (None, field.default):
-            raise ValueError(
+            raise UserError(
                 f"columns.{setting}={column!r}: not in the data, which has "
                 f"{', '.join(schema.names)}; name one of these, or null"
             )

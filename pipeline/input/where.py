@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from engine.errors import UserError
+
 CROSS_ROW_SIGNS = ('"Agg":', '"Over":', '"Window":')
 """Parts of a serialized polars expression that mean it aggregates over rows or looks at other rows.
 Such a condition would depend on how the rows are batched."""
@@ -17,7 +19,7 @@ class Where:
     It is tried on an empty table when it is created, so that a wrong condition fails early.
 
     Raises:
-        ValueError: polars cannot evaluate it, it names no column or one that does not exist, it
+        UserError: polars cannot evaluate it, it names no column or one that does not exist, it
             looks at other rows, or its result is not a boolean.
     """
 
@@ -32,14 +34,14 @@ class Where:
         except Exception as error:
             raise self._fault(error) from error
         if any(sign in serialized for sign in CROSS_ROW_SIGNS):
-            raise ValueError(
+            raise UserError(
                 f"data.where={expression!r}: looks at other rows (max, count, over), but may use "
                 "only the row itself; compute that value into a column first"
             )
         missing = [name for name in self.columns if name not in schema.names]
         if missing or not self.columns:
             what = f"{', '.join(missing)} not in" if missing else "names no column of"
-            raise ValueError(
+            raise UserError(
                 f"data.where={expression!r}: {what} the data, which has {', '.join(schema.names)}"
             )
         self.takes(pa.schema([schema.field(name) for name in self.columns]).empty_table())
@@ -52,15 +54,15 @@ class Where:
         except Exception as error:
             raise self._fault(error) from error
         if answer.dtype != pl.Boolean or len(answer) != rows.num_rows:
-            raise ValueError(
+            raise UserError(
                 f"data.where={self.expression!r}: gives {answer.dtype}, and {len(answer)} values "
                 f"for {rows.num_rows} rows; it must be true or false for each row"
             )
         return answer.fill_null(False).to_numpy()
 
-    def _fault(self, error: Exception) -> ValueError:
+    def _fault(self, error: Exception) -> UserError:
         reason = str(error).strip().splitlines()[0]
-        return ValueError(
+        return UserError(
             f"data.where={self.expression!r}: polars cannot do this ({reason}); give a SQL "
             "condition over the columns, such as length(prompt) < 2000 AND lang = 'py'"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from engine.errors import UserError
 from pipeline.config.job import JobConfig, PromptConfig
 from pipeline.input.files import (
     InputFile,
@@ -42,7 +43,7 @@ def make_plan(
     that are timed first depends on `num_workers`.
 
     Raises:
-        ValueError: the input cannot be read, or lacks what the job needs.
+        UserError: the input cannot be read, or lacks what the job needs.
     """
     stamps = stamps_of(paths := list_inputs(config.data.path))
     if before is not None and (unchanged := _unchanged(before, config, checkpoint, paths, stamps)):
@@ -111,7 +112,7 @@ def pin(plan: Plan, folder: RunFolder) -> Plan:
     are joined here too.
 
     Raises:
-        ValueError: the folder holds another run, or parts of an unknown one.
+        UserError: the folder holds another run, or parts of an unknown one.
     """
     if before := existing_plan(folder):
         check_same(before.fingerprint, plan.fingerprint, folder)
@@ -119,7 +120,7 @@ def pin(plan: Plan, folder: RunFolder) -> Plan:
             return plan.joined(before.num_joined)
         return plan
     if folder.parts_done():
-        raise ValueError(
+        raise UserError(
             f"output={folder.path}: data/ holds parts, but there is no run.json that says "
             "which run made them; give another output"
         )
@@ -157,7 +158,7 @@ def _parts(
         parts = cut(files, data.part_rows, data.limit, settings_reader.num_samples)
     if not parts:
         taken = "" if where is None else f" that data.where={data.where!r} takes"
-        raise ValueError(f"data.path={data.path}: no rows{taken} in {len(files)} files")
+        raise UserError(f"data.path={data.path}: no rows{taken} in {len(files)} files")
     return parts
 
 
@@ -165,12 +166,12 @@ def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
     """data.id_column as a list: one column, or none if it is null.
 
     Raises:
-        ValueError: the data has no such column, or one of another type than text or integers.
+        UserError: the data has no such column, or one of another type than text or integers.
     """
     if name is None:
         return []
     if name not in schema.names:
-        raise ValueError(
+        raise UserError(
             f"data.id_column={name!r}: not in the data, which has {', '.join(schema.names)}; name "
             "one of these, or null"
         )
@@ -178,7 +179,7 @@ def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
     if not (
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     ):
-        raise ValueError(
+        raise UserError(
             f"data.id_column={name!r}: is of type {kind}, but ids must be text or whole numbers; "
             "name another column, or null"
         )
@@ -189,21 +190,21 @@ def _prompt_columns(schema: pa.Schema, config: PromptConfig) -> list[str]:
     """The columns that prompts are made of.
 
     Raises:
-        ValueError: the data lacks one of them, or a template names a column that is not text or
+        UserError: the data lacks one of them, or a template names a column that is not text or
             numbers.
     """
     column, default, available = config.column, PromptConfig().column, schema.names
     # The default may be missing (prompt.messages_column is used then); a column that the user has
     # named may not.
     if column not in available and column != default:
-        raise ValueError(
+        raise UserError(
             f"prompt.column={column!r}: not in the data, which has {', '.join(available)}; "
             "set prompt.column to one of these"
         )
     chosen = prompt_columns(available, config)
     for name in chosen if config.template is not None else []:
         if pa.types.is_nested(schema.field(name).type):
-            raise ValueError(
+            raise UserError(
                 f"prompt.template: the column {name!r} is of type {schema.field(name).type}, which "
                 "cannot be put into a text; name a column of text or numbers"
             )
@@ -216,11 +217,11 @@ def _carried(available: list[str], carry: list[str] | None, overriding: list[str
     the output's `seed`, for example, takes the place of the input's.
 
     Raises:
-        ValueError: data.carry names a column that the data does not have.
+        UserError: data.carry names a column that the data does not have.
     """
     missing = [name for name in carry or [] if name not in available]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"data.carry: {', '.join(missing)} not in the data, which has {', '.join(available)}; "
             "name some of these, or null for all"
         )

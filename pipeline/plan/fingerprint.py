@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.input.files import WHOLE_BYTES, InputFile
 from pipeline.run_folder.layout import RunFolder
@@ -47,14 +48,14 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
     """Check that the folder's run and this job have the same fingerprint.
 
     Raises:
-        ValueError: they differ; each field that does is named, with both values.
+        UserError: they differ; each field that does is named, with both values.
     """
     if names := differing(old, new):
         lines = [
             f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
             for name in names
         ]
-        raise ValueError(
+        raise UserError(
             f"output={folder.path} holds a run with other settings:\n"
             + "\n".join(lines)
             + "\nGive another output, or use the settings of that run to resume it."

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.errors import UserError
 from pipeline.input.files import InputFile
 from pipeline.input.parts import Part, joined
 from pipeline.run_folder.files import exists, read_text
@@ -110,7 +111,7 @@ def existing_plan(folder: RunFolder) -> Plan | None:
     """The plan in run.json, or None if there is no run.json.
 
     Raises:
-        ValueError: run.json does not hold a plan of this version.
+        UserError: run.json does not hold a plan of this version.
     """
     return load(folder) if exists(folder.plan_file) else None
 
@@ -119,18 +120,18 @@ def load(folder: RunFolder) -> Plan:
     """The plan in run.json, its parts joined as pace.json says, if that exists.
 
     Raises:
-        ValueError: run.json does not exist, or does not hold a plan of this version.
+        UserError: run.json does not exist, or does not hold a plan of this version.
     """
     try:
         plan = Plan.from_json(read_text(folder.plan_file))
         num_joined = None if plan.is_final else read_num_joined(folder)
         return plan if num_joined is None else plan.joined(num_joined)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{folder.plan_file}: {error.strerror or error}; name the output folder of a run"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder.plan_file}: not a plan of this version of the pipeline ({error!r}); "
             "give another output"
         ) from error

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from engine.text.chat import ChatTokenizer, PromptError, check_not_blank
 from pipeline.config.job import PromptConfig
 from pipeline.config.template import PROMPT, fields_of, fill
@@ -19,14 +20,14 @@ def prompt_columns(available: Sequence[str], config: PromptConfig) -> list[str]:
     if it exists, else `messages_column`.
 
     Raises:
-        ValueError: one of these columns is missing from `available`.
+        UserError: one of these columns is missing from `available`.
     """
     has = f"which has {', '.join(available)}"
     if config.template is None:
         for name in (config.column, config.messages_column):
             if name in available:
                 return [name]
-        raise ValueError(
+        raise UserError(
             f"prompt.column={config.column!r} and prompt.messages_column="
             f"{config.messages_column!r}: neither is in the data, {has}; set prompt.column to one "
             "of these"
@@ -34,7 +35,7 @@ def prompt_columns(available: Sequence[str], config: PromptConfig) -> list[str]:
     names = [config.column if field == PROMPT else field for field in fields_of(config.template)]
     missing = [name for name in names if name not in available]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"prompt.template: {{{'}, {'.join(missing)}}} not in the data, {has}; name some of "
             "these, set prompt.column for {prompt}, or write {{...}} for braces that are text"
         )
@@ -54,14 +55,14 @@ class Prompter:
         """`chat_template` is used only if the checkpoint in `folder` has none of its own.
 
         Raises:
-            ValueError: prompt.chat=true and there is no chat template, or no tokenizer.
+            UserError: prompt.chat=true and there is no chat template, or no tokenizer.
         """
         self.config = config
         self.max_positions = max_positions
         self.chat = ChatTokenizer(folder, chat_template)
         self.tokenizer = self.chat.tokenizer
         if config.chat and not self.chat.has_chat_template:
-            raise ValueError(
+            raise UserError(
                 f"prompt.chat=true: {folder} has no chat template (chat_template.jinja, or "
                 "chat_template in tokenizer_config.json); set prompt.chat=false or add one"
             )
@@ -81,7 +82,7 @@ class Prompter:
             )
         try:
             names = prompt_columns(list(row), self.config)
-        except ValueError as error:
+        except UserError as error:
             raise PromptError(str(error)) from None
         is_filled, first = self.config.template is not None, row[names[0]]
         if not is_filled and isinstance(first, list | tuple):

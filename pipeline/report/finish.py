@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.errors import UserError
 from pipeline.config.job import JobConfig
 from pipeline.input.parts import Part
 from pipeline.plan.run_json import Plan
@@ -41,7 +42,7 @@ def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
     """Check the parts, write summary.json, README.md and report.html, and return the summary.
 
     Raises:
-        ValueError: a part in data/ is not as planned.
+        UserError: a part in data/ is not as planned.
     """
     outcomes = check_parts(plan, folder)
     work = read_work(folder, range(len(plan.parts)))
@@ -57,12 +58,12 @@ def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
     """Let a finished job end with an error if too many of its rows failed.
 
     Raises:
-        ValueError: more than max_failed_fraction of the rows failed.
+        UserError: more than max_failed_fraction of the rows failed.
     """
     num_rows, num_failed = summary["num_rows_out"], summary["num_failed"]
     if num_failed > config.max_failed_fraction * num_rows:
         errors = summary["errors"]
-        raise ValueError(
+        raise UserError(
             too_many_failed(num_failed, num_rows, config.max_failed_fraction, next(iter(errors)))
         )
 
@@ -71,7 +72,7 @@ def check_parts(plan: Plan, folder: RunFolder) -> Outcomes:
     """Check each part against the plan, and count the outcomes of its rows.
 
     Raises:
-        ValueError: a part has another number of rows or other columns than planned, cannot be read,
+        UserError: a part has another number of rows or other columns than planned, cannot be read,
             or is not in the plan.
     """
     outcomes, faults = Outcomes(), list[str]()
@@ -88,7 +89,7 @@ def check_parts(plan: Plan, folder: RunFolder) -> Outcomes:
     foreign = folder.parts_done() - {part.index for part in plan.parts}
     faults += [f"{folder.data_file(part).name} is not in the plan" for part in sorted(foreign)]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"output={folder.path}: {len(faults)} parts in data/ are not as planned: "
             f"{'; '.join(faults[:10])}\nRemove these files and run the same command again."
         )

@@ -8,6 +8,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
+from engine.errors import UserError
 from pipeline.run_folder import store
 
 Place = Path | UPath
@@ -18,16 +19,16 @@ def place(address: str | Place) -> Place:
     """The address of a run folder as a Path, or as a UPath if it begins with s3://.
 
     Raises:
-        ValueError: it is a URL other than s3://, or contains credentials.
+        UserError: it is a URL other than s3://, or contains credentials.
     """
     if not isinstance(address, str):
         return address
     if "://" not in address:
         return Path(address)
     if not address.startswith(store.S3):
-        raise ValueError(f"output={address}: give a folder, or s3://BUCKET/FOLDER")
+        raise UserError(f"output={address}: give a folder, or s3://BUCKET/FOLDER")
     if "@" in address:
-        raise ValueError(
+        raise UserError(
             "output=s3://...@...: an address holds no keys; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, and give output=s3://BUCKET/FOLDER"
         )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from engine.errors import UserError
 from pipeline.run_folder import store
 from pipeline.run_folder.files import Place, names, place
 
@@ -28,7 +29,7 @@ class RunFolder:
     under its name complete or not at all, so a killed writer leaves no partial file there.
 
     Raises:
-        ValueError: the address is a URL other than s3://, or contains credentials.
+        UserError: the address is a URL other than s3://, or contains credentials.
     """
 
     def __init__(self, path: str | Place) -> None:
@@ -51,7 +52,7 @@ class RunFolder:
         """Create the subfolders, and check that files can be written, by a trial file.
 
         Raises:
-            ValueError: the run folder cannot be written.
+            UserError: the run folder cannot be written.
         """
         trial = self._temporary("trial")
         try:
@@ -65,7 +66,7 @@ class RunFolder:
             trial.unlink()
         except OSError as error:
             why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-            raise ValueError(
+            raise UserError(
                 f"output={self.path}: cannot be written ({why}); "
                 "name a folder that you may write to"
             ) from error

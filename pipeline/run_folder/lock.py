@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from upath import UPath
 
+from engine.errors import UserError
 from pipeline.run_folder import lease
 from pipeline.run_folder.layout import RunFolder
 
@@ -34,7 +35,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder's lock inside the `with` block.
 
     Raises:
-        ValueError: another launch holds it.
+        UserError: another launch holds it.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
@@ -56,8 +57,8 @@ def locked(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _refused(folder: RunFolder, holder: str) -> ValueError:
-    return ValueError(
+def _refused(folder: RunFolder, holder: str) -> UserError:
+    return UserError(
         f"output={folder.path}: another launch works in this run folder "
         f"({holder or 'holder unknown'}); wait for it or stop it, or give another output"
     )

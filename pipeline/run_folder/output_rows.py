@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.errors import UserError
 from engine.request import FinishReason, Result
 
 COLUMNS_BEFORE = pa.schema(
@@ -52,11 +53,11 @@ def output_schema(carried: pa.Schema) -> pa.Schema:
     """The schema of the output: row id, sample index, the carried columns, then all others.
 
     Raises:
-        ValueError: a carried column has the name of an output column.
+        UserError: a carried column has the name of an output column.
     """
     clash = [name for name in carried.names if name in OWN_COLUMNS]
     if clash:
-        raise ValueError(
+        raise UserError(
             f"data.carry: the input's {_quoted(clash)} would collide with the output's own "
             f"{_quoted(clash)}; rename them in the input, or carry others: data.carry=[NAME, ...]"
         )
@@ -67,13 +68,13 @@ def check_writable(schema: pa.Schema) -> None:
     """Check that Parquet can hold each column, before any GPU time is spent.
 
     Raises:
-        ValueError: Parquet cannot hold a column.
+        UserError: Parquet cannot hold a column.
     """
     for field in schema:
         try:
             pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
         except pa.ArrowException as error:
-            raise ValueError(
+            raise UserError(
                 f"data.carry: column {field.name!r} of type {field.type} cannot be written to "
                 f"Parquet ({error}); carry the others: data.carry=[NAME, ...]"
             ) from error

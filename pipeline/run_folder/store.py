@@ -19,6 +19,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from upath import UPath
 
+from engine.errors import UserError
+
 S3 = "s3://"
 MAX_ATTEMPTS = 10
 """Attempts per request, with growing pauses, about a minute in total. After that s3fs repeats the
@@ -204,7 +206,7 @@ def _as_store_error(operation: str, file: UPath) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f'{file}: needs s3fs, which is not installed: pip install "dllm-pipeline[s3]"'
         ) from error
     except Exception as error:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
+from engine.errors import UserError
 from engine.stats import EngineStats
 from pipeline.run_folder.output_rows import Outcome
 from pipeline.stats.formatting import one_line
@@ -92,7 +93,7 @@ class Tally:
         """Add what was counted since the last call to the job's counters.
 
         Raises:
-            ValueError: more than max_failed_fraction of the job's rows failed.
+            UserError: more than max_failed_fraction of the job's rows failed.
         """
         self._counts["forwards"] = sum(self._engine_stats.num_forwards.values())
         self._counts["iterations"] = self._engine_stats.num_iterations
@@ -107,7 +108,7 @@ class Tally:
         may_stop = rows >= ENOUGH_ROWS and total["rows"] < self._num_to_do
         if may_stop and failed > self._max_failed_fraction * rows:
             limit, error = self._max_failed_fraction, self._an_error
-            raise ValueError(too_many_failed(failed, rows, limit, error))
+            raise UserError(too_many_failed(failed, rows, limit, error))
 
 
 def too_many_failed(num_failed: int, num_rows: int, limit: float, an_error: str) -> str:

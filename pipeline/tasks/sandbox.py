@@ -20,6 +20,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine.errors import UserError
+
 CHILD = Path(__file__).with_name("sandbox_child.py")
 GRACE_S = 10.0
 """Seconds beyond the program's time limit, since a loaded machine starts interpreters slowly."""
@@ -30,7 +32,7 @@ class Limits:
     """What one program may use.
 
     Raises:
-        ValueError: a limit is not above 0.
+        UserError: a limit is not above 0.
     """
 
     timeout_s: float = 10.0
@@ -48,7 +50,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value <= 0:
-                raise ValueError(
+                raise UserError(
                     f"limits.{name}={value}: must be above 0; leave it out for the default"
                 )
 

@@ -29,6 +29,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from engine.config import EngineConfig
+from engine.errors import UserError
 from engine.parallel import ALONE, TensorParallel
 from pipeline.workers.ranks import Worker, device_of
 from pipeline.workers.session import POLL_S, Session
@@ -43,10 +44,10 @@ be starting, loading, reading or writing; if one of them ends, torchrun ends all
 def check_world(worker: Worker, size: int) -> None:
     """
     Raises:
-        ValueError: the world size is not a multiple of `size`, the ranks per group.
+        UserError: the world size is not a multiple of `size`, the ranks per group.
     """
     if worker.world % size:
-        raise ValueError(
+        raise UserError(
             f"engine.tensor_parallel={size} with a world size of {worker.world}: the ranks do not "
             f"divide into groups of {size}; start a multiple of {size} ranks (torchrun "
             f"--nproc-per-node), or set engine.tensor_parallel to a divisor of {worker.world}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.errors import UserError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
@@ -60,13 +62,13 @@ def device_of(worker: Worker) -> torch.device:
     """The GPU of this rank, or the CPU if the machine has no GPU.
 
     Raises:
-        ValueError: this machine has fewer GPUs than ranks.
+        UserError: this machine has fewer GPUs than ranks.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count()
     if worker.local_rank >= num_gpus:
-        raise ValueError(
+        raise UserError(
             f"{worker.local_world} workers on {worker.host}, which has {num_gpus} GPUs: "
             f"start torchrun with --nproc-per-node={num_gpus}, or, to compute on the CPU, set "
             "CUDA_VISIBLE_DEVICES to nothing"

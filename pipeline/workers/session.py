@@ -29,6 +29,7 @@ from typing import Protocol
 
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
+from engine.errors import UserError
 from pipeline.workers.ranks import Worker
 
 POLL_S = 0.1
@@ -136,13 +137,13 @@ def connect(worker: Worker) -> Store:
     """The store that all ranks of this launch share, the same for all jobs of a sweep.
 
     Raises:
-        ValueError: there are several ranks, and MASTER_ADDR or MASTER_PORT is not set.
+        UserError: there are several ranks, and MASTER_ADDR or MASTER_PORT is not set.
         ConnectionError: the store does not answer.
     """
     if worker.world == 1:
         return LocalStore()
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
-        raise ValueError(
+        raise UserError(
             f"{worker.world} workers without MASTER_ADDR and MASTER_PORT: they have no store to "
             "share; start them with torchrun (srun torchrun ... -m pipeline.run)"
         )

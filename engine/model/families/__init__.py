@@ -6,6 +6,7 @@ the names of its tensors and its chat template.
 
 from typing import Any, Protocol
 
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.families import dream, fast_dllm_v2, llada, llada2, llada_moe, sdar
 from engine.model.weight_map import Names
@@ -53,12 +54,12 @@ def config_of(raw: dict[str, Any], name: str) -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: the model_type is unknown, or the family refuses the config.
+        UserError: the model_type is unknown, or the family refuses the config.
     """
     model_type = raw.get("model_type")
     family = MODEL_TYPES.get(str(model_type))
     if family is None:
-        raise ValueError(
+        raise UserError(
             f"model_type={model_type!r} is not one of {', '.join(sorted(MODEL_TYPES))}: this "
             "checkpoint's family is not supported"
         )

@@ -27,7 +27,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: a key has a value that this loader does not support.
+        UserError: a key has a value that this loader does not support.
     """
     family_assumed = {"use_mrope": False, "attention_bias": True}
     check_assumed(raw, ASSUMED | family_assumed, "Dream")

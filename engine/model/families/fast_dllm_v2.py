@@ -25,7 +25,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: a key has a value that this loader does not support.
+        UserError: a key has a value that this loader does not support.
     """
     check_assumed(raw, ASSUMED | {"attention_bias": True}, "Fast_dLLM_v2")
     return ModelConfig(

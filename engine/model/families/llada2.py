@@ -7,6 +7,7 @@ shifted.
 
 from typing import Any
 
+from engine.errors import UserError
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families import llada_moe
@@ -50,7 +51,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: a key has a value that this loader does not support.
+        UserError: a key has a value that this loader does not support.
     """
     sizes = read_sizes(raw)
     rotary_dim = int(sizes["head_dim"] * raw["partial_rotary_factor"])
@@ -80,7 +81,7 @@ def _shared_size(raw: dict[str, Any]) -> int:
 
 def _read_experts(raw: dict[str, Any]) -> ExpertsConfig:
     if raw["num_experts_per_tok"] < 2:
-        raise ValueError(
+        raise UserError(
             f"config.json num_experts_per_tok={raw['num_experts_per_tok']}: LLaDA2 normalises "
             "weights over at least two experts per token; a single one would need another rule"
         )

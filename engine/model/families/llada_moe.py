@@ -7,6 +7,7 @@ are not normalised again. Logits are not shifted.
 
 from typing import Any
 
+from engine.errors import UserError
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
@@ -42,12 +43,12 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: a key has a value that this loader does not support.
+        UserError: a key has a value that this loader does not support.
     """
     check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "LLaDA-MoE")
     layers = raw.get("moe_layer_freq") or []
     if not all(layers):
-        raise ValueError(
+        raise UserError(
             f"config.json moe_layer_freq={layers}: the LLaDA-MoE loader supports only experts in "
             "every layer; this checkpoint has another architecture"
         )

@@ -8,6 +8,7 @@ published `config.json` files do not state the block length: the checkpoint's na
 import re
 from typing import Any
 
+from engine.errors import UserError
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
@@ -32,7 +33,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
 
     Raises:
         KeyError: a required key is missing.
-        ValueError: a key has a value that this loader does not support.
+        UserError: a key has a value that this loader does not support.
     """
     check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "SDAR")
     experts = None
@@ -59,7 +60,7 @@ def _block_length(raw: dict[str, Any], name: str) -> int:
     stated = raw.get("block_size") or raw.get("block_length")
     named = re.search(r"SDAR-[^/\\]*-b(\d+)(?=$|[/\\-])", name, re.IGNORECASE)
     if stated is not None and named is not None and stated != int(named[1]):
-        raise ValueError(
+        raise UserError(
             f"config.json block_size={stated}, but the name {named[0]} says blocks of {named[1]}: "
             "correct the one that is wrong"
         )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.errors import UserError
 from engine.legal import block_length_of
 from engine.model.config import ModelConfig
 from engine.model.plan.arguments import Arguments, make_setup, parse_arguments
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments = parse_arguments(argv)
         setup = make_setup(arguments)
-    except ValueError as error:
+    except UserError as error:
         print(f"engine.model.plan: {str(error).removeprefix('engine.')}", file=sys.stderr)
         return 2
     layouts = [

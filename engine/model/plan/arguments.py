@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.config import EngineConfig
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.families import config_of
 from engine.model.load import read_config
@@ -25,7 +26,7 @@ class Arguments:
     conf/engine/gpu.yaml.
 
     Raises:
-        ValueError: an argument is out of range.
+        UserError: an argument is out of range.
     """
 
     model: str
@@ -46,9 +47,9 @@ class Arguments:
         for name in names:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name}={value}: give a number above 0")
+                raise UserError(f"{name}={value}: give a number above 0")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype}: give one of {', '.join(DTYPES)}")
+            raise UserError(f"dtype={self.dtype}: give one of {', '.join(DTYPES)}")
 
     @property
     def gpu_bytes(self) -> int:
@@ -59,7 +60,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Parse arguments of the form `name=value`.
 
     Raises:
-        ValueError: an argument is unknown, missing, or out of range.
+        UserError: an argument is unknown, missing, or out of range.
     """
     types = {field.name: field.type for field in fields(Arguments)}
     known = f"the arguments are {', '.join(f'{name}=' for name in types)}"
@@ -67,15 +68,15 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     for argument in argv:
         name, equals, text = argument.removeprefix("--").partition("=")
         if name not in types or not equals:
-            raise ValueError(f"{argument} is not an argument: {known}")
+            raise UserError(f"{argument} is not an argument: {known}")
         try:
             values[name] = _value(types[name], text)
         except ValueError:
             kind = "a number" if types[name] is float else "a whole number"
-            raise ValueError(f"{argument}: give {kind}, as in {name}=8") from None
+            raise UserError(f"{argument}: give {kind}, as in {name}=8") from None
     for name in ("model", "gpu_memory_gb"):
         if name not in values:
-            raise ValueError(f"{name}= is missing: {known}")
+            raise UserError(f"{name}= is missing: {known}")
     return Arguments(**values)
 
 
@@ -83,13 +84,13 @@ def make_setup(arguments: Arguments) -> Setup:
     """The model, engine settings and canvas length to plan for.
 
     Raises:
-        ValueError: the model is unknown, a setting is out of range, or the canvas is longer than
+        UserError: the model is unknown, a setting is out of range, or the canvas is longer than
             the model supports.
     """
     model = read_model(arguments.model)
     num_tokens = arguments.canvas_tokens or arguments.prompt_tokens + arguments.max_new_tokens
     if num_tokens > model.max_positions:
-        raise ValueError(
+        raise UserError(
             f"a canvas of {num_tokens} tokens exceeds the {model.max_positions} positions that "
             f"{arguments.model} was trained for: lower canvas_tokens, or prompt_tokens and "
             "max_new_tokens"
@@ -113,14 +114,14 @@ def read_model(name: str) -> ModelConfig:
     """The ModelConfig of a published checkpoint, by its name in conf/model, or of a folder.
 
     Raises:
-        ValueError: `name` is neither a known published checkpoint nor a checkpoint's folder.
+        UserError: `name` is neither a known published checkpoint nor a checkpoint's folder.
     """
     if name in PUBLISHED:
         hub_id, raw = PUBLISHED[name]
         return config_of(raw, hub_id)
     if Path(name).is_dir():
         return read_config(Path(name))
-    raise ValueError(
+    raise UserError(
         f"model={name} is neither a checkpoint folder nor one of {', '.join(PUBLISHED)}"
     )
 

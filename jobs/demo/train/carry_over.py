@@ -17,6 +17,7 @@ Shape letters as in engine/model/layers.py.
 import torch
 from torch import Tensor, nn
 
+from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 from jobs.demo.train.objective import learnt_logits
@@ -29,7 +30,7 @@ def carry_over(source: Transformer, target: Transformer, batch: Batch) -> None:
     keys on `batch` give the scale of the target's query and key norms.
 
     Raises:
-        ValueError: the shapes of the two models do not fit.
+        UserError: the shapes of the two models do not fit.
     """
     _check_shapes(source.config, target.config)
     theirs, ours = source.state_dict(), target.state_dict()
@@ -61,18 +62,18 @@ def _check_shapes(source: ModelConfig, target: ModelConfig) -> None:
         "head_dim",
     ):
         if getattr(source, name) != getattr(target, name):
-            raise ValueError(
+            raise UserError(
                 f"model {name}={getattr(source, name)} cannot initialise a model of "
                 f"{name}={getattr(target, name)}: give --init a checkpoint of the same shape"
             )
     experts = target.experts
     if source.experts is not None or experts is None:
-        raise ValueError(
+        raise UserError(
             f"a {source.family} checkpoint cannot initialise a {target.family} model: only one "
             "without experts can initialise one with experts; give --init another folder"
         )
     if experts.shared_size + experts.expert_size != source.mlp_size:
-        raise ValueError(
+        raise UserError(
             f"model mlp_size={source.mlp_size} is not shared_size={experts.shared_size} + "
             f"expert_size={experts.expert_size}: give --init a checkpoint of the same shape"
         )

@@ -119,7 +119,7 @@ def load_initial_weights(
     the checkpoint's softening.
 
     Raises:
-        ValueError: the checkpoint does not fit.
+        UserError: the checkpoint does not fit.
     """
     if read_config(folder).family == model.config.family:
         load_weights(model, weight_map(model.config, recipe.family.NAMES), folder)
