@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
 from engine.engine import DiffusionEngine
+from engine.errors import UserError
 from engine.legal import check_components, check_model
 from engine.soft import SoftIteration
 from jobs.bench.table import markdown
@@ -127,7 +128,7 @@ def _is_legal(workload: Workload, cache: str, decoding: str) -> bool:
     try:
         check_components(DECODERS[decoding](), policy)
         check_model(workload.model.config, config, policy)
-    except ValueError:
+    except UserError:
         return False
     return True
 

@@ -15,6 +15,7 @@ from itertools import count
 import torch
 
 from engine.config import BYTES_PER_LOGIT, EngineConfig
+from engine.errors import UserError
 from engine.legal import check_shares
 from engine.memory import fitting_pages, slot_bytes
 from engine.model.config import ExpertsConfig, ModelConfig
@@ -85,7 +86,7 @@ def can_split(config: ModelConfig, num_ranks: int) -> bool:
     """Whether the engine can split the model over this many ranks."""
     try:
         check_shares(config, EngineConfig(tensor_parallel=num_ranks))
-    except ValueError:
+    except UserError:
         return False
     return True
 
