@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from engine.errors import UserError
+from pipeline.run_folder.store import reason
 
 
 class InputError(UserError):
@@ -44,5 +45,5 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = reason(error).splitlines()
+    return lines[0]

@@ -73,7 +73,7 @@ class Lease:
         self._id = uuid.uuid4().hex
         self._num_beats = 0
         """Part of the object, so that each renewal changes its contents and therefore its tag."""
-        self._tag: str | None = None
+        self._tag: dict[str, str] | None = None
         self._stopped = threading.Event()
 
     def take(self) -> None:
@@ -118,7 +118,7 @@ class Lease:
         except OSError as error:
             log.warning("run.lock: could not be removed (%s); it expires by itself", error)
 
-    def _put(self, tag: str | None) -> bool:
+    def _put(self, tag: dict[str, str] | None) -> bool:
         """Write the object if it still has this tag (None: if it does not exist); returns whether
         this launch holds the lease afterwards.
 

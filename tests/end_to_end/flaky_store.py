@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -54,6 +56,10 @@ class FlakyStore:
             list(answer)
             return _drop(environ)
         return answer
+
+    def make_bucket(self, name: str) -> None:
+        retries = Config(retries={"max_attempts": 10})
+        boto3.client("s3", endpoint_url=self.endpoint, config=retries).create_bucket(Bucket=name)
 
     def _fault(self, environ: dict[str, Any]) -> str | None:
         path = environ["PATH_INFO"]

@@ -37,8 +37,8 @@ QUICK = "tests.end_to_end.quick_beats"
 def data(server: FlakyStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The input on disk; it is also at s3://bucket/in/in.parquet."""
     file = write_parquet(tmp_path_factory.mktemp("data") / "in.parquet", prompts(NUM_ROWS))
+    server.make_bucket("bucket")
     fs, _ = store.fs_and_path("s3://bucket")
-    fs.mkdir("bucket")
     fs.pipe_file("bucket/in/in.parquet", file.read_bytes())
     return file
 
@@ -184,8 +184,7 @@ def test_a_second_launch_is_refused_while_the_first_renews_its_lock(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, server: FlakyStore) -> Iterator[None]:
     """Only two attempts per request."""
-    config_kwargs = {"retries": {"max_attempts": 2, "mode": "standard"}}
-    monkeypatch.setitem(store.OPTIONS, "config_kwargs", config_kwargs)
+    monkeypatch.setitem(store.RETRIES, "max_retries", 1)
     forget_the_store()
     yield
     forget_the_store()
