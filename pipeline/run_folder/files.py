@@ -1,4 +1,5 @@
-"""Read the files of a run, with the same functions for a local disk (Path) and for S3 (UPath)."""
+"""Read the files of a run, with the same functions for a local disk (Path) and for an object store
+(UPath)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from engine.errors import UserError
 from pipeline.run_folder import store
 
 Place = Path | UPath
-"""The address of a run's file or folder: Path on a local disk, UPath on S3."""
+"""The address of a run's file or folder: Path on a local disk, UPath on a store."""
 
 
 def place(address: str | Place) -> Place:
@@ -34,7 +35,7 @@ def place(address: str | Place) -> Place:
         scheme, _, _ = address.partition("://")
         raise UserError(
             f"output={scheme}://...@...: an address holds no keys; set {store.KEYS[scheme]}, and "
-            f"give output={scheme}://BUCKET/FOLDER"
+            "give the address without them"
         )
     return UPath(address)
 

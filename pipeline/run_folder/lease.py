@@ -1,4 +1,5 @@
-"""A lease for S3, which has no locks: an object that its holder renews, for one launch at a time.
+"""A lease for object stores, which have no locks: an object that its holder renews, for one launch
+at a time.
 
     take     there is no object                   create it; the store lets only one launch succeed
              it has not been renewed for LAPSE_S  the holder is gone: take it over

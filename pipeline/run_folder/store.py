@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
-from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.asyn import get_loop, sync
@@ -56,12 +55,10 @@ SECRETS = (
     *("AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"),
     *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 )
-SIGNATURE = re.compile(r"\b(sig|Signature)=[^&\s\"']+", re.IGNORECASE)
-"""The secret part of a signed URL."""
-ANSWER = re.compile(
-    r"[\s:\ufeff]*<\?xml.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*", re.DOTALL
-)
+ANSWER = re.compile(r"[\s:\ufeff]*<.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*", re.DOTALL)
 """A store's answer to a failed request. Its other elements may repeat keys and endpoint."""
+CAUSE = re.compile(r'\b(?:message|error): "(.+)"|\b(TimedOut|IncompleteMessage)\b')
+"""Why the network failed, in the text that obstore adds to an error for debugging."""
 
 
 class StoreError(OSError):
@@ -77,7 +74,10 @@ class Tagged(NamedTuple):
 
 
 class Stored(FsspecStore):
-    """The files of a store for fsspec, which finds the input among them; a bucket is a folder."""
+    """The objects of a store for fsspec, which finds input files; a bucket is a folder."""
+
+    def _construct_store(self, bucket: str) -> "ObjectStore":
+        return _bucket(str(self.protocol), bucket)
 
     async def _info(self, path: str, **options: Any) -> dict[str, Any]:
         if "/" not in path.strip("/"):
@@ -94,7 +94,7 @@ def fs_and_path(address: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL or local path, and the path within that file system."""
     if is_stored(address):
         scheme, _, path = address.partition("://")
-        return _file_system(scheme), path.rstrip("/")
+        return _stored(scheme), path.rstrip("/")
     return url_to_fs(address)
 
 
@@ -141,7 +141,7 @@ def open_object(file: UPath, cache_type: str = "none") -> IO[bytes]:
     """Open an object. Without a cache (fsspec's `cache_type`), each read is one request for just
     that byte range."""
     size = _request("read", file, "head")["size"]
-    fs = _file_system(file.protocol)
+    fs = _stored(file.protocol)
     opened: Any = ObjectFile(
         fs, file.path, block_size=AHEAD_BYTES, cache_type=cache_type, size=size
     )
@@ -200,14 +200,15 @@ def without_secrets(text: str) -> str:
     for name in SECRETS:
         if value := os.environ.get(name, "").rstrip("/"):
             text = text.replace(value, f"${name}")
-    return SIGNATURE.sub(r"\1=...", text)
+    return text
 
 
 def reason(error: Exception) -> str:
-    """What an error says, on one line: without secrets and without Rust's view of the error."""
-    said, _, _ = str(error).partition("\n\nDebug source:")
-    said = " ".join(ANSWER.sub(r" (\1: \2)", said).split())
-    return without_secrets(said) or type(error).__name__
+    """What an error says first, on one line and without secrets."""
+    said, _, for_debugging = str(error).partition("\n\nDebug source:")
+    first, *_ = ANSWER.sub(r" (\1: \2)", said).strip().splitlines() or [type(error).__name__]
+    cause = CAUSE.search(for_debugging)
+    return without_secrets(f"{first} ({cause[1] or cause[2]})" if cause else first)
 
 
 def _request(operation: str, file: UPath, method: str, *arguments: Any, **options: Any) -> Any:
@@ -239,35 +240,27 @@ def _tag(info: Any) -> dict[str, str]:
     return {name: info[name] for name in ("e_tag", "version") if info[name]}
 
 
-@cache
-def _file_system(scheme: str) -> AbstractFileSystem:
-    protocol: Any = scheme
-    return Stored(protocol, **_options(scheme))
+def _stored(scheme: Any) -> Stored:
+    return Stored(scheme)
 
 
 @cache
 def _bucket(scheme: str, bucket: str) -> "ObjectStore":
-    return from_url(f"{scheme}://{bucket}", **_options(scheme))
-
-
-def _options(scheme: str) -> dict[str, Any]:
-    """The options of all requests. S3's keys come from boto3 if it is installed and they are not in
-    the environment: it also knows ~/.aws and single sign-on.
+    """Open a bucket with the keys of the environment. If it has none for S3, boto3 looks for them:
+    it knows ~/.aws, single sign-on and machines' roles, and says at once if there are none.
 
     Raises:
-        UserError: boto3 has no keys either.
+        UserError: a setting is missing or wrong. No request is sent yet.
     """
-    options = {"client_options": CLIENT, "retry_config": RETRIES}
-    if scheme != "s3" or find_spec("boto3") is None:
-        return options
-    if {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"} & os.environ.keys():
-        return options
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
+    options: dict[str, Any] = {"client_options": CLIENT, "retry_config": RETRIES}
+    known = {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"} & os.environ.keys()
     try:
-        return options | {"credential_provider": Boto3CredentialProvider()}
-    except ValueError as error:
+        if scheme == "s3" and not known:
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            options["credential_provider"] = Boto3CredentialProvider()
+        return from_url(f"{scheme}://{bucket}", **options)
+    except Exception as error:
         raise UserError(
-            f"s3://: no keys found; set {KEYS['s3']}, or AWS_PROFILE, "
-            "or AWS_SKIP_SIGNATURE=true for a bucket that anyone may read"
+            f"{scheme}://{bucket}: cannot be opened ({reason(error)}); set {KEYS[scheme]}"
         ) from error

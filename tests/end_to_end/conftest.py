@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forget_the_store() -> None:
     """Drop the stores that were opened in another environment."""
     store._bucket.cache_clear()
-    store._file_system.cache_clear()
+    store.Stored.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
