@@ -46,14 +46,17 @@ PIECE_BYTES = 16 << 20
 AHEAD_BYTES = 1 << 20
 """How far an input file is read ahead."""
 THREADS = 16
-SECRETS = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"),
+ENDPOINTS = (
     *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-    *("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN", "GOOGLE_BASE_URL"),
+    *("GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+)
+SECRETS = (
+    *ENDPOINTS,
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"),
+    *("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"),
     *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"),
     *("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"),
     *("AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"),
-    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 )
 ANSWER = re.compile(r"[\s:\ufeff]*<.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*", re.DOTALL)
 """A store's answer to a failed request. Its other elements may repeat keys and endpoint."""
@@ -252,6 +255,7 @@ def _bucket(scheme: str, bucket: str) -> "ObjectStore":
     Raises:
         UserError: a setting is missing or wrong. No request is sent yet.
     """
+    _check_environment()
     options: dict[str, Any] = {"client_options": CLIENT, "retry_config": RETRIES}
     known = {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"} & os.environ.keys()
     try:
@@ -264,3 +268,17 @@ def _bucket(scheme: str, bucket: str) -> "ObjectStore":
         raise UserError(
             f"{scheme}://{bucket}: cannot be opened ({reason(error)}); set {KEYS[scheme]}"
         ) from error
+
+
+def _check_environment() -> None:
+    """Unset empty variables, because obstore would send an empty key or endpoint.
+
+    Raises:
+        UserError: an endpoint is not a URL, for which obstore would only say that it panicked.
+    """
+    for name in [*SECRETS, "AWS_REGION", "AWS_DEFAULT_REGION"]:
+        if not os.environ.get(name, "unset"):
+            del os.environ[name]
+    for name in ENDPOINTS:
+        if not os.environ.get(name, "https://").startswith(("https://", "http://")):
+            raise UserError(f"{name} is not a URL; let it begin with https:// or http://")

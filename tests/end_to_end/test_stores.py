@@ -51,7 +51,7 @@ def google(no_keys: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyStor
 
 
 @pytest.fixture
-def azure(no_keys: None, monkeypatch: pytest.MonkeyPatch) -> Iterator["Requests"]:
+def requests(no_keys: None, monkeypatch: pytest.MonkeyPatch) -> Iterator["Requests"]:
     with flaky_store(0.0, kind=Requests) as server:
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0a2V5")
@@ -115,6 +115,47 @@ def test_without_keys_a_message_names_them(no_keys: None, address: str, message:
         list_inputs(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [("s3://bucket/run", "AWS_ENDPOINT_URL"), ("az://bucket/run", "AZURE_STORAGE_ENDPOINT")],
+)
+def test_an_endpoint_without_a_scheme_is_refused(
+    requests: "Requests", monkeypatch: pytest.MonkeyPatch, address: str, name: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
+    monkeypatch.setenv(name, "me:9000")
+    with pytest.raises(UserError, match=f"{name} is not a URL; let it begin with") as raised:
+        RunFolder(address).make()
+    assert "me:9000" not in str(raised.value)
+
+
+def test_an_empty_variable_counts_as_unset(
+    requests: "Requests", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", requests.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")
+    store.write(stored("s3://bucket/file"), lambda to: to.write(b"text"))
+    (seen,) = requests.seen
+    assert seen["PATH_INFO"] == "/bucket/file"
+    assert "HTTP_X_AMZ_SECURITY_TOKEN" not in seen
+
+
+def test_keys_of_a_profile_are_used(
+    requests: "Requests", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profile = "[mine]\naws_access_key_id = KEYOFMINE\naws_secret_access_key = secret\n"
+    (tmp_path / "credentials").write_text(profile)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", requests.endpoint)
+    store.write(stored("s3://bucket/file"), lambda to: to.write(b"text"))
+    assert "Credential=KEYOFMINE/" in requests.seen[0]["HTTP_AUTHORIZATION"]
+
+
 def test_a_run_on_google_cloud_storage(google: FlakyStore, tmp_path: Path) -> None:
     args = ["conf=demo", "data.limit=8", "data.part_rows=2", "stand_in=true"]
     here = composed(*args, f"output={tmp_path / 'here'}")
@@ -149,12 +190,12 @@ def test_the_lock_on_google_cloud_storage_is_taken_over_once(google: FlakyStore)
     assert store.read_tagged(lock) is None
 
 
-def test_writes_to_azure_go_to_the_container_under_their_condition(azure: Requests) -> None:
+def test_writes_to_azure_go_to_the_container_under_their_condition(requests: Requests) -> None:
     file = stored("az://container/run/run.lock")
     tag = store.write_if(file, "text", None)
     assert tag == {"e_tag": '"0x1"'}
     store.write_if(file, "text", tag)
-    first, second = azure.seen
+    first, second = requests.seen
     assert first["PATH_INFO"] == "/container/run/run.lock"
     assert first["HTTP_AUTHORIZATION"].startswith("SharedKey someone:")
     assert first["HTTP_IF_NONE_MATCH"] == "*"
