@@ -292,7 +292,7 @@ def report(summary: ScoreSummary, run: str | Place) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.score", description=__doc__)
-    parser.add_argument("run", help="run folder, or s3://BUCKET/FOLDER")
+    parser.add_argument("run", help="run folder, or an address such as s3://BUCKET/FOLDER")
     parser.add_argument("--task", help="default: the job's task")
     parser.add_argument("--timeout-s", type=float, default=Limits().timeout_s, help="per program")
     parser.add_argument("--workers", type=int, help="programs at a time; default: CPU cores")

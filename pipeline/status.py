@@ -31,7 +31,7 @@ MAGIC = b"PAR1"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="pipeline.status", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="the output of a run: a folder, or s3://BUCKET/FOLDER")
+    parser.add_argument("run", help="the output of a run: a folder, or an address such as s3://BUCKET/FOLDER")
     parser.add_argument("--watch", action="store_true", help="repeat until the run is done")
     parser.add_argument("--failed", action="store_true", help="list the failed rows")
     args = parser.parse_args()

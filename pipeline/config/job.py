@@ -203,7 +203,8 @@ class JobConfig:
     cache: CachePolicy
     engine: EngineConfig
     output: str
-    """The run folder: a local path, or s3://BUCKET/FOLDER."""
+    """The run folder: a local path, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or
+    az://CONTAINER/FOLDER."""
     seed: int = 0
     """The run's seed. Each generation's seed is derived from it, the row id and the sample index,
     unless the row has its own (columns.seed)."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from engine.errors import UserError
+from pipeline.run_folder.store import reason
 
 
 class InputError(UserError):
@@ -26,23 +27,18 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except UserError:
         raise
     except ImportError as error:
         raise InputError(f"data.path={path}: {error}; install it, or copy the file here") from error
     except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
         is_elsewhere = isinstance(error, OSError) and "://" in path
         kind = Unreachable if is_elsewhere else InputError
-        raise kind(f"data.path={path}: cannot be read ({_first_line(error)})") from error
+        raise kind(f"data.path={path}: cannot be read ({reason(error)})") from error
     except Exception as error:
         if "://" not in path:
             raise
         raise Unreachable(
-            f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
+            f"data.path={path}: cannot be reached ({reason(error)}); check the address and "
             "the network, or copy the file here and give data.path=FILE"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

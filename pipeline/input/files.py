@@ -140,7 +140,8 @@ def _stamp(path: str) -> str | None:
     with unreadable_is_an_error(path):
         fs, path_in_fs = fs_and_path(path)
         info = fs.info(path_in_fs)
-    tags = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "last_commit"))
+    names = ("e_tag", "ETag", "etag", "mtime", "last_modified", "last_commit")
+    tags = (info.get(name) for name in names)
     tag = next((tag for tag in tags if tag is not None), None)
     return None if tag is None else f"{info['size']} {tag}"
 

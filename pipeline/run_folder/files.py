@@ -1,4 +1,5 @@
-"""Read the files of a run, with the same functions for a local disk (Path) and for S3 (UPath)."""
+"""Read the files of a run, with the same functions for a local disk (Path) and for an object store
+(UPath)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,25 +13,29 @@ from engine.errors import UserError
 from pipeline.run_folder import store
 
 Place = Path | UPath
-"""The address of a run's file or folder: Path on a local disk, UPath on S3."""
+"""The address of a run's file or folder: Path on a local disk, UPath on a store."""
 
 
 def place(address: str | Place) -> Place:
-    """The address of a run folder as a Path, or as a UPath if it begins with s3://.
+    """The address of a run folder as a Path, or as a UPath if it is on a store.
 
     Raises:
-        UserError: it is a URL other than s3://, or contains credentials.
+        UserError: it is a URL of something else, or contains credentials.
     """
     if not isinstance(address, str):
         return address
     if "://" not in address:
         return Path(address)
-    if not address.startswith(store.S3):
-        raise UserError(f"output={address}: give a folder, or s3://BUCKET/FOLDER")
-    if "@" in address:
+    if not store.is_stored(address):
         raise UserError(
-            "output=s3://...@...: an address holds no keys; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, and give output=s3://BUCKET/FOLDER"
+            f"output={address}: give a folder, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or "
+            "az://CONTAINER/FOLDER"
+        )
+    if "@" in address:
+        scheme, _, _ = address.partition("://")
+        raise UserError(
+            f"output={scheme}://...@...: an address holds no keys; set {store.KEYS[scheme]}, and "
+            "give the address without them"
         )
     return UPath(address)
 
@@ -62,7 +67,7 @@ def changed_at(folder: Place) -> float:
 
 def open_parquet(file: Place) -> pq.ParquetFile:
     """Open a Parquet file. From a store, only the byte ranges that are read are fetched."""
-    return pq.ParquetFile(store.ObjectFile(file) if isinstance(file, UPath) else file)
+    return pq.ParquetFile(store.open_object(file) if isinstance(file, UPath) else file)
 
 
 def read_tables(files: Sequence[Place], schema: pa.Schema, columns: list[str]) -> pa.Table:

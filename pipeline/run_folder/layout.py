@@ -23,13 +23,13 @@ LEFT_BEHIND_S = 600.0
 
 
 class RunFolder:
-    """The paths of one run's files, on a local disk or on S3.
+    """The paths of one run's files, on a local disk or on an object store.
 
     A file in data/ means that its part is done. The write_... methods are atomic: a file appears
     under its name complete or not at all, so a killed writer leaves no partial file there.
 
     Raises:
-        UserError: the address is a URL other than s3://, or contains credentials.
+        UserError: the address is a URL of something else, or contains credentials.
     """
 
     def __init__(self, path: str | Place) -> None:

@@ -1,4 +1,5 @@
-"""A lease for S3, which has no locks: an object that its holder renews, for one launch at a time.
+"""A lease for object stores, which have no locks: an object that its holder renews, for one launch
+at a time.
 
     take     there is no object                   create it; the store lets only one launch succeed
              it has not been renewed for LAPSE_S  the holder is gone: take it over
@@ -73,7 +74,7 @@ class Lease:
         self._id = uuid.uuid4().hex
         self._num_beats = 0
         """Part of the object, so that each renewal changes its contents and therefore its tag."""
-        self._tag: str | None = None
+        self._tag: dict[str, str] | None = None
         self._stopped = threading.Event()
 
     def take(self) -> None:
@@ -118,7 +119,7 @@ class Lease:
         except OSError as error:
             log.warning("run.lock: could not be removed (%s); it expires by itself", error)
 
-    def _put(self, tag: str | None) -> bool:
+    def _put(self, tag: dict[str, str] | None) -> bool:
         """Write the object if it still has this tag (None: if it does not exist); returns whether
         this launch holds the lease afterwards.
 

@@ -2,8 +2,8 @@
 
 Rank 0 holds a lock on run.lock until its process ends. The kernel releases it however the process
 ends, so a killed launch leaves nothing behind. If the file system has no locks (some network file
-systems), a warning says so and the launch goes ahead without one. S3 has no locks either: there,
-rank 0 keeps renewing the object run.lock (pipeline/run_folder/lease.py).
+systems), a warning says so and the launch goes ahead without one. An object store has no locks
+either: there, rank 0 keeps renewing the object run.lock (pipeline/run_folder/lease.py).
 """
 
 import fcntl

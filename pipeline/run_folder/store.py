@@ -1,41 +1,67 @@
-"""Requests to an object store (S3), with retries, and one clear error when an operation fails.
+"""Requests to an object store (S3, Google Cloud Storage, Azure Blob Storage), and one clear error
+when one fails. obstore sends them, and repeats those that fail.
 
 Keys and endpoint come from environment variables and must not be shown: `without_secrets` removes
-them from messages and logs. Listings are never cached, because other workers write to the
-same folders. S3 stores an object completely or not at all, so objects are written directly under
-their final names.
+them from messages and logs. A store keeps an object completely or not at all, so objects are
+written directly under their final names.
 """
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from fsspec.asyn import get_loop, sync
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.fsspec import FsspecStore
+from obstore.store import from_url
 from upath import UPath
 
 from engine.errors import UserError
 
-S3 = "s3://"
-MAX_ATTEMPTS = 10
-"""Attempts per request, with growing pauses, about a minute in total. After that s3fs repeats the
-whole series a few times if the error is one that it can retry."""
-THREADS = 16
-OPTIONS: dict[str, Any] = {
-    "use_listings_cache": False,
-    "config_kwargs": {"retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"}},
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-SECRETS = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+"""scheme of an address -> the environment variables that usually hold its keys."""
+RETRIES: "RetryConfig" = {"retry_timeout": timedelta(minutes=4), "max_retries": 1000}
+"""A request is repeated with growing pauses (at most 15 s) until it has taken this long. Its
+signature, which is not renewed, expires after 5 minutes."""
+CLIENT: "ClientConfig" = {"timeout": timedelta(minutes=2), "allow_http": True}
+"""An attempt that is not answered completely by then has failed. http:// is for endpoints on the
+own network."""
+PIECE_BYTES = 16 << 20
+"""A larger object is uploaded in pieces of this size."""
+AHEAD_BYTES = 1 << 20
+"""How far an input file is read ahead."""
+THREADS = 16
+ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    *("GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 )
-LOST_RACE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404")
-"""S3's error codes when the condition of a conditional write did not hold."""
+SECRETS = (
+    *ENDPOINTS,
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"),
+    *("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"),
+    *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"),
+    *("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"),
+    *("AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"),
+)
+ANSWER = re.compile(r"[\s:\ufeff]*<.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*", re.DOTALL)
+"""A store's answer to a failed request. Its other elements may repeat keys and endpoint."""
+CAUSE = re.compile(r'\b(?:message|error): "(.+)"|\b(TimedOut|IncompleteMessage)\b')
+"""Why the network failed, in the text that obstore adds to an error for debugging."""
 
 
 class StoreError(OSError):
@@ -43,22 +69,42 @@ class StoreError(OSError):
 
 
 class Tagged(NamedTuple):
-    """An object's text, and its ETag, which changes when the contents change."""
+    """An object's text, and its tag, which changes when the contents change."""
 
     text: str
-    tag: str
+    tag: dict[str, str]
+    """`e_tag` and `version`, of which S3 and Azure compare the first, Google the second."""
+
+
+class Stored(FsspecStore):
+    """The objects of a store for fsspec, which finds input files; a bucket is a folder."""
+
+    def _construct_store(self, bucket: str) -> "ObjectStore":
+        return _bucket(str(self.protocol), bucket)
+
+    async def _info(self, path: str, **options: Any) -> dict[str, Any]:
+        if "/" not in path.strip("/"):
+            return {"name": path, "size": 0, "type": "directory"}
+        return await super()._info(path, **options)
+
+
+def is_stored(address: str) -> bool:
+    """Whether it is the address of an object or folder on a store."""
+    return address.startswith(tuple(f"{scheme}://" for scheme in KEYS))
 
 
 def fs_and_path(address: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL or local path, and the path within that file system."""
-    if address.startswith(S3):
-        fs = _s3()
-        return fs, fs._strip_protocol(address)
+    if is_stored(address):
+        scheme, _, path = address.partition("://")
+        return _stored(scheme), path.rstrip("/")
     return url_to_fs(address)
 
 
 def open_for_reading(address: str) -> IO[bytes]:
-    fs, path = fs_and_path(address)
+    if is_stored(address):
+        return open_object(UPath(address), "readahead")
+    fs, path = url_to_fs(address)
     opened: IO[bytes] = fs.open(path, "rb")
     return opened
 
@@ -68,10 +114,8 @@ def is_local(fs: AbstractFileSystem) -> bool:
 
 
 def exists(file: UPath) -> bool:
-    bucket, _, key = file.path.partition("/")
     try:
-        with _as_store_error("look for", file):
-            _s3().call_s3("head_object", Bucket=bucket, Key=key)
+        _request("look for", file, "head")
     except FileNotFoundError:
         return False
     return True
@@ -83,43 +127,28 @@ def read(file: UPath) -> bytes:
     Raises:
         FileNotFoundError: there is no such object.
     """
-    with _as_store_error("read", file):
-        data: bytes = _s3().cat_file(file.path)
+    data: bytes = _request("read", file, "get")[0]
+    return data
+
+
+class ObjectFile(AbstractBufferedFile):  # type: ignore[misc]
+    """An object as a seekable file, whose reads raise StoreError like all requests."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        end, file = min(end, self.size), UPath(f"{self.fs.protocol}://{self.path}")
+        data: bytes = _request("read", file, "get_range", start=start, end=end).to_bytes()
         return data
 
 
-class ObjectFile(io.RawIOBase):
-    """An object as a seekable file; each read is one request for a byte range."""
-
-    def __init__(self, file: UPath) -> None:
-        self._file = file
-        self._at = 0
-        with _as_store_error("read", file):
-            self._size = int(_s3().info(file.path)["size"])
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._size, self._at + len(buffer))
-        if end <= self._at:
-            return 0
-        with _as_store_error("read", self._file):
-            data = _s3().cat_file(self._file.path, start=self._at, end=end)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+def open_object(file: UPath, cache_type: str = "none") -> IO[bytes]:
+    """Open an object. Without a cache (fsspec's `cache_type`), each read is one request for just
+    that byte range."""
+    size = _request("read", file, "head")["size"]
+    fs = _stored(file.protocol)
+    opened: Any = ObjectFile(
+        fs, file.path, block_size=AHEAD_BYTES, cache_type=cache_type, size=size
+    )
+    return opened
 
 
 def read_all(files: Sequence[UPath]) -> list[bytes]:
@@ -132,55 +161,41 @@ def write(file: UPath, fill: Callable[[IO[bytes]], object]) -> None:
     """Write an object with the bytes that `fill` writes to a stream."""
     buffer = io.BytesIO()
     fill(buffer)
-    with _as_store_error("write", file):
-        _s3().pipe_file(file.path, buffer.getvalue())
+    _request("write", file, "put", buffer.getvalue(), chunk_size=PIECE_BYTES)
 
 
 def remove(file: UPath) -> None:
-    with _as_store_error("remove", file):
-        _s3().rm_file(file.path)
+    _request("remove", file, "delete")
 
 
 def listing(folder: UPath) -> dict[str, float]:
     """The files directly in a folder: name -> time of the last write, in seconds since the epoch by
     the store's clock."""
-    try:
-        with _as_store_error("list", folder):
-            found = _s3().ls(folder.path, detail=True)
-    except FileNotFoundError:
-        return {}
-    files = (info for info in found if info["type"] == "file")
-    return {info["name"].rpartition("/")[2]: info["LastModified"].timestamp() for info in files}
+    found = _request("list", folder, "list_with_delimiter")
+    return {
+        info["path"].rpartition("/")[2]: info["last_modified"].timestamp()
+        for info in found["objects"]
+    }
 
 
 def read_tagged(file: UPath) -> Tagged | None:
     """Read an object and its tag; None if there is no such object."""
     try:
-        with _as_store_error("read", file):
-            tag = _s3().info(file.path)["ETag"]
-            return Tagged(_s3().cat_file(file.path).decode(), tag)
+        data, info = _request("read", file, "get")
     except FileNotFoundError:
         return None
+    return Tagged(data.decode(), _tag(info))
 
 
-def write_if(file: UPath, text: str, tag: str | None) -> str | None:
+def write_if(file: UPath, text: str, tag: dict[str, str] | None) -> dict[str, str] | None:
     """Write an object only if it still has this tag, or, with None, only if it does not exist.
 
     Returns the new tag, or None if the condition did not hold and nothing was written.
     """
-    bucket, _, key = file.path.partition("/")
-    condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-    with _as_store_error("write", file):
-        try:
-            answer = _s3().call_s3(
-                "put_object", Bucket=bucket, Key=key, Body=text.encode(), **condition
-            )
-        except OSError as error:
-            if _code(error) in LOST_RACE:
-                return None
-            raise
-    new: str = answer["ETag"]
-    return new
+    try:
+        return _tag(_request("write", file, "put", text.encode(), mode=tag or "create"))
+    except (AlreadyExistsError, PreconditionError):
+        return None
 
 
 def without_secrets(text: str) -> str:
@@ -191,30 +206,79 @@ def without_secrets(text: str) -> str:
     return text
 
 
-@cache
-def _s3() -> AbstractFileSystem:
-    """The file system that all threads share: fsspec runs its requests in a single I/O thread."""
-    fs, _ = url_to_fs(S3, **OPTIONS)
-    return fs
+def reason(error: Exception) -> str:
+    """What an error says first, on one line and without secrets."""
+    said, _, for_debugging = str(error).partition("\n\nDebug source:")
+    first, *_ = ANSWER.sub(r" (\1: \2)", said).strip().splitlines() or [type(error).__name__]
+    cause = CAUSE.search(for_debugging)
+    return without_secrets(f"{first} ({cause[1] or cause[2]})" if cause else first)
 
 
-@contextmanager
-def _as_store_error(operation: str, file: UPath) -> Iterator[None]:
-    """Turn any exception but FileNotFoundError into an error that names the operation and file."""
+def _request(operation: str, file: UPath, method: str, *arguments: Any, **options: Any) -> Any:
+    """Call a method of obstore for an object or folder, in fsspec's I/O thread: this thread, which
+    only waits, can be ended by a signal, while obstore lets none through.
+
+    Raises:
+        FileNotFoundError: there is no such object, or no such bucket.
+        AlreadyExistsError, PreconditionError: the condition of a write does not hold.
+        StoreError: the request has failed for another reason.
+    """
+    bucket, _, key = file.path.partition("/")
+
+    async def sent() -> Any:
+        store = _bucket(file.protocol, bucket)
+        answer = await getattr(store, f"{method}_async")(key, *arguments, **options)
+        return ((await answer.bytes_async()).to_bytes(), answer.meta) if method == "get" else answer
+
     try:
-        yield
-    except FileNotFoundError:
+        return sync(get_loop(), sent)
+    except (AlreadyExistsError, PreconditionError, UserError):
         raise
-    except ImportError as error:
-        raise UserError(
-            f'{file}: needs s3fs, which is not installed: pip install "dllm-pipeline[s3]"'
-        ) from error
     except Exception as error:
-        reason = without_secrets(str(error).strip()) or type(error).__name__
-        raise StoreError(f"cannot {operation} {file}: {reason}") from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else StoreError
+        raise kind(f"cannot {operation} {file}: {reason(error)}") from error
 
 
-def _code(error: OSError) -> str:
-    """S3's error code, from the original error that s3fs translated to an OSError."""
-    response = getattr(error.__cause__, "response", {})
-    return str(response.get("Error", {}).get("Code"))
+def _tag(info: Any) -> dict[str, str]:
+    return {name: info[name] for name in ("e_tag", "version") if info[name]}
+
+
+def _stored(scheme: Any) -> Stored:
+    return Stored(scheme)
+
+
+@cache
+def _bucket(scheme: str, bucket: str) -> "ObjectStore":
+    """Open a bucket with the keys of the environment. If it has none for S3, boto3 looks for them:
+    it knows ~/.aws, single sign-on and machines' roles, and says at once if there are none.
+
+    Raises:
+        UserError: a setting is missing or wrong. No request is sent yet.
+    """
+    _check_environment()
+    options: dict[str, Any] = {"client_options": CLIENT, "retry_config": RETRIES}
+    known = {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"} & os.environ.keys()
+    try:
+        if scheme == "s3" and not known:
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            options["credential_provider"] = Boto3CredentialProvider()
+        return from_url(f"{scheme}://{bucket}", **options)
+    except Exception as error:
+        raise UserError(
+            f"{scheme}://{bucket}: cannot be opened ({reason(error)}); set {KEYS[scheme]}"
+        ) from error
+
+
+def _check_environment() -> None:
+    """Unset empty variables, because obstore would send an empty key or endpoint.
+
+    Raises:
+        UserError: an endpoint is not a URL, for which obstore would only say that it panicked.
+    """
+    for name in [*SECRETS, "AWS_REGION", "AWS_DEFAULT_REGION"]:
+        if not os.environ.get(name, "unset"):
+            del os.environ[name]
+    for name in ENDPOINTS:
+        if not os.environ.get(name, "https://").startswith(("https://", "http://")):
+            raise UserError(f"{name} is not a URL; let it begin with https:// or http://")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from fsspec.spec import AbstractFileSystem
-from s3fs import S3FileSystem
 
 from pipeline.run_folder import lease, store
 from tests.checkpoints import write_checkpoint
@@ -20,9 +19,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def forget_the_store() -> None:
-    """Drop the cached file systems: fsspec keeps them even if the environment has changed."""
-    store._s3.cache_clear()
-    S3FileSystem.clear_instance_cache()
+    """Drop the stores that were opened in another environment."""
+    store._bucket.cache_clear()
+    store.Stored.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")

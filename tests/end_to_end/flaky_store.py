@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -55,6 +57,12 @@ class FlakyStore:
             return _drop(environ)
         return answer
 
+    def make_bucket(self, name: str) -> None:
+        keys = {name.lower(): value for name, value in KEYS.items()}
+        retries = Config(region_name="us-east-1", retries={"max_attempts": 10})
+        s3 = boto3.client("s3", endpoint_url=self.endpoint, config=retries, **keys)
+        s3.create_bucket(Bucket=name)
+
     def _fault(self, environ: dict[str, Any]) -> str | None:
         path = environ["PATH_INFO"]
         with self._lock:
@@ -71,9 +79,43 @@ def _drop(environ: dict[str, Any]) -> Iterable[bytes]:
     raise ConnectionError("dropped")
 
 
+class Google(FlakyStore):
+    """The same store for a client of Google Cloud Storage. Its requests differ from S3's in what
+    the condition of a write compares: a generation, which here stands for an ETag."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        super().__init__(share, seed)
+        self._tags: dict[str, str] = {}
+
+    def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        generation = environ.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None)
+        if generation == "0":
+            environ["HTTP_IF_NONE_MATCH"] = "*"
+        elif generation is not None:
+            environ["HTTP_IF_MATCH"] = self._tags[generation]
+        environ["HTTP_AUTHORIZATION"] = "AWS4-HMAC-SHA256 Credential=a/1/us-east-1/s3/aws4_request"
+
+        def started(status: str, headers: Iterable[tuple[str, str]], *error: Any) -> Any:
+            added = [
+                ("x-goog-generation", self._generation(value))
+                for name, value in headers
+                if name.lower() == "etag"
+            ]
+            return start(status, [*headers, *added], *error)
+
+        return super().__call__(environ, started)
+
+    def _generation(self, tag: str) -> str:
+        generation = str(int(tag.strip('"')[:12], 16))
+        self._tags[generation] = tag
+        return generation
+
+
 @contextmanager
-def flaky_store(share: float, seed: int = 0) -> Iterator[FlakyStore]:
-    store = FlakyStore(share, seed)
+def flaky_store(
+    share: float, seed: int = 0, kind: type[FlakyStore] = FlakyStore
+) -> Iterator[FlakyStore]:
+    store = kind(share, seed)
     server = make_server("127.0.0.1", 0, store, threaded=True, request_handler=Quiet)
     store.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

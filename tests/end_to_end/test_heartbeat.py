@@ -18,7 +18,7 @@ from tests.end_to_end.quick_beats import LAPSE_S
 def test_only_one_launch_takes_a_lapsed_lock_over_and_its_old_holder_ends(
     s3: AbstractFileSystem, steady: FlakyStore, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.mkdir("locks")
+    steady.make_bucket("locks")
     lock = place("s3://locks/contested/run.lock")
     assert not isinstance(lock, Path)
     old, new, late = (lease.Lease(lock, name) for name in ("old", "new", "late"))

@@ -21,9 +21,8 @@ BUCKET = "parts"
 
 
 @pytest.fixture
-def bucket(s3: AbstractFileSystem) -> AbstractFileSystem:
-    if not s3.exists(BUCKET):
-        s3.mkdir(BUCKET)
+def bucket(server: FlakyStore, s3: AbstractFileSystem) -> AbstractFileSystem:
+    server.make_bucket(BUCKET)
     return s3
 
 
@@ -57,7 +56,7 @@ def test_failed_rows_are_retried(
 
 
 def test_a_part_that_is_uploaded_in_pieces(bucket: AbstractFileSystem, server: FlakyStore) -> None:
-    """s3fs uploads objects above 100 MB in pieces, each of which may fail."""
+    """An object above 16 MB is uploaded in pieces, each of which may fail."""
     folder = RunFolder(f"s3://{BUCKET}/large")
     noise = [random.Random(i).randbytes(1 << 20) for i in range(120)]
     table = pa.table({"noise": pa.array(noise, pa.binary())})

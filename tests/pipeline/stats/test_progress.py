@@ -1,5 +1,9 @@
 """The progress line, and the limit on failures."""
 
+import os
+import sys
+import time
+
 import pytest
 
 from engine.request import FinishReason, Result
@@ -167,3 +171,26 @@ def test_stderr_that_is_no_terminal_gets_whole_lines(capfd: pytest.CaptureFixtur
     stderr = capfd.readouterr().err
     assert stderr.splitlines()[-1].startswith("demo: 2/2 rows (100%), 0 failed")
     assert "\r" not in stderr
+
+
+def test_on_a_terminal_one_line_is_renewed_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.stats.progress.TERMINAL_S", 0.02)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((60, 30)))
+    ours, terminal = os.openpty()
+    session, (tally, _) = tallies(2, 0.5)
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with show_progress(ProgressLine("demo", 2, 0, 0, 32), session, every_s=60.0):
+            time.sleep(0.2)
+            tally.count(outcome(failed=False))
+            tally.publish()
+        said = ""
+        while not said.endswith("\n"):
+            said += os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    renewed = said.rstrip("\r\n").split("\r")[1:]
+    assert said.count("\n") == 1, "only the last line is ended"
+    assert len(renewed) > 2
+    assert all(line.endswith("\x1b[K") and len(line) < 60 + len("\x1b[K") for line in renewed)
+    assert renewed[0].startswith("demo: 0/2 rows (0%), 0 failed, ? left")
+    assert renewed[-1].startswith("demo: 1/2 rows (50%), 0 failed")
