@@ -18,7 +18,15 @@ from tests.checkpoints import (
     write_json_lines,
     write_parquet,
 )
-from tests.end_to_end.launcher import finished, kill_a_worker, start, told_once
+from tests.end_to_end.launcher import (
+    HELD,
+    PATIENCE_S,
+    finished,
+    kill_a_worker,
+    start,
+    told_once,
+    wait_until,
+)
 
 NUM_ROWS = 120
 
@@ -29,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
-    """A sampled job, slow enough to be killed halfway: 30 parts, one token per iteration."""
+    """A sampled job of 30 parts."""
     return job(
         checkpoint,
         data,
@@ -85,9 +93,9 @@ def test_after_kill_9_the_same_command_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    process = start(arguments(checkpoint, data), tmp_path)
+    process = start(["3", *arguments(checkpoint, data)], tmp_path, module=HELD)
     kill_a_worker(process, folder.path, after_parts=3)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
     done = {part: folder.data_file(part).stat().st_mtime_ns for part in folder.parts_done()}
     assert 3 <= len(done) < 30
@@ -106,9 +114,10 @@ def test_after_kill_9_torchruns_restart_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     """torchrun's store outlives the workers, and keeps all their keys."""
-    process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=2"])
+    args = ["3", *arguments(checkpoint, data)]
+    process = start(args, tmp_path, launcher=["--max-restarts=2"], module=HELD)
     kill_a_worker(process, tmp_path / "run", after_parts=3)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert_same_rows(output_rows(tmp_path / "run"), one_worker)
 
@@ -118,12 +127,14 @@ def test_parts_of_part_minutes_stay_the_same_after_kills(
 ) -> None:
     """The first 64 parts, of one row each, are timed. One kill comes during these, one after."""
     folder = RunFolder(tmp_path / "run")
-    args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.01"]
+    args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.1"]
     paces = []
-    for after_parts in (10, 65):
-        process = start(args, tmp_path)
-        kill_a_worker(process, folder.path, after_parts)
-        process.communicate(timeout=60)
+    for num_parts in (10, 64):
+        process = start([str(num_parts), *args], tmp_path, module=HELD)
+        if num_parts == 64:
+            wait_until(process, folder.pace_file.exists)
+        kill_a_worker(process, folder.path, num_parts)
+        process.communicate(timeout=PATIENCE_S)
         paces.append(folder.pace_file.read_text() if folder.pace_file.exists() else None)
     assert "in 120 parts (fewer, larger" not in finished(args, tmp_path), "the parts are final now"
     assert paces == [None, folder.pace_file.read_text()]
