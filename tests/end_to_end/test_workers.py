@@ -27,6 +27,7 @@ from tests.end_to_end.launcher import (
     told_once,
     wait_until,
 )
+from tests.launched import composed
 
 NUM_ROWS = 120
 
@@ -145,7 +146,10 @@ def test_parts_of_part_minutes_stay_the_same_after_kills(
     assert_same_rows(output_rows(folder.path), one_worker)
 
 
-def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
+def test_humaneval_runs_on_a_file_with_the_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     rows = [
         {
             "task_id": f"HumanEval/{i}",
@@ -158,7 +162,7 @@ def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
     ]
     write_json_lines(tmp_path / "tasks.jsonl.gz", rows)
     args = ["conf=humaneval", "model=demo", "data.path=tasks.jsonl.gz"]
-    finished([*args, "generation.max_new_tokens=16"], tmp_path)
+    run(composed(*args, "generation.max_new_tokens=16"), 0)
     out = output_rows(tmp_path / "runs" / "humaneval")
     assert [row["row_id"] for row in out] == [f"tasks:{i}" for i in range(20)]
     assert [{name: row[name] for name in rows[0]} for row in out] == rows
@@ -166,7 +170,7 @@ def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_reported_only_once_by_all_workers(
-    checkpoint: Path, data: Path, tmp_path: Path
+    checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     args = arguments(checkpoint, data)
     said = finished([*args, "prompt.column=question"], tmp_path, code=1)
@@ -177,5 +181,6 @@ def test_a_mistake_is_reported_only_once_by_all_workers(
     broken = tmp_path / "model"
     subprocess.run(["cp", "-r", checkpoint, broken], check=True)
     (broken / "model.safetensors").unlink()
-    said = finished([*args, f"model.path={broken}"], tmp_path, code=1)
-    assert "holds no *.safetensors file" in told_once(said)
+    with pytest.raises(SystemExit):
+        run(config(broken, data, tmp_path / "other"), 0)
+    assert "holds no *.safetensors file" in told_once(capfd.readouterr().err)
