@@ -16,7 +16,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     lint = Path(sys.executable).with_name("lint-imports")
     env = {**os.environ, "PYTHONPATH": str(folder)}
     return subprocess.run(
-        [lint, "--no-cache"], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+        [lint, "--no-cache"], cwd=folder, env=env, capture_output=True, text=True, timeout=600
     )
 
 

@@ -25,9 +25,17 @@ def main() -> None:
     first.add_argument(
         "--rounds", type=int, default=3, help="rounds of lock-step and engine, alternating"
     )
+    first.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=list(engine.BATCHES),
+        help="sequences at once to try, for the best of each",
+    )
+    first.add_argument("--trial-rows", type=int, default=96, help="prompts to try them with")
     first.add_argument("--cache", choices=LOCKSTEP_CACHES, help="default: dual, or block_causal")
     first.add_argument(
-        "--llada-rows", type=int, default=64, help="prompts for LLaDA's own loop, which is slow"
+        "--llada-rows", type=int, default=32, help="prompts for LLaDA's own loop, which is slow"
     )
     first.set_defaults(run=engine.run)
 
@@ -70,7 +78,7 @@ def _add_workload(command: argparse.ArgumentParser) -> None:
         "--prompts", type=Path, default=PROMPTS, help="Parquet file with HumanEval's columns"
     )
     command.add_argument("--rows", type=int, default=None, help="use only the first rows")
-    command.add_argument("--max-sequences", type=int, default=32)
+    command.add_argument("--max-sequences", type=int, default=32, help="sequences at once")
     command.add_argument("--max-new-tokens", type=int, default=128)
     command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     command.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")

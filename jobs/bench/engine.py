@@ -7,16 +7,21 @@
 (c) engine   iteration-level batching with decoding=threshold and cache=dual, or
              cache=block_causal for a block-causal model.
 
+(b) and (c) are first tried with several batches (sequences at once) on the first prompts. All
+prompts are then measured with the batch that suited each best, which need not be the same, and with
+one batch for both. Best against best is what a user gains; an equal batch shows what lock-step
+waiting costs.
+
 Only tokens before EOS count; seconds are wall time of the whole loop. Rounds of (b) and (c)
 alternate and are compared pairwise, because a machine's speed drifts. Their token ids must be equal
-row by row in float32 on CPU; on other devices and dtypes the rows that differ are counted. The
-output of all three is scored with the rows' own tests.
+row by row, in all batches, in float32 on CPU; on other devices and dtypes the rows that differ are
+counted. The output of all three is scored with the rows' own tests.
 """
 
 import statistics
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
@@ -27,10 +32,26 @@ from engine.decoding.fixed import Fixed
 from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
 from jobs.bench.lockstep import LockStepManager
-from jobs.bench.workload import Run, Workload, load_workload, provenance
+from jobs.bench.workload import Run, Workload, load_workload, others_share, provenance
 
 EXACT = ("cpu", "float32")
 """The device and dtype in which rounding does not depend on the batch's shape."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+RIVALS = ("lockstep", "engine")
+
+
+class Entry(NamedTuple):
+    """What is run: one of RIVALS, with so many sequences at once."""
+
+    rival: str
+    batch: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.rival}, {self.batch} at once"
+
+
+Runs = dict[Entry, list[Run]]
 
 
 def run(
@@ -39,6 +60,8 @@ def run(
     prompts: Path,
     rows: int | None,
     rounds: int,
+    batches: list[int],
+    trial_rows: int,
     max_sequences: int,
     max_new_tokens: int,
     dtype: str,
@@ -46,7 +69,7 @@ def run(
     cache: str | None,
     llada_rows: int,
 ) -> dict[str, Any]:
-    """Run all three, print the table, return the report.
+    """Run all three, print the tables, return the report. `max_sequences` is the equal batch.
 
     Raises:
         RuntimeError: lock-step and engine give different token ids in float32 on CPU.
@@ -61,33 +84,42 @@ def run(
     )
     print(workload.title)
     is_block_causal = workload.model.config.block_length is not None
-    policy = CACHE_POLICIES[cache or ("block_causal" if is_block_causal else "dual")]()
-    bench = Bench(workload, max_sequences, policy)
-    workload.run(bench.engine(), num_requests=64)
-    lockstep, engine = [], []
-    for _ in range(rounds):
-        lockstep.append(workload.run(bench.lockstep()))
-        engine.append(workload.run(bench.engine()))
-    num_different = count_different([*lockstep, *engine])
-    if num_different and (workload.device, dtype) == EXACT:
-        raise RuntimeError(f"lock-step and engine give different tokens in {num_different} rows")
-    measured = {
-        "llada": [workload.run(bench.llada(), num_requests=llada_rows)],
-        "lockstep": lockstep,
-        "engine": engine,
-    }
-    report = {name: summary(runs, workload) for name, runs in measured.items()}
-    gains = gains_of(report, lockstep, engine, num_different)
-    print_table(report, gains)
+    bench = Bench(
+        workload, CACHE_POLICIES[cache or ("block_causal" if is_block_causal else "dual")]()
+    )
+    is_exact = (workload.device, dtype) == EXACT
+    with others_share() as others:
+        tried, best = try_batches(bench, batches, trial_rows, is_exact)
+        equal = [Entry(rival, max_sequences) for rival in RIVALS]
+        runs = measure(bench, [*best, *equal], rounds)
+        num_different = check_same(runs, is_exact)
+        llada = workload.run(bench.llada(), num_requests=llada_rows)
+    figures = {entry.title: summary(done, workload) for entry, done in runs.items()}
+    figures = {"llada, alone": summary([llada], workload), **figures}
+    ratios = {"best": ratios_of(runs, *best), "equal": ratios_of(runs, *equal)}
+    print_table(figures)
+    over_llada = figures[best[1].title]["tokens_per_s"] / llada.tokens_per_s
+    print(f"{best[1].title}, over llada: {over_llada:.1f} x")
+    for name, pair in (("best", best), ("equal", equal)):
+        print_ratios(name, pair, ratios[name])
+    print(f"other processes had {100 * others.share:.0f} % of the machine's cores meanwhile")
     return {
         "benchmark": "engine",
         "model": model.name,
-        "cache": type(policy).__name__,
+        "cache": type(bench.policy).__name__,
         "num_prompts": len(workload.requests),
-        "num_prompts_llada": len(measured["llada"][0].results),
-        **gains,
-        **report,
-        "config": asdict(bench.config) | {"max_new_tokens": max_new_tokens, "dtype": dtype},
+        "num_prompts_llada": len(llada.results),
+        "tried": tried,
+        "best_batch": {entry.rival: entry.batch for entry in best},
+        "equal_batch": max_sequences,
+        "engine_over_llada": over_llada,
+        "engine_over_lockstep": {name: statistics.median(of) for name, of in ratios.items()},
+        "engine_over_lockstep_by_round": ratios,
+        "num_rows_different_from_lockstep": num_different,
+        "figures": figures,
+        "others_share_of_cores": others.share,
+        "config": asdict(workload.config(max_sequences))
+        | {"max_new_tokens": max_new_tokens, "dtype": dtype},
         **provenance(workload.device),
     }
 
@@ -95,19 +127,17 @@ def run(
 class Bench:
     """Makes the three engines that are compared."""
 
-    def __init__(self, workload: Workload, max_sequences: int, policy: CachePolicy) -> None:
-        self.config = workload.config(max_sequences)
-        self.alone = workload.config(1, stop_at_eos=False)
-        self.model = workload.model
+    def __init__(self, workload: Workload, policy: CachePolicy) -> None:
+        self.workload = workload
         self.policy = policy
 
     def llada(self) -> DiffusionEngine:
-        return self._make(self.alone, Fixed(), NoCache())
+        return self._make(self.workload.config(1, stop_at_eos=False), Fixed(), NoCache())
 
-    def lockstep(self) -> DiffusionEngine:
-        engine = self.engine()
+    def lockstep(self, batch: int) -> DiffusionEngine:
+        engine = self.engine(batch)
         engine.iterations = LockStepManager(
-            self.config,
+            self.workload.config(batch),
             num_pages=engine.num_pages,
             rules=engine.rules,
             policy=self.policy,
@@ -115,19 +145,70 @@ class Bench:
         )
         return engine
 
-    def engine(self) -> DiffusionEngine:
-        return self._make(self.config, Threshold(), self.policy)
+    def engine(self, batch: int) -> DiffusionEngine:
+        return self._make(self.workload.config(batch), Threshold(), self.policy)
+
+    def run(self, entry: Entry, num_requests: int | None = None) -> Run:
+        make = self.lockstep if entry.rival == "lockstep" else self.engine
+        return self.workload.run(make(entry.batch), num_requests)
 
     def _make(
         self, config: EngineConfig, decoding: DecodingStrategy, cache: CachePolicy
     ) -> DiffusionEngine:
-        return DiffusionEngine(self.model, config=config, decoding=decoding, cache=cache)
+        return DiffusionEngine(self.workload.model, config=config, decoding=decoding, cache=cache)
 
 
-def count_different(runs: list[Run]) -> int:
-    """The number of rows whose tokens are not the same in all runs, lock-step and engine alike."""
-    tokens = [[result.token_ids for result in run.results] for run in runs]
-    return sum(any(other != row[0] for other in row) for row in zip(*tokens, strict=True))
+def try_batches(
+    bench: Bench, batches: list[int], num_rows: int, is_exact: bool
+) -> tuple[dict[str, Any], list[Entry]]:
+    """Run both rivals with every batch on the first prompts, twice, and print the better of the two
+    speeds. Returns these, and each rival's fastest entry.
+
+    Raises:
+        RuntimeError: as `check_same`.
+    """
+    bench.run(Entry("engine", max(batches)), num_rows)  # the first run is slower than the others
+    entries = [Entry(rival, batch) for batch in batches for rival in RIVALS]
+    runs: Runs = {entry: [] for entry in entries}
+    for _ in range(2):
+        for entry in entries:
+            runs[entry].append(bench.run(entry, num_rows))
+    check_same(runs, is_exact)
+    speeds = {entry: max(run.tokens_per_s for run in done) for entry, done in runs.items()}
+    num_prompts = len(runs[entries[0]][0].results)
+    print(f"\ntokens/s on the first {num_prompts} prompts, by sequences at once")
+    print(f"{'':10}" + "".join(f"{batch:>9}" for batch in batches))
+    for rival in RIVALS:
+        print(f"{rival:10}" + "".join(f"{speeds[Entry(rival, b)]:9.0f}" for b in batches))
+    tried = {rival: {str(b): speeds[Entry(rival, b)] for b in batches} for rival in RIVALS}
+    best = [
+        max((e for e in entries if e.rival == rival), key=speeds.__getitem__) for rival in RIVALS
+    ]
+    return {"num_prompts": num_prompts, "tokens_per_s": tried}, best
+
+
+def measure(bench: Bench, entries: list[Entry], rounds: int) -> Runs:
+    """Run each distinct entry on all prompts once a round."""
+    runs: Runs = {entry: [] for entry in entries}
+    for _ in range(rounds):
+        for entry, done in runs.items():
+            done.append(bench.run(entry))
+    return runs
+
+
+def check_same(runs: Runs, is_exact: bool) -> int:
+    """The number of rows whose tokens are not the same in all runs, of either rival in any batch.
+
+    Raises:
+        RuntimeError: there are some, though `is_exact`.
+    """
+    tokens = [
+        [result.token_ids for result in run.results] for done in runs.values() for run in done
+    ]
+    num = sum(any(other != row[0] for other in row) for row in zip(*tokens, strict=True))
+    if num and is_exact:
+        raise RuntimeError(f"lock-step and engine give different tokens in {num} rows")
+    return num
 
 
 def summary(runs: list[Run], workload: Workload) -> dict[str, Any]:
@@ -136,35 +217,31 @@ def summary(runs: list[Run], workload: Workload) -> dict[str, Any]:
     return run.figures() | {"pass_at_1": workload.pass_at_1(run.results)}
 
 
-def gains_of(
-    report: dict[str, dict[str, Any]], lockstep: list[Run], engine: list[Run], num_different: int
-) -> dict[str, Any]:
-    ratios = [c.tokens_per_s / b.tokens_per_s for b, c in zip(lockstep, engine, strict=True)]
-    over_llada = report["engine"]["tokens_per_s"] / report["llada"]["tokens_per_s"]
-    return {
-        "engine_over_llada": over_llada,
-        "engine_over_lockstep": statistics.median(ratios),
-        "engine_over_lockstep_by_round": ratios,
-        "num_rows_different_from_lockstep": num_different,
-        "engine_share_outside_forward": report["engine"]["share_outside_forward"],
-    }
+def ratios_of(runs: Runs, lockstep: Entry, engine: Entry) -> list[float]:
+    """The engine's speed over lock-step's, round by round."""
+    pairs = zip(runs[lockstep], runs[engine], strict=True)
+    return [own.tokens_per_s / other.tokens_per_s for other, own in pairs]
 
 
-def print_table(report: dict[str, dict[str, Any]], gains: dict[str, Any]) -> None:
+def print_table(figures: dict[str, dict[str, Any]]) -> None:
     columns = {
         "tokens/s": "tokens_per_s",
         "wall s": "wall_s",
         "TPF": "tokens_per_forward",
         "query tok/tok": "query_tokens_per_token",
         "outside fwd": "share_outside_forward",
+        "for no row %": "percent_for_no_sequence",
         "pass@1": "pass_at_1",
     }
-    print(f"{'':10}" + "".join(f"{title:>15}" for title in columns))
-    for name in ("llada", "lockstep", "engine"):
-        cells = "".join(f"{report[name][key]:15.3f}" for key in columns.values())
-        print(f"{name:10}{cells}")
-    print(f"engine over llada     {gains['engine_over_llada']:6.2f} x")
-    rounds = ", ".join(f"{ratio:.2f}" for ratio in gains["engine_over_lockstep_by_round"])
-    print(f"engine over lock-step {gains['engine_over_lockstep']:6.2f} x  (rounds: {rounds})")
-    none = report["engine"]["percent_for_no_sequence"]
-    print(f"query tokens of the engine that no result accounts for: {none:.2f} %")
+    print(f"\n{'all prompts':22}" + "".join(f"{title:>15}" for title in columns))
+    for name, row in figures.items():
+        print(f"{name:22}" + "".join(f"{row[key]:15.3f}" for key in columns.values()))
+
+
+def print_ratios(name: str, pair: list[Entry], ratios: list[float]) -> None:
+    lockstep, engine = pair
+    rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(
+        f"{name + ':':7}{engine.title}, over {lockstep.title}: {statistics.median(ratios):.2f} x "
+        f"(rounds: {rounds})"
+    )

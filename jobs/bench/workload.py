@@ -3,7 +3,9 @@
 import os
 import platform
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -161,6 +163,38 @@ def load_workload(
     return Workload(
         model=transformer, prompter=prompter, table=table, requests=requests, device=device
     )
+
+
+@dataclass(slots=True)
+class Others:
+    """How busy the machine was with other processes during a measurement."""
+
+    share: float = 0.0
+    """Mean share of all cores, from 0 to 1; known once the measurement has ended."""
+
+
+@contextmanager
+def others_share() -> Iterator[Others]:
+    """Measure how much of the machine other processes use inside the block (Linux only; elsewhere
+    the share stays 0)."""
+    others, before = Others(), _cpu_seconds()
+    yield others
+    busy, idle, own = (after - was for after, was in zip(_cpu_seconds(), before, strict=True))
+    others.share = max(0.0, busy - own) / (busy + idle) if busy + idle else 0.0
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Seconds of all cores since boot, busy and idle, and those of this process and its ended
+    children."""
+    mine = os.times()
+    own = mine.user + mine.system + mine.children_user + mine.children_system
+    file = Path("/proc/stat")
+    if not file.exists():
+        return 0.0, 0.0, own
+    ticks = [int(number) for number in file.read_text().splitlines()[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    return (sum(ticks) - idle) * tick_s, idle * tick_s, own
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.report.charts import NUM_COLOURS, Series
 from pipeline.stats.timeline import POINT_S
-from pipeline.stats.totals import covered, times
+from pipeline.stats.totals import spans_of_starts, times
 
 MAX_INTERVALS = 100
 MAX_LINES = 64
@@ -71,7 +71,7 @@ def over_time(timeline: pa.Table) -> OverTime | None:
     if not timeline.num_rows:
         return None
     starts, ends = times(timeline)
-    spans = covered(starts, ends)
+    spans = spans_of_starts(timeline)
     # Run time at the beginning of each start, and at the end of the last.
     run_time = np.concatenate([[0.0], np.cumsum([end - start for start, end in spans])])
     # Interpolating from `breaks` to `run_time_at_breaks` turns time of day into run time.

@@ -77,8 +77,8 @@ class RunFolder:
     def stats_file(self, part: int) -> Place:
         return self.stats / f"part-{part:05d}.parquet"
 
-    def timeline_file(self, rank: int, started_ms: int) -> Place:
-        return self.timeline / f"rank-{rank:04d}-{started_ms}.parquet"
+    def timeline_file(self, rank: int, start: str) -> Place:
+        return self.timeline / f"rank-{rank:04d}-{start}.parquet"
 
     def log_file(self, rank: int) -> Place:
         return self.logs / f"rank-{rank}.log"

@@ -10,6 +10,7 @@ they are only further apart. If the file cannot be written, the log says so and 
 
 import logging
 import time
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -40,7 +41,9 @@ class Timeline:
     def __init__(self, meter: Meter, folder: RunFolder) -> None:
         self._meter = meter
         self._folder = folder
-        self._started_ms = time.time_ns() // 1_000_000
+        # The time sorts the files. The random part keeps two starts apart that the system clock,
+        # set back in between, gives the same time.
+        self._start = f"{time.time_ns() // 1_000_000}-{uuid.uuid4().hex[:8]}"
         self._every_s = POINT_S
         self._before = Work()
         self._parts: dict[int, int] = {}
@@ -85,7 +88,7 @@ class Timeline:
         return _table([{**row, "parts": self._parts}])
 
     def _write(self, points: pa.Table) -> None:
-        file = self._folder.timeline_file(points["rank"][0].as_py(), self._started_ms)
+        file = self._folder.timeline_file(points["rank"][0].as_py(), self._start)
         self._written_at = time.monotonic()
         try:
             self._folder.write_table(file, points)

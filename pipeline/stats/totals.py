@@ -66,16 +66,14 @@ def add_up(table: pa.Table) -> Totals:
     if not table.num_rows:
         return Totals()
     amounts = {f.name: _sum(table[f.name]) for f in fields(Work)}
-    starts, ends = times(table)
-    ranks = table["rank"].to_numpy()
-    spans = covered(starts, ends)
+    spans = spans_of_starts(table)
     return Totals(
         **amounts,
         wall_s=sum(end - start for start, end in spans),
-        tail_s=_tail_s(spans, starts, ends, ranks),
+        tail_s=_tail_s(spans, table),
         peak_pages=pc.max(table["peak_pages"]).as_py(),
         peak_cache_bytes=pc.max(table["peak_cache_bytes"]).as_py(),
-        num_workers=len(set(ranks.tolist())),
+        num_workers=pc.count_distinct(table["rank"]).as_py(),
         hosts=_distinct(table["host"]),
         devices=_distinct(table["device"]),
         git_revisions=_distinct(table["git_revision"]),
@@ -118,26 +116,49 @@ def times(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return ends - table["total_s"].to_numpy(), ends
 
 
-def covered(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
-    """The union of the intervals, sorted: one (start, end) for each start of the job. Intervals at
-    most GAP_S apart are joined."""
+def spans_of_starts(table: pa.Table) -> list[tuple[float, float]]:
+    """When each start of the job began and ended, in order; no two overlap.
+
+    A start is over when a worker of it starts anew, however soon (torchrun can restart its ranks
+    at once), or when no worker has been running for more than GAP_S.
+    """
     spans: list[tuple[float, float]] = []
-    for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
-        if spans and start <= spans[-1][1] + GAP_S:
+    over: dict[int, int] = {}  # rank -> its last start in the spans that are over
+    current: dict[int, int] = {}  # rank -> its start in the last span
+    starts, ends = times(table)
+    ranks, numbers = table["rank"].to_numpy(), _numbers_of_starts(table, ends)
+    columns = (column.tolist() for column in (starts, ends, ranks, numbers))
+    for start, end, rank, number in sorted(zip(*columns, strict=True)):
+        is_restart = number > current.get(rank, number)
+        if spans and start <= spans[-1][1] + GAP_S and not is_restart:
             spans[-1] = spans[-1][0], max(spans[-1][1], end)
         else:
-            spans.append((start, end))
+            start = max(start, spans[-1][1]) if spans else start
+            spans.append((start, max(start, end)))
+            over, current = over | current, {}
+        if number > over.get(rank, -1):  # not work of the start before that is still coming in
+            current[rank] = number
     return spans
 
 
-def _tail_s(
-    spans: list[tuple[float, float]], starts: np.ndarray, ends: np.ndarray, ranks: np.ndarray
-) -> float:
+def _numbers_of_starts(table: pa.Table, ends: np.ndarray) -> np.ndarray:
+    """For each row, how often its worker had started by then: the first row of each start of a
+    worker has num_starts=1, the others 0."""
+    ranks, num_starts = table["rank"].to_numpy(), pc.fill_null(table["num_starts"], 0).to_numpy()
+    numbers = np.zeros(len(ends), dtype=np.int64)
+    for rank in np.unique(ranks):
+        rows = np.flatnonzero(ranks == rank)
+        rows = rows[np.argsort(ends[rows], kind="stable")]
+        numbers[rows] = np.cumsum(num_starts[rows])
+    return numbers
+
+
+def _tail_s(spans: list[tuple[float, float]], table: pa.Table) -> float:
     """Seconds from each worker's last work to the end of the last worker, summed over workers and
     starts."""
-    total_s = 0.0
+    ranks, ends, total_s = table["rank"].to_numpy(), times(table)[1], 0.0
     for start, end in spans:
-        inside = (starts >= start) & (ends <= end)
+        inside = (ends > start) & (ends <= end)
         for rank in np.unique(ranks[inside]):
             total_s += end - float(ends[inside & (ranks == rank)].max())
     return total_s

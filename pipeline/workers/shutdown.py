@@ -11,7 +11,8 @@ dropped, and the next launch generates them. (torchrun and Slurm send SIGKILL af
                        would wait for each other
 
 SIGTERM often comes twice: Slurm sends it to every process, and torchrun, having received it,
-passes it on to its workers. The second one changes nothing.
+passes it on to its workers. The second one changes nothing, even if it comes while the process is
+already ending.
 """
 
 import signal
@@ -37,7 +38,8 @@ class Shutdown:
 
     @contextmanager
     def handling_sigterm(self) -> Iterator[None]:
-        """Inside, SIGTERM raises Terminated: at once, or, in a grace period, when that is over."""
+        """Inside, SIGTERM raises Terminated: at once, or, in a grace period, when that is over.
+        Once it has come, the process ignores it: Terminated is on its way to end it."""
         before = [
             (signum, signal.signal(signum, self._handle))
             for signum in (signal.SIGTERM, signal.SIGALRM)
@@ -47,7 +49,8 @@ class Shutdown:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for signum, handler in before:
-                signal.signal(signum, handler)
+                is_ending = signum == signal.SIGTERM and self._requested
+                signal.signal(signum, signal.SIG_IGN if is_ending else handler)
 
     @contextmanager
     def grace_period(self, is_granted: bool = True) -> Iterator[None]:

@@ -1,8 +1,11 @@
 """The benchmarks compare like with like: the baseline must give the same tokens as the engine."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +21,12 @@ from engine.model.transformer import Transformer
 from engine.request import FinishReason, Request, Result
 from jobs.bench import __main__ as command
 from jobs.bench import load
-from jobs.bench.engine import Bench
+from jobs.bench.engine import Bench, Entry, check_same, measure
 from jobs.bench.frontier import mark_frontier, points
 from jobs.bench.lockstep import LOCKSTEP_CACHES
 from jobs.bench.synthetic import RAW_CONFIGS, pieces_of, write_checkpoint, wrong_parameters
 from jobs.bench.table import markdown
-from jobs.bench.workload import Run, Workload, load_workload
+from jobs.bench.workload import Run, Workload, load_workload, others_share
 from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
 
 BLOCK = 16
@@ -52,8 +55,8 @@ def workload(model: Transformer, requests: list[Request]) -> Workload:
 )
 def test_lock_step_gives_the_same_tokens_and_computes_more(attention: str, cache: str) -> None:
     load = workload(MODELS[attention], mixed_requests(24))
-    bench = Bench(load, max_sequences=8, policy=CACHE_POLICIES[cache]())
-    lockstep, own = load.run(bench.lockstep()), load.run(bench.engine())
+    bench = Bench(load, CACHE_POLICIES[cache]())
+    lockstep, own = load.run(bench.lockstep(8)), load.run(bench.engine(8))
     assert tokens(lockstep) == tokens(own)
     assert own.percent_for_no_sequence == 0
     assert sum(lockstep.num_query_tokens.values()) > 1.2 * sum(own.num_query_tokens.values())
@@ -61,7 +64,7 @@ def test_lock_step_gives_the_same_tokens_and_computes_more(attention: str, cache
 
 def test_llada_s_loop_commits_one_token_per_iteration_to_the_end() -> None:
     load = workload(MODELS["bidirectional"], mixed_requests(4))
-    run = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).llada())
+    run = load.run(Bench(load, CACHE_POLICIES["dual"]()).llada())
     assert [result.num_iterations for result in run.results] == [
         request.max_new_tokens for request in load.requests
     ]
@@ -70,7 +73,7 @@ def test_llada_s_loop_commits_one_token_per_iteration_to_the_end() -> None:
 
 def test_query_tokens_of_a_failed_forward_count_for_no_sequence() -> None:
     load = workload(MODELS["bidirectional"], mixed_requests(4))
-    done = load.run(Bench(load, max_sequences=8, policy=CACHE_POLICIES["dual"]()).engine())
+    done = load.run(Bench(load, CACHE_POLICIES["dual"]()).engine(8))
     run = Run(
         results=done.results,
         wall_s=1.0,
@@ -120,12 +123,16 @@ def test_engine_and_frontier_end_with_their_report(
 ) -> None:
     few = ["--rows", "6", "--max-new-tokens", "48"]
     monkeypatch.setattr(
-        sys, "argv", ["bench", "engine", *few, "--rounds", "1", "--llada-rows", "1"]
+        *(sys, "argv"),
+        ["bench", "engine", *few, *("--rounds", "2", "--llada-rows", "1", "--trial-rows", "4")],
     )
     command.main()
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    said = capsys.readouterr().out
+    report = json.loads(said.splitlines()[-1])
     assert report["num_rows_different_from_lockstep"] == 0
     assert (report["num_prompts"], report["num_prompts_llada"]) == (6, 1)
+    assert report["tried"]["num_prompts"] == 4
+    assert_best_against_best(report, said)
     picture = tmp_path / "frontier.png"
     some = ["--caches", "dual", "--decoders", "threshold", "--plot", str(picture)]
     reports = []
@@ -142,6 +149,52 @@ def test_engine_and_frontier_end_with_their_report(
     assert side_by_side == one_by_one
     assert any(one["is_on_frontier"] for one in reports[0]["points"])
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def assert_best_against_best(report: dict[str, Any], said: str) -> None:
+    """Each rival has the batch that was fastest when tried; both ratios are printed."""
+    for rival, speeds in report["tried"]["tokens_per_s"].items():
+        assert [int(batch) for batch in speeds] == [1, 2, 4, 8, 16, 32]
+        assert speeds[str(report["best_batch"][rival])] == max(speeds.values())
+        assert f"{rival}, {report['best_batch'][rival]} at once" in report["figures"]
+        assert f"{rival}, 32 at once" in report["figures"]
+    for name in ("best", "equal"):
+        ratios = report["engine_over_lockstep_by_round"][name]
+        assert len(ratios) == 2
+        assert min(ratios) <= report["engine_over_lockstep"][name] <= max(ratios)
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{name}:")]
+        assert f"{report['engine_over_lockstep'][name]:.2f} x" in line
+    assert 0 <= report["others_share_of_cores"] <= 1
+
+
+def test_tokens_that_differ_between_batches_are_an_error_where_rounding_is_exact() -> None:
+    load = workload(MODELS["bidirectional"], mixed_requests(4))
+    bench = Bench(load, CACHE_POLICIES["dual"]())
+    alone, together = Entry("engine", 1), Entry("lockstep", 4)
+    runs = measure(bench, [alone, together, alone], rounds=2)
+    assert {entry: len(done) for entry, done in runs.items()} == {alone: 2, together: 2}
+    assert check_same(runs, is_exact=True) == 0
+    runs[together][1].results[2].token_ids[0] += 1
+    assert check_same(runs, is_exact=False) == 1
+    with pytest.raises(RuntimeError, match="different tokens in 1 rows"):
+        check_same(runs, is_exact=True)
+
+
+def test_the_share_of_other_processes_does_not_count_this_one() -> None:
+    with others_share() as others:
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+    assert 0 <= others.share <= 1
+    with others_share() as others:
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        own = os.times()
+        while os.times().elapsed < own.elapsed + 1.0:
+            time.sleep(0.05)
+        busy.kill()
+        # Its seconds count as another's until this process has waited for it.
+    busy.wait()
+    assert others.share > 0.5 / (os.cpu_count() or 1)
 
 
 def test_load_ends_with_its_report_and_deletes_its_files(

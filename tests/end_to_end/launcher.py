@@ -5,12 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+HELD = "tests.end_to_end.held"
+"""The module to start instead of pipeline.run if the job is to wait in its middle."""
+PATIENCE_S = 900
+"""Far longer than any job of these tests takes, even on a machine that is busy with other things:
+a test that waits this long waits for something that does not happen."""
 
 
 def environment() -> dict[str, str]:
@@ -41,7 +46,7 @@ def start(
 def finished(args: Sequence[str], cwd: Path, code: int = 0, **how: Any) -> str:
     """Run a job, check its exit code, and return what it printed; `how` goes to `start`."""
     process = start(args, cwd, **how)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, said
     return said
 
@@ -63,8 +68,13 @@ def kill_a_worker(launcher: subprocess.Popen[str], run: Path, after_parts: int) 
 
 def wait_for_parts(process: subprocess.Popen[str], run: Path, num_parts: int) -> None:
     """Return once at least this many parts are done."""
-    end = time.monotonic() + 120
-    while len(list((run / "data").glob("*.parquet"))) < num_parts:
-        assert time.monotonic() < end, "no part is done"
+    wait_until(process, lambda: len(list((run / "data").glob("*.parquet"))) >= num_parts)
+
+
+def wait_until(process: subprocess.Popen[str], is_so: Callable[[], bool]) -> None:
+    """Return once a job that is running has got so far."""
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end, "the job hangs"
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.checkpoints import assert_same_rows, output_rows
-from tests.end_to_end.launcher import finished, start, wait_for_parts
+from tests.end_to_end.launcher import PATIENCE_S, finished, start, wait_for_parts
 
 ARGS = [
-    *("conf=demo", "data.limit=480", "data.part_rows=4", "generation.max_new_tokens=64"),
+    *("conf=demo", "data.limit=240", "data.part_rows=4", "generation.max_new_tokens=64"),
     *("generation.temperature=0.5", "engine.max_sequences=4", "output=run", "shutdown_grace_s=3"),
 ]
-FILES = [f"part-{part:05d}.parquet" for part in range(120)]
+FILES = [f"part-{part:05d}.parquet" for part in range(60)]
 
 
 class Unbroken(NamedTuple):
@@ -66,7 +66,7 @@ def unbroken(folder: Path) -> Unbroken:
     first_part = time.monotonic()
     wait_for_parts(process, folder / "run", len(FILES))
     last_part = time.monotonic()
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return Unbroken(first_part - begin, last_part - first_part)
 
@@ -79,7 +79,7 @@ def one_round(folder: Path, reference: Path, breakages: list[Breakage]) -> list[
         process = start(ARGS, folder)
         _wait(process, folder, breakage)
         _break(process, breakage)
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE_S)
         done.append(_num_parts(folder))
     finished(ARGS, folder)
     assert sorted(file.name for file in (folder / "run" / "data").iterdir()) == FILES

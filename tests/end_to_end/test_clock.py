@@ -16,7 +16,7 @@ from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.clock import Clock, process_age_s
 from pipeline.stats.timeline import read_timeline
-from pipeline.stats.totals import covered, times
+from pipeline.stats.totals import spans_of_starts
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -68,14 +68,16 @@ def test_a_job_while_the_clock_jumps(
     assert [file.name for file in folder.data.iterdir()].count("part-00000.parquet") == 1
     summary = json.loads(folder.summary_file.read_text())
     assert summary["num_starts"] == 2
-    assert summary["total_s"] == pytest.approx(summary["wall_s"], abs=0.05), "of one worker"
+    assert summary["total_s"] == pytest.approx(summary["wall_s"], abs=1.0), "of one worker"
     assert 0.5 * passed_s < summary["wall_s"] < passed_s
-    assert len(covered(*times(read_timeline(folder)))) <= 2, "a launch is one span of time"
+    spans = spans_of_starts(read_timeline(folder))
+    assert len(spans) == 2, "each launch is one span of time"
     assert "48 h" not in folder.report_file.read_text()
 
 
 def test_a_process_knows_its_age() -> None:
-    age_s = process_age_s()
+    began, age_s = time.monotonic(), process_age_s()
     assert 0 < age_s < 3600 * 24
     time.sleep(0.05)
-    assert 0.04 < process_age_s() - age_s < 5
+    older_s = process_age_s() - age_s
+    assert 0.04 < older_s < time.monotonic() - began + 0.02, "the age is counted in 10 ms"

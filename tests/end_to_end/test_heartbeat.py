@@ -26,7 +26,7 @@ def test_only_one_launch_takes_a_lapsed_lock_over_and_its_old_holder_ends(
     seen = store.read_tagged(lock)
     began = time.monotonic()
     new.take()
-    assert LAPSE_S <= time.monotonic() - began < LAPSE_S + 2
+    assert time.monotonic() - began >= LAPSE_S
     assert seen is not None
     assert not late._put(seen.tag), "the object has changed since `seen`"
     signals: list[int] = []

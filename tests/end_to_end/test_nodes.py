@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import pytest
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
-from tests.end_to_end.launcher import start, wait_for_parts
+from tests.end_to_end.launcher import start, wait_until
+from tests.end_to_end.quick_heartbeat import HELD
 
 NUM_ROWS = 120
 
@@ -55,13 +55,10 @@ def test_the_open_parts_of_a_dead_node_are_done_by_the_other(
     checkpoint: Path, tmp_path: Path, nodes: list[subprocess.Popen[str]]
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    wait_for_parts(nodes[0], folder.path, 4)
+    wait_until(nodes[1], (tmp_path / HELD).exists)
     for pid in [*workers_of(nodes[1]), nodes[1].pid]:  # as if the machine were lost
         os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + 90
-    while not folder.summary_file.exists():
-        assert time.monotonic() < end, "the other waits for ever"
-        time.sleep(0.1)
+    wait_until(nodes[0], folder.summary_file.exists)
     config = job(
         checkpoint,
         tmp_path / "in.parquet",

@@ -4,9 +4,7 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from pipeline.score import score_run
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.conftest import forget_the_store
 from tests.end_to_end.flaky_store import KEYS, FlakyStore
-from tests.end_to_end.launcher import finished, start, told_once
+from tests.end_to_end.launcher import HELD, finished, start, told_once, wait_until
 from tests.launched import composed
 
 NUM_ROWS, PART_ROWS = 24, 4
@@ -119,15 +117,15 @@ def no_secrets_in(*texts: str | bytes, server: FlakyStore) -> None:
 
 
 def test_after_kill_9_of_all_processes_the_same_command_resumes(
-    checkpoint: Path, s3: AbstractFileSystem, server: FlakyStore, here: RunFolder, tmp_path: Path
+    checkpoint: Path, s3: AbstractFileSystem, steady: FlakyStore, here: RunFolder, tmp_path: Path
 ) -> None:
     args, folder = (
         arguments(checkpoint, "s3://bucket/runs/killed"),
         place("s3://bucket/runs/killed"),
     )
-    process = start(args, tmp_path, module=QUICK)
+    process = start(["1", *args], tmp_path, module=HELD)
     try:
-        wait_for_parts(process, RunFolder(folder), 1)
+        wait_until(process, lambda: bool(RunFolder(folder).parts_done()))
         workers = children(process.pid)
     finally:
         process.kill()
@@ -148,14 +146,6 @@ def test_after_kill_9_of_all_processes_the_same_command_resumes(
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_for_parts(process: subprocess.Popen[str], folder: RunFolder, num_parts: int) -> None:
-    end = time.monotonic() + 120
-    while len(folder.parts_done()) < num_parts:
-        assert time.monotonic() < end, "no part is done"
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
 
 
 def test_a_second_launch_is_refused_while_the_first_renews_its_lock(

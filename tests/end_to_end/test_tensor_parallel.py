@@ -19,7 +19,14 @@ from tests.checkpoints import (
     write_parquet,
     write_tokenizer,
 )
-from tests.end_to_end.launcher import finished, kill_a_worker, start, told_once
+from tests.end_to_end.launcher import (
+    HELD,
+    PATIENCE_S,
+    finished,
+    kill_a_worker,
+    start,
+    told_once,
+)
 from tests.published import write_weights
 
 BIDIRECTIONAL = ("llada", "dream", "llada_moe")
@@ -111,7 +118,7 @@ def test_two_groups_with_expert_parallelism_write_every_row_once(
 
 
 def test_after_kill_9_torchruns_restart_does_the_rest(place: Path, tmp_path: Path) -> None:
-    """The job is slow enough to be killed halfway: 12 parts, one token per iteration."""
+    """The group is killed when 2 of 12 parts are done."""
     data = write_parquet(tmp_path / "more.parquet", prompts(2 * NUM_ROWS))
     changes: dict[str, Any] = {"decoding": {"name": "fixed"}, "generation__max_new_tokens": 12}
     changes |= {"generation__temperature": 0.7, "data__part_rows": 2}
@@ -121,9 +128,9 @@ def test_after_kill_9_torchruns_restart_does_the_rest(place: Path, tmp_path: Pat
         *("decoding=fixed", "generation.max_new_tokens=12", "generation.temperature=0.7"),
         *("engine.tensor_parallel=2", "engine.block_length=4", "engine.max_sequences=2"),
     ]
-    process = start(args, tmp_path, launcher=["--max-restarts=2"])
+    process = start(["2", *args], tmp_path, launcher=["--max-restarts=2"], module=HELD)
     kill_a_worker(process, tmp_path / "run", after_parts=2)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert "pipeline.run stopped" not in said
     assert said.count("workers: 1, each of 2 ranks") == 2

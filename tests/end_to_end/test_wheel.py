@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "-w", str(source / "dist"), str(source)], check=True, timeout=300)
+    subprocess.run([*build, "-w", str(source / "dist"), str(source)], check=True, timeout=900)
     (built,) = (source / "dist").glob("*.whl")
     return built
 
@@ -60,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 def run(home: Path, site: Path, *args: str, safe: bool = True) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(site)} | ({"PYTHONSAFEPATH": "1"} if safe else {})
     return subprocess.run(
-        [sys.executable, *args], cwd=home, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, *args], cwd=home, env=env, capture_output=True, text=True, timeout=900
     )
 
 

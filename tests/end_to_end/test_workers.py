@@ -18,7 +18,16 @@ from tests.checkpoints import (
     write_json_lines,
     write_parquet,
 )
-from tests.end_to_end.launcher import finished, kill_a_worker, start, told_once
+from tests.end_to_end.launcher import (
+    HELD,
+    PATIENCE_S,
+    finished,
+    kill_a_worker,
+    start,
+    told_once,
+    wait_until,
+)
+from tests.launched import composed
 
 NUM_ROWS = 120
 
@@ -29,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
-    """A sampled job, slow enough to be killed halfway: 30 parts, one token per iteration."""
+    """A sampled job of 30 parts."""
     return job(
         checkpoint,
         data,
@@ -85,9 +94,9 @@ def test_after_kill_9_the_same_command_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    process = start(arguments(checkpoint, data), tmp_path)
+    process = start(["3", *arguments(checkpoint, data)], tmp_path, module=HELD)
     kill_a_worker(process, folder.path, after_parts=3)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
     done = {part: folder.data_file(part).stat().st_mtime_ns for part in folder.parts_done()}
     assert 3 <= len(done) < 30
@@ -106,9 +115,10 @@ def test_after_kill_9_torchruns_restart_resumes(
     checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
 ) -> None:
     """torchrun's store outlives the workers, and keeps all their keys."""
-    process = start(arguments(checkpoint, data), tmp_path, launcher=["--max-restarts=2"])
+    args = ["3", *arguments(checkpoint, data)]
+    process = start(args, tmp_path, launcher=["--max-restarts=2"], module=HELD)
     kill_a_worker(process, tmp_path / "run", after_parts=3)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert_same_rows(output_rows(tmp_path / "run"), one_worker)
 
@@ -118,12 +128,14 @@ def test_parts_of_part_minutes_stay_the_same_after_kills(
 ) -> None:
     """The first 64 parts, of one row each, are timed. One kill comes during these, one after."""
     folder = RunFolder(tmp_path / "run")
-    args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.01"]
+    args = [*arguments(checkpoint, data), "data.part_rows=1", "data.part_minutes=0.1"]
     paces = []
-    for after_parts in (10, 65):
-        process = start(args, tmp_path)
-        kill_a_worker(process, folder.path, after_parts)
-        process.communicate(timeout=60)
+    for num_parts in (10, 64):
+        process = start([str(num_parts), *args], tmp_path, module=HELD)
+        if num_parts == 64:
+            wait_until(process, folder.pace_file.exists)
+        kill_a_worker(process, folder.path, num_parts)
+        process.communicate(timeout=PATIENCE_S)
         paces.append(folder.pace_file.read_text() if folder.pace_file.exists() else None)
     assert "in 120 parts (fewer, larger" not in finished(args, tmp_path), "the parts are final now"
     assert paces == [None, folder.pace_file.read_text()]
@@ -134,7 +146,10 @@ def test_parts_of_part_minutes_stay_the_same_after_kills(
     assert_same_rows(output_rows(folder.path), one_worker)
 
 
-def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
+def test_humaneval_runs_on_a_file_with_the_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     rows = [
         {
             "task_id": f"HumanEval/{i}",
@@ -147,7 +162,7 @@ def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
     ]
     write_json_lines(tmp_path / "tasks.jsonl.gz", rows)
     args = ["conf=humaneval", "model=demo", "data.path=tasks.jsonl.gz"]
-    finished([*args, "generation.max_new_tokens=16"], tmp_path)
+    run(composed(*args, "generation.max_new_tokens=16"), 0)
     out = output_rows(tmp_path / "runs" / "humaneval")
     assert [row["row_id"] for row in out] == [f"tasks:{i}" for i in range(20)]
     assert [{name: row[name] for name in rows[0]} for row in out] == rows
@@ -155,7 +170,7 @@ def test_humaneval_runs_on_a_file_with_the_demo_model(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_reported_only_once_by_all_workers(
-    checkpoint: Path, data: Path, tmp_path: Path
+    checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     args = arguments(checkpoint, data)
     said = finished([*args, "prompt.column=question"], tmp_path, code=1)
@@ -166,5 +181,6 @@ def test_a_mistake_is_reported_only_once_by_all_workers(
     broken = tmp_path / "model"
     subprocess.run(["cp", "-r", checkpoint, broken], check=True)
     (broken / "model.safetensors").unlink()
-    said = finished([*args, f"model.path={broken}"], tmp_path, code=1)
-    assert "holds no *.safetensors file" in told_once(said)
+    with pytest.raises(SystemExit):
+        run(config(broken, data, tmp_path / "other"), 0)
+    assert "holds no *.safetensors file" in told_once(capfd.readouterr().err)

@@ -40,7 +40,7 @@ class ThreadRank(TensorParallel):
 def on_ranks(size: int, work: Callable[[ThreadRank], T]) -> list[T]:
     """Run `work` on every rank and return the results. If one rank fails, all others stop, and its
     error is raised."""
-    board, barrier = [torch.empty(0)] * size, Barrier(size, timeout=60)
+    board, barrier = [torch.empty(0)] * size, Barrier(size, timeout=300)
 
     def run(rank: int) -> T:
         try:

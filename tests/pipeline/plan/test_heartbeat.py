@@ -68,7 +68,7 @@ def test_parts_of_a_dead_worker_are_drawn_again(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive()
     assert sorted(three.drawn[0] + three.drawn[1]) == list(range(30)), "each once"
     assert folder.parts_done() == set(range(30))
@@ -85,7 +85,7 @@ def test_a_slow_worker_is_waited_for(folder: RunFolder) -> None:
     while not three.sessions[0].add(HEARTBEATS, 0):
         time.sleep(0.01)
     three.work(0)
-    slow.join(20)
+    slow.join(120)
     assert sorted(three.drawn[0] + three.drawn[1]) == [0, 1]
     assert three.drawn[1]
 

@@ -79,11 +79,11 @@ class Ranks:
 
 def assert_meet(*ranks: Future[TCPStore]) -> None:
     """All ranks are in one store: each can read what every other wrote."""
-    stores = [rank.result(timeout=20) for rank in ranks]
+    stores = [rank.result(timeout=120) for rank in ranks]
     for i, store in enumerate(stores):
         store.set(f"rank {i}", "")
     for store in stores:
-        store.wait([f"rank {i}" for i in range(len(stores))], timedelta(seconds=20))
+        store.wait([f"rank {i}" for i in range(len(stores))], timedelta(seconds=120))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
