@@ -57,8 +57,8 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
     """
     worker, folder = this_worker(), RunFolder(config.output)
     session = Session(connect_or_exit(worker), job, worker, start_s)
-    shutdown = Shutdown(config.shutdown_grace_s)
-    with exit_with_message(session, folder), shutdown.handling_sigterm(), ExitStack() as held:
+    shutdown = Shutdown(config.shutdown_grace_s, speaks=worker.is_first)
+    with exit_with_message(session, folder), shutdown.handling_signals(), ExitStack() as held:
         if config.dry_run:
             dry_run(config, worker, folder)
             return
