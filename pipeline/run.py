@@ -10,7 +10,8 @@ interrupted, the same command resumes it.
 
 import logging
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,20 +26,26 @@ from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
 from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
 from pipeline.launch import launch, say_and_exit
+from pipeline.plan.broken_files import set_aside_broken
 from pipeline.plan.build import make_plan, pin
 from pipeline.plan.claims import FINISHED, Claims
-from pipeline.plan.heartbeat import sending_heartbeats, wait_for_parts
+from pipeline.plan.fingerprint import check_same
+from pipeline.plan.heartbeat import sending_heartbeats, wait_for_counts, wait_for_parts
 from pipeline.plan.retry import Remaining, find_remaining
 from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.report.finish import check_failures, finish
+from pipeline.run_folder.at_work import write_launch
+from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.lock import locked
+from pipeline.run_folder.lock import check_is_unlocked, locked
+from pipeline.run_folder.strangers import check_is_free
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
 from pipeline.stats.progress import ProgressLine, show_progress
+from pipeline.workers.command import this_launch
 from pipeline.workers.groups import check_world, describe_workers, joined_group
 from pipeline.workers.logs import log_to
-from pipeline.workers.ranks import Worker, this_worker
+from pipeline.workers.ranks import Worker, device_of, this_worker
 from pipeline.workers.session import Session, Store, connect
 from pipeline.workers.shutdown import Shutdown
 
@@ -64,10 +71,16 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
+            check_is_free(folder)
+            is_used = exists(folder.lock_file)
+            if is_used:  # else planning, which may take minutes, would come before the refusal
+                held.enter_context(in_use(folder))
             plan = make_plan_of(config, folder, worker)
-            folder.make()
-            held.enter_context(locked(folder))
+            if not is_used:
+                held.enter_context(in_use(folder))
             plan = pin_plan(config, plan, folder)
+            write_launch(folder, this_launch(worker))
+            set_aside_broken(plan, folder)
             session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
             session.set(PLAN, plan.to_json())
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
@@ -112,16 +125,23 @@ def generate_rows(
     def all_parts_done(final: Plan) -> bool:
         return wait_for_parts(final, folder, session, left.retried)
 
-    is_first = session.worker.is_first
     with show_progress(line, session, config.progress_every_s):
         for parts in claims.rounds(all_parts_done):
             with sending_heartbeats(session), shutdown.grace_period(parallel.size == 1):
                 driver.run(parts)
-            if parts.is_last and not is_first:
-                session.add(f"{COUNTED}/{parts.turn}", 1)
-        if is_first:  # the summary needs the counts of all ranks
-            session.arrive(f"{COUNTED}/{claims.turn}", session.worker.world, waits=True)
+                if parts.is_last:
+                    session.add(f"{COUNTED}/{parts.turn}", 1)
+        if session.worker.is_first:  # the summary needs the counts of all ranks
+            wait_for_counts(session, f"{COUNTED}/{claims.turn}", session.worker.world)
     return claims.plan
+
+
+@contextmanager
+def in_use(folder: RunFolder) -> Iterator[None]:
+    """Make the run folder, and keep other launches out of it inside the `with` block."""
+    folder.make()
+    with locked(folder):
+        yield
 
 
 def connect_or_exit(worker: Worker) -> Store:
@@ -132,14 +152,21 @@ def connect_or_exit(worker: Worker) -> Store:
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
-    """Print what the job would do. Settings, model or input that would stop the job are refused
-    here too."""
+    """Print what the job would do. Settings, model, input, GPUs or run folder that would stop the
+    job are refused here too; nothing is written to find that out."""
+    device_of(worker)
     if worker.is_first:
         check_world(worker, config.engine.tensor_parallel)
-        plan = make_plan_of(config, folder, worker)
-        checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+        check_is_free(folder)
+        folder.check_permissions()
+        check_is_unlocked(folder)
+        plan, num_done = make_plan_of(config, folder, worker), None
+        if before := existing_plan(folder):
+            check_same(before.fingerprint, plan.fingerprint, folder)
+            num_done = len(folder.parts_done())
+        prompter = make_prompter(config, fetch_checkpoint(config.model.path, config.model.revision))
         num_workers = worker.world // config.engine.tensor_parallel
-        print(report(config, plan, make_prompter(config, checkpoint), num_workers), flush=True)
+        print(report(config, plan, prompter, num_workers, num_done), flush=True)
 
 
 def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:

@@ -29,6 +29,7 @@ from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.prompt.prompter import prompt_columns
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import OWN_COLUMNS, check_writable, output_schema
+from pipeline.run_folder.strangers import check_is_free
 
 
 def make_plan(
@@ -112,18 +113,14 @@ def pin(plan: Plan, folder: RunFolder) -> Plan:
     are joined here too.
 
     Raises:
-        UserError: the folder holds another run, or parts of an unknown one.
+        UserError: the folder holds another run, or files that are not of a run.
     """
     if before := existing_plan(folder):
         check_same(before.fingerprint, plan.fingerprint, folder)
         if before.num_joined is not None and not plan.is_final:
             return plan.joined(before.num_joined)
         return plan
-    if folder.parts_done():
-        raise UserError(
-            f"output={folder.path}: data/ holds parts, but there is no run.json that says "
-            "which run made them; give another output"
-        )
+    check_is_free(folder)
     folder.write_text(folder.plan_file, plan.to_json())
     return plan
 

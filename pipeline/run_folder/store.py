@@ -144,13 +144,14 @@ def remove(file: UPath) -> None:
 def listing(folder: UPath) -> dict[str, float]:
     """The files directly in a folder: name -> time of the last write, in seconds since the epoch by
     the store's clock."""
-    try:
-        with _as_store_error("list", folder):
-            found = _s3().ls(folder.path, detail=True)
-    except FileNotFoundError:
-        return {}
-    files = (info for info in found if info["type"] == "file")
+    files = (info for info in _infos(folder) if info["type"] == "file")
     return {info["name"].rpartition("/")[2]: info["LastModified"].timestamp() for info in files}
+
+
+def folders(folder: UPath) -> list[str]:
+    """The names of the folders directly in a folder."""
+    found = (info["name"] for info in _infos(folder) if info["type"] == "directory")
+    return [name.rstrip("/").rpartition("/")[2] for name in found]
 
 
 def read_tagged(file: UPath) -> Tagged | None:
@@ -196,6 +197,16 @@ def _s3() -> AbstractFileSystem:
     """The file system that all threads share: fsspec runs its requests in a single I/O thread."""
     fs, _ = url_to_fs(S3, **OPTIONS)
     return fs
+
+
+def _infos(folder: UPath) -> list[dict[str, Any]]:
+    """What s3fs says of each file and folder directly in a folder."""
+    try:
+        with _as_store_error("list", folder):
+            found: list[dict[str, Any]] = _s3().ls(folder.path, detail=True)
+    except FileNotFoundError:
+        return []
+    return found
 
 
 @contextmanager

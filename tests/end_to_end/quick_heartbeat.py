@@ -6,5 +6,7 @@ from pipeline.launch import launch
 from pipeline.run import run
 
 if __name__ == "__main__":
-    with mock.patch.multiple("pipeline.plan.heartbeat", BEAT_S=0.5, SILENT_S=5.0):
+    with mock.patch.multiple(
+        "pipeline.plan.heartbeat", BEAT_S=0.5, SILENT_S=5.0, COUNTS_SILENT_S=5.0
+    ):
         launch(run)

@@ -186,7 +186,7 @@ def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> N
         opened.append(file)
         return True
 
-    monkeypatch.setattr("pipeline.status._ends_well", ends_well)
+    monkeypatch.setattr("pipeline.status.is_whole_parquet", ends_well)
     run_status = RunStatus(a_job.plan, a_job.folder)
     assert run_status.update()
     assert run_status.update()

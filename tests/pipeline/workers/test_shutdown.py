@@ -26,8 +26,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def ended(shutdown: Shutdown, signals: Sequence[tuple[float, int]], granted: bool = True) -> float:
     """Work until Terminated comes or there is none left, while these signals come: each (seconds
     after the one before, signal). Returns how long the work went on, in seconds."""
-    began = time.monotonic()
-    with pytest.raises(Terminated), shutdown.handling_signals():
+    began, ended_at = time.monotonic(), list[float]()
+
+    def work() -> None:
         try:
             with shutdown.grace_period(granted):
                 for after_s, signum in signals:
@@ -37,8 +38,11 @@ def ended(shutdown: Shutdown, signals: Sequence[tuple[float, int]], granted: boo
                 while time.monotonic() < end:
                     time.sleep(0.01)
         finally:
-            worked_s = time.monotonic() - began
-    return worked_s
+            ended_at.append(time.monotonic())
+
+    with shutdown.handling_signals(), pytest.raises(Terminated):
+        work()
+    return ended_at[0] - began
 
 
 @pytest.mark.parametrize(
