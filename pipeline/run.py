@@ -10,8 +10,7 @@ interrupted, the same command resumes it.
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -71,16 +70,7 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
-            check_is_free(folder)
-            is_used = exists(folder.lock_file)
-            if is_used:  # else planning, which may take minutes, would come before the refusal
-                held.enter_context(in_use(folder))
-            plan = make_plan_of(config, folder, worker)
-            if not is_used:
-                held.enter_context(in_use(folder))
-            plan = pin_plan(config, plan, folder)
-            write_launch(folder, this_launch(worker))
-            set_aside_broken(plan, folder)
+            plan = begin(config, folder, worker, held)
             session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
             session.set(PLAN, plan.to_json())
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
@@ -136,14 +126,6 @@ def generate_rows(
     return claims.plan
 
 
-@contextmanager
-def in_use(folder: RunFolder) -> Iterator[None]:
-    """Make the run folder, and keep other launches out of it inside the `with` block."""
-    folder.make()
-    with locked(folder):
-        yield
-
-
 def connect_or_exit(worker: Worker) -> Store:
     try:
         return connect(worker)
@@ -184,14 +166,31 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     return make_plan(config, checkpoint, existing_plan(folder), num_workers)
 
 
-def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
-    """Write run.json and config.yaml, or, if the run exists, check that it has the same plan.
+def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack) -> Plan:
+    """Make the plan, and begin or resume the run: lock its folder until `held` is closed, write
+    run.json, config.yaml and launch.json, and set broken files aside.
+
+    The folder of a run is locked before planning, which may take minutes, so that a second launch
+    is refused before. A new folder is made and locked only after it.
 
     Raises:
-        UserError: the run folder holds another run.
+        UserError: the job is at fault, or the run folder cannot be used or holds another run.
     """
-    plan = pin(plan, folder)
+    check_is_free(folder)
+    is_new = not exists(folder.plan_file) and not exists(folder.lock_file)
+    if not is_new:
+        folder.make()
+        held.enter_context(locked(folder))
+    plan = make_plan_of(config, folder, worker)
+    if is_new:
+        folder.make()
+        held.enter_context(locked(folder))
+        if exists(folder.plan_file):  # of a launch that began at the same time and has ended
+            plan = make_plan_of(config, folder, worker)
+    pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
+    write_launch(folder, this_launch(worker))
+    set_aside_broken(plan, folder)
     return plan
 
 
@@ -211,7 +210,8 @@ def start_line(
         columns = (f"{setting} by {column!r}" for setting, column in plan.overrides.items())
         own = f"; columns override settings: {', '.join(columns)}" if plan.overrides else ""
         print(
-            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{plan.parts_note}, "
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts"
+            f"{plan.size_note}{plan.parts_note}, "
             f"{num_done} rows done before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,

@@ -35,8 +35,8 @@ def report(
         f"{config.name or config.output}: a dry run, nothing is written",
         f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
         f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
-        f"{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
-        f"workers; {config.output}",
+        f"{plan.size_note}{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of "
+        f"{num_workers} workers; {config.output}",
         f"  run folder       {_progress(num_done, len(plan.parts))}",
         f"  carried          {', '.join(plan.carried) or 'no column'}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
