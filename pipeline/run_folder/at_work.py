@@ -14,10 +14,9 @@ from pathlib import Path
 
 from upath import UPath
 
-from pipeline.run_folder import store
+from pipeline.run_folder import lease, store
 from pipeline.run_folder.files import changed_at, exists, read_text
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.lease import LAPSE_S
 
 FRESH_S = 60.0
 """A run whose last sign of life is younger than this may be at work on another machine, even if its
@@ -121,7 +120,7 @@ def _is_renewed(folder: RunFolder) -> bool:
     """Whether the lease was renewed lately, by the store's clock and this machine's."""
     assert isinstance(folder.path, UPath), f"{folder.path}: leases are on stores"
     renewed_at = store.listing(folder.path).get(folder.lock_file.name)
-    return renewed_at is not None and time.time() - renewed_at < LAPSE_S
+    return renewed_at is not None and time.time() - renewed_at < lease.LAPSE_S
 
 
 def _silent_s(folder: RunFolder) -> float | None:

@@ -74,8 +74,8 @@ def check_is_unlocked(folder: RunFolder) -> None:
 def _refused(folder: RunFolder, holder: str) -> UserError:
     return UserError(
         f"output={folder.path}: another launch works in this run folder "
-        f"({holder or 'holder unknown'}); wait for it (python -m pipeline.status shows how far it "
-        "is), or stop it, or give another output"
+        f"({holder or 'holder unknown'}); wait for it or stop it, or give another output; "
+        f"python -m pipeline.status {folder.path} shows how far it is"
     )
 
 

@@ -50,7 +50,8 @@ def test_a_second_launch_says_at_once_that_it_waits_and_for_whom(
     assert said.endswith("waiting 0.1 s for it to end\n")
     assert said.count("\n") == 1
     assert set(later) <= {""}
-    assert "wait for it (python -m pipeline.status shows how far it is)" in str(refused.value)
+    assert "wait for it or stop it, or give another output" in str(refused.value)
+    assert f"python -m pipeline.status {folder.path}" in str(refused.value)
     assert HOLDER in str(refused.value)
 
 
