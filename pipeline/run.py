@@ -1,6 +1,7 @@
 """Generate all prompts of a job: `torchrun --nproc-per-node=8 -m pipeline.run conf=humaneval`.
 
-    rank 0       make the plan, lock the run folder, write run.json, find what is left to do
+    rank 0       make the plan, lock the run folder, write run.json, set broken files aside, find
+                 what is left to do
     every rank   wait for the plan, load the model, then claim and generate parts until none is left
     rank 0       write the summary, the dataset card and the report
 

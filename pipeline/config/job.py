@@ -223,9 +223,11 @@ class JobConfig:
     """Run without a model: each row gets the first tokens of its own prompt back
     (pipeline/generate/stand_in.py). This tests input, output and disk."""
     dry_run: bool = False
-    """Plan, prepare the first rows, show a prompt and the lengths; write nothing."""
+    """Plan, look at the run folder, prepare the first rows, show a prompt and the lengths; write
+    nothing."""
     shutdown_grace_s: float = 20.0
-    """Seconds after SIGTERM in which a worker may finish the rows that are in its engine."""
+    """Seconds after SIGTERM or a first Ctrl-C in which a worker may finish the rows that are in its
+    engine."""
     progress_every_s: float = 30.0
     """Seconds between progress lines in a log. On a terminal, the line is updated every second."""
 
