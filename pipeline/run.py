@@ -168,8 +168,8 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
 
 
 def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack) -> Plan:
-    """Make the plan, and begin or resume the run: lock its folder until `held` is closed, write
-    run.json, config.yaml and launch.json, and set broken files aside.
+    """Make the plan, and begin or resume the run: lock its folder until `held` is closed, pin the
+    plan, and set broken files aside.
 
     The folder of a run is locked before planning, which may take minutes, so that a second launch
     is refused before. A new folder is made and locked only after it.
@@ -188,11 +188,21 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
         held.enter_context(locked(folder))
         if exists(folder.plan_file):  # of a launch that began at the same time and has ended
             plan = make_plan_of(config, folder, worker)
+    pin_plan(config, plan, folder, worker)
+    set_aside_broken(plan, folder)
+    return plan
+
+
+def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder, worker: Worker) -> None:
+    """Write run.json, or, if the run exists, check that it has the same plan; then config.yaml and
+    launch.json.
+
+    Raises:
+        UserError: the run folder holds another run.
+    """
     pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
     write_launch(folder, this_launch(worker))
-    set_aside_broken(plan, folder)
-    return plan
 
 
 def start_line(
