@@ -171,22 +171,22 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
     """Make the plan, and begin or resume the run: lock its folder until `held` is closed, pin the
     plan, and set broken files aside.
 
-    The folder of a run is locked before planning, which may take minutes, so that a second launch
-    is refused before. A new folder is made and locked only after it.
+    A folder with a lock is locked before planning, which may take minutes, so that a second launch
+    is refused before. Any other is made and locked only after it: a faulty job writes nothing.
 
     Raises:
         UserError: the job is at fault, or the run folder cannot be used or holds another run.
     """
     check_is_free(folder)
-    is_new = not exists(folder.plan_file) and not exists(folder.lock_file)
-    if not is_new:
+    has_lock, has_plan = exists(folder.lock_file), exists(folder.plan_file)
+    if has_lock:
         folder.make()
         held.enter_context(locked(folder))
     plan = make_plan_of(config, folder, worker)
-    if is_new:
+    if not has_lock:
         folder.make()
         held.enter_context(locked(folder))
-        if exists(folder.plan_file):  # of a launch that began at the same time and has ended
+        if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
             plan = make_plan_of(config, folder, worker)
     pin_plan(config, plan, folder, worker)
     set_aside_broken(plan, folder)
