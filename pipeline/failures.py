@@ -6,7 +6,6 @@ log. The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM.
 """
 
 import errno
-import signal
 import sys
 import time
 import traceback
@@ -40,14 +39,11 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
     try:
         with worker_log(folder, session.worker.rank) as log_state:
             yield
-    except KeyboardInterrupt:
+    except Terminated as end:
         if session.worker.is_first:
-            print(f"pipeline.run interrupted. {RESUME}", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
-    except Terminated:
-        if session.worker.is_first:
-            print(f"pipeline.run terminated (SIGTERM). {RESUME}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + signal.SIGTERM) from None
+            how = "interrupted (Ctrl-C)" if end.is_interrupt else "terminated (SIGTERM)"
+            print(f"pipeline.run {how}. {RESUME}", file=sys.stderr, flush=True)
+        raise SystemExit(end.exit_code) from None
     except Exception as error:
         if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)

@@ -1,6 +1,7 @@
 """Generate all prompts of a job: `torchrun --nproc-per-node=8 -m pipeline.run conf=humaneval`.
 
-    rank 0       make the plan, lock the run folder, write run.json, find what is left to do
+    rank 0       make the plan, lock the run folder, write run.json, set broken files aside, find
+                 what is left to do
     every rank   wait for the plan, load the model, then claim and generate parts until none is left
     rank 0       write the summary, the dataset card and the report
 
@@ -25,20 +26,26 @@ from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
 from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
 from pipeline.launch import launch, say_and_exit
+from pipeline.plan.broken_files import set_aside_broken
 from pipeline.plan.build import make_plan, pin
 from pipeline.plan.claims import FINISHED, Claims
-from pipeline.plan.heartbeat import sending_heartbeats, wait_for_parts
+from pipeline.plan.fingerprint import check_same
+from pipeline.plan.heartbeat import sending_heartbeats, wait_for_counts, wait_for_parts
 from pipeline.plan.retry import Remaining, find_remaining
 from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.report.finish import check_failures, finish
+from pipeline.run_folder.at_work import write_launch
+from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.lock import locked
+from pipeline.run_folder.lock import check_is_unlocked, locked
+from pipeline.run_folder.strangers import check_is_free
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
 from pipeline.stats.progress import ProgressLine, show_progress
+from pipeline.workers.command import this_launch
 from pipeline.workers.groups import check_world, describe_workers, joined_group
 from pipeline.workers.logs import log_to
-from pipeline.workers.ranks import Worker, this_worker
+from pipeline.workers.ranks import Worker, device_of, this_worker
 from pipeline.workers.session import Session, Store, connect
 from pipeline.workers.shutdown import Shutdown
 
@@ -57,17 +64,14 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
     """
     worker, folder = this_worker(), RunFolder(config.output)
     session = Session(connect_or_exit(worker), job, worker, start_s)
-    shutdown = Shutdown(config.shutdown_grace_s)
-    with exit_with_message(session, folder), shutdown.handling_sigterm(), ExitStack() as held:
+    shutdown = Shutdown(config.shutdown_grace_s, speaks=worker.is_first)
+    with exit_with_message(session, folder), shutdown.handling_signals(), ExitStack() as held:
         if config.dry_run:
             dry_run(config, worker, folder)
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
-            plan = make_plan_of(config, folder, worker)
-            folder.make()
-            held.enter_context(locked(folder))
-            plan = pin_plan(config, plan, folder)
+            plan = begin(config, folder, worker, held)
             session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
             session.set(PLAN, plan.to_json())
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
@@ -112,15 +116,14 @@ def generate_rows(
     def all_parts_done(final: Plan) -> bool:
         return wait_for_parts(final, folder, session, left.retried)
 
-    is_first = session.worker.is_first
     with show_progress(line, session, config.progress_every_s):
         for parts in claims.rounds(all_parts_done):
             with sending_heartbeats(session), shutdown.grace_period(parallel.size == 1):
                 driver.run(parts)
-            if parts.is_last and not is_first:
-                session.add(f"{COUNTED}/{parts.turn}", 1)
-        if is_first:  # the summary needs the counts of all ranks
-            session.arrive(f"{COUNTED}/{claims.turn}", session.worker.world, waits=True)
+                if parts.is_last:
+                    session.add(f"{COUNTED}/{parts.turn}", 1)
+        if session.worker.is_first:  # the summary needs the counts of all ranks
+            wait_for_counts(session, f"{COUNTED}/{claims.turn}", session.worker.world)
     return claims.plan
 
 
@@ -132,14 +135,21 @@ def connect_or_exit(worker: Worker) -> Store:
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
-    """Print what the job would do. Settings, model or input that would stop the job are refused
-    here too."""
+    """Print what the job would do. Settings, model, input, GPUs or run folder that would stop the
+    job are refused here too; nothing is written to find that out."""
+    device_of(worker)
     if worker.is_first:
         check_world(worker, config.engine.tensor_parallel)
-        plan = make_plan_of(config, folder, worker)
-        checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+        check_is_free(folder)
+        folder.check_permissions()
+        check_is_unlocked(folder)
+        plan, num_done = make_plan_of(config, folder, worker), None
+        if before := existing_plan(folder):
+            check_same(before.fingerprint, plan.fingerprint, folder)
+            num_done = len(folder.parts_done())
+        prompter = make_prompter(config, fetch_checkpoint(config.model.path, config.model.revision))
         num_workers = worker.world // config.engine.tensor_parallel
-        print(report(config, plan, make_prompter(config, checkpoint), num_workers), flush=True)
+        print(report(config, plan, prompter, num_workers, num_done), flush=True)
 
 
 def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
@@ -157,15 +167,42 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     return make_plan(config, checkpoint, existing_plan(folder), num_workers)
 
 
-def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
-    """Write run.json and config.yaml, or, if the run exists, check that it has the same plan.
+def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack) -> Plan:
+    """Make the plan, and begin or resume the run: lock its folder until `held` is closed, pin the
+    plan, and set broken files aside.
+
+    A folder with a lock is locked before planning, which may take minutes, so that a second launch
+    is refused before. Any other is made and locked only after it: a faulty job writes nothing.
+
+    Raises:
+        UserError: the job is at fault, or the run folder cannot be used or holds another run.
+    """
+    check_is_free(folder)
+    has_lock, has_plan = exists(folder.lock_file), exists(folder.plan_file)
+    if has_lock:
+        folder.make()
+        held.enter_context(locked(folder))
+    plan = make_plan_of(config, folder, worker)
+    if not has_lock:
+        folder.make()
+        held.enter_context(locked(folder))
+        if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
+            plan = make_plan_of(config, folder, worker)
+    pin_plan(config, plan, folder, worker)
+    set_aside_broken(plan, folder)
+    return plan
+
+
+def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder, worker: Worker) -> None:
+    """Write run.json, or, if the run exists, check that it has the same plan; then config.yaml and
+    launch.json.
 
     Raises:
         UserError: the run folder holds another run.
     """
-    plan = pin(plan, folder)
+    pin(plan, folder)
     folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
-    return plan
+    write_launch(folder, this_launch(worker))
 
 
 def start_line(
@@ -184,7 +221,8 @@ def start_line(
         columns = (f"{setting} by {column!r}" for setting, column in plan.overrides.items())
         own = f"; columns override settings: {', '.join(columns)}" if plan.overrides else ""
         print(
-            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{plan.parts_note}, "
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts"
+            f"{plan.size_note}{plan.parts_note}, "
             f"{num_done} rows done before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
             file=sys.stderr,

@@ -1,8 +1,10 @@
 """`python -m pipeline.status RUN` shows how much of a run is done, during it and after it stopped.
 
-`--watch` repeats this until all parts are done; `--failed` lists the failed rows instead. Only the
-run's files are read, so it also works on another machine that can read the folder. Exit code 0: all
-parts are done; 1: some are not; 2: RUN is not a run, or cannot be read.
+It also says who is at work on it; if nobody is, since when not, and which command resumes it.
+`--watch` repeats this until all parts are done, or nobody has been at work for a minute; `--failed`
+lists the failed rows instead. Only the run's files are read, so it also works on another machine
+that can read the folder. Exit code 0: all parts are done; 1: some are not; 2: RUN is not a run, or
+cannot be read.
 """
 
 import argparse
@@ -11,12 +13,17 @@ import sys
 import time
 from collections.abc import Iterator
 
-from upath import UPath
-
 from engine.errors import UserError
 from pipeline.plan.run_json import Plan, load
 from pipeline.report.outcomes import Outcomes
-from pipeline.run_folder.files import Place, changed_at, exists, open_parquet, read_text
+from pipeline.run_folder.at_work import at_work
+from pipeline.run_folder.files import (
+    changed_at,
+    exists,
+    is_whole_parquet,
+    open_parquet,
+    read_text,
+)
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.formatting import duration, number, one_line
 from pipeline.stats.timeline import read_timeline
@@ -25,13 +32,15 @@ from pipeline.stats.totals import Totals, add_up, failures
 WATCH_S = 2.0
 NUM_KINDS, NUM_ROWS = 20, 100
 """With --failed, at most this many kinds of error and rows are listed; the others are counted."""
-MAGIC = b"PAR1"
-"""Every complete Parquet file ends with these bytes."""
+ABANDONED_S = 60.0
+"""--watch ends if nobody has been at work for this long: a launcher may restart its workers."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="pipeline.status", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="the output of a run: a folder, or an address such as s3://BUCKET/FOLDER")
+    parser.add_argument(
+        "run", help="the output of a run: a folder, or an address such as s3://BUCKET/FOLDER"
+    )
     parser.add_argument("--watch", action="store_true", help="repeat until the run is done")
     parser.add_argument("--failed", action="store_true", help="list the failed rows")
     args = parser.parse_args()
@@ -45,6 +54,9 @@ def main() -> None:
             lines = status.failed_lines() if args.failed else status.lines()
             print(clear + "\n".join(lines), flush=True)
             if is_done or not args.watch:
+                break
+            if status.is_abandoned():
+                print("pipeline.status: nobody is at work on this run, so --watch ends")
                 break
             time.sleep(WATCH_S)
     except (UserError, OSError) as error:
@@ -70,6 +82,7 @@ class RunStatus:
         self._failed: dict[int, int] = {}
         """Part -> the number of its failed rows."""
         self._totals = Totals()
+        self._at_work = at_work(folder)
 
     def update(self) -> bool:
         """Read the files again; whether all parts are done."""
@@ -82,7 +95,14 @@ class RunStatus:
         timeline = read_timeline(self._folder)
         self._failed = failures(self._folder, timeline, self._done)
         self._totals = add_up(timeline)
+        self._at_work = at_work(self._folder)
         return len(self._done) == len(self._plan.parts)
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody is at work, and has not been for a while."""
+        silent_s = self._at_work.silent_s
+        is_silent = silent_s is None or silent_s > ABANDONED_S
+        return self._at_work.is_held is False and is_silent
 
     def lines(self) -> list[str]:
         """The overview that is printed without --failed."""
@@ -129,17 +149,38 @@ class RunStatus:
         batch = totals.mean_sequences
         yield "batch", f"{batch:.1f} sequences per forward" if batch else "not known yet"
         yield "last part", self._age()
+        yield "at work", self._who()
         yield "left", f"parts {_ranges(left)}" if left else "nothing"
         if left and rate:
             left_s = (plan.num_outcomes - self._num_rows) / rate
             yield "time left", f"{duration(left_s)} at this rate"
         for fault in self._broken.values():
-            yield "broken", f"{fault}: remove this file and run the same command again"
+            yield "broken", f"{fault}: the next start generates its rows again"
+        is_finished = not left and exists(folder.summary_file)
         if not left:
-            is_finished = exists(folder.summary_file)
             written = f"summary.json, README.md, {folder.report_file.name} are written"
             missing = "missing: run the same command again to write it"
             yield "summary", written if is_finished else missing
+        if self._at_work.is_held is False and not is_finished:
+            yield "resume", self._resume()
+
+    def _who(self) -> str:
+        """Who is at work, or since when nobody is."""
+        now = self._at_work
+        last = "" if now.silent_s is None else f"; last sign of life {duration(now.silent_s)} ago"
+        if now.is_held:
+            return f"{now.holder or 'holder unknown'}{last}"
+        launch = "" if now.launch is None else now.launch.holder
+        before = f"; the last launch was {holder}" if (holder := now.holder or launch) else ""
+        if now.is_held is None:
+            return f"cannot be seen from this machine{last}{before}"
+        since = "" if now.silent_s is None else f" for {duration(now.silent_s)}"
+        return f"nobody{since}{before}"
+
+    def _resume(self) -> str:
+        """The line for a shell that resumes the run."""
+        launch = self._at_work.launch
+        return "the same command as before" if launch is None else launch.resume
 
     @property
     def _num_rows(self) -> int:
@@ -147,9 +188,10 @@ class RunStatus:
         return sum(self._plan.parts[part].num_outcomes for part in self._done)
 
     def _fault(self, part: int) -> str | None:
-        """What is wrong with the part's file; None if nothing is."""
+        """What is wrong with the part's file; None if nothing is. Its footer is read only if it
+        does not end well: a start has checked it."""
         file = self._folder.data_file(part)
-        if _ends_well(file):
+        if is_whole_parquet(file):
             return None
         try:
             open_parquet(file)
@@ -159,21 +201,10 @@ class RunStatus:
 
     def _age(self) -> str:
         """How long ago the last part was finished. data/ changes when a part is moved into it."""
-        if not self._done:
+        changed = changed_at(self._folder.data)
+        if not self._done or changed is None:
             return "none yet"
-        return f"{duration(max(0.0, time.time() - changed_at(self._folder.data)))} ago"
-
-
-def _ends_well(file: Place) -> bool:
-    """Whether the file ends like a complete Parquet file. That is much cheaper than reading its
-    footer, and enough for a file that was moved into data/ as a whole. An object on a store is
-    always complete."""
-    if isinstance(file, UPath):
-        return True
-    with file.open("rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(max(0, size - len(MAGIC)))
-        return stream.read() == MAGIC
+        return f"{duration(max(0.0, time.time() - changed))} ago"
 
 
 def _planned_at(folder: RunFolder) -> str:

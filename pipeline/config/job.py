@@ -46,13 +46,14 @@ class DataConfig:
     carry: list[str] | None = None
     """Input columns to copy to the output unchanged; null carries all, except an id or override
     column that has the name of an output column, such as `seed`."""
-    part_rows: int = 32
-    """Input rows per part. A part is one output file; if a worker is killed, the parts that it has
-    open are lost and run again."""
+    part_rows: int | None = None
+    """Input rows per part; null: chosen by the number of rows when the run begins, and then kept. A
+    part is one output file; if a worker is killed, the parts that it has open are lost and run
+    again."""
     part_minutes: float | None = None
-    """How many minutes one worker should take for a part. The first parts have `part_rows` rows and
-    are timed; each later part joins several parts of that size; null: all parts have
-    `part_rows` rows."""
+    """How many minutes one worker should take for a part. The first parts have `part_rows` rows (32
+    if that is null) and are timed; each later part joins several parts of that size; null: all
+    parts have the same number of rows."""
 
     def __post_init__(self) -> None:
         if not self.path or (isinstance(self.path, list) and not all(self.path)):
@@ -64,8 +65,10 @@ class DataConfig:
         for name in ("where", "id_column"):
             if getattr(self, name) == "":
                 raise UserError(f"data.{name}='': give a value, or null")
-        if self.part_rows < 1:
-            raise UserError(f"data.part_rows={self.part_rows}: give at least 1")
+        if self.part_rows is not None and self.part_rows < 1:
+            raise UserError(
+                f"data.part_rows={self.part_rows}: give at least 1, or null to let the plan choose"
+            )
         if self.part_minutes is not None and not 0 < self.part_minutes < float("inf"):
             raise UserError(
                 f"data.part_minutes={self.part_minutes}: give minutes above 0, or null to make all "
@@ -221,9 +224,11 @@ class JobConfig:
     """Run without a model: each row gets the first tokens of its own prompt back
     (pipeline/generate/stand_in.py). This tests input, output and disk."""
     dry_run: bool = False
-    """Plan, prepare the first rows, show a prompt and the lengths; write nothing."""
+    """Plan, look at the run folder, prepare the first rows, show a prompt and the lengths; write
+    nothing."""
     shutdown_grace_s: float = 20.0
-    """Seconds after SIGTERM in which a worker may finish the rows that are in its engine."""
+    """Seconds after SIGTERM or a first Ctrl-C in which a worker may finish the rows that are in its
+    engine."""
     progress_every_s: float = 30.0
     """Seconds between progress lines in a log. On a terminal, the line is updated every second."""
 

@@ -20,8 +20,11 @@ SHOWN_ERRORS = 5
 """The report names at most this many failed rows and their errors."""
 
 
-def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) -> str:
-    """The text of the report. `num_workers` counts a tensor-parallel group as one.
+def report(
+    config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int, num_done: int | None = None
+) -> str:
+    """The text of the report. `num_workers` counts a tensor-parallel group as one; `num_done` are
+    the parts that an earlier start of this run has done, None for a new run.
 
     Raises:
         InputError: the input cannot be read.
@@ -32,8 +35,9 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
         f"{config.name or config.output}: a dry run, nothing is written",
         f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
         f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
-        f"{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
-        f"workers; {config.output}",
+        f"{plan.size_note}{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of "
+        f"{num_workers} workers; {config.output}",
+        f"  run folder       {_progress(num_done, len(plan.parts))}",
         f"  carried          {', '.join(plan.carried) or 'no column'}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
@@ -53,6 +57,12 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
         lines.append(f"--- the prompt of {_place(first)}, as the model sees it ---")
         lines.append(f"{text[:SHOWN_CHARACTERS]}{rest}\n---")
     return "\n".join(lines)
+
+
+def _progress(num_done: int | None, num_parts: int) -> str:
+    if num_done is None:
+        return "new"
+    return f"holds this run, with {num_done:,} of {num_parts:,} parts done; the job would resume it"
 
 
 def _first_rows(

@@ -4,10 +4,10 @@
     | part_rows rows  | part_rows rows  | the rest  | part_rows rows  | ...
     | first file                                    | second file
 
-Parts depend on the input, data.where, data.limit and data.part_rows, never on the number of
-workers. With data.part_minutes, the size of the later parts also depends on how fast the first ones
-were (pipeline/plan/pace.py). Rows that data.where leaves out may lie between a part's rows; they do
-not count towards part_rows.
+Parts depend on the input, data.where, data.limit and part_rows. If data.part_rows is null, the plan
+chooses part_rows when the run begins (pipeline/plan/part_size.py). With data.part_minutes, the size
+of the later parts also depends on how fast the first ones were (pipeline/plan/pace.py). Rows that
+data.where leaves out may lie between a part's rows; they do not count towards part_rows.
 """
 
 from collections.abc import Iterable, Sequence

@@ -23,12 +23,14 @@ from pipeline.input.parts import Part, cut, cut_counted
 from pipeline.input.row_counts import count_rows
 from pipeline.input.row_settings import SettingsReader, override_columns
 from pipeline.input.where import Where
-from pipeline.plan import pace
+from pipeline.plan import pace, part_size
 from pipeline.plan.fingerprint import check_same, differing, fingerprint
+from pipeline.plan.part_size import PartSize
 from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.prompt.prompter import prompt_columns
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import OWN_COLUMNS, check_writable, output_schema
+from pipeline.run_folder.strangers import check_is_free
 
 
 def make_plan(
@@ -56,12 +58,15 @@ def make_plan(
     id_columns = _id_columns(schema, config.data.id_column)
     carried = _carried(schema.names, config.data.carry, [*overrides.values(), *id_columns])
     check_writable(output_schema(_only(schema, carried)))
-    fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
+    part_rows = part_size.given_rows(config, before)
+    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows)
     if before is not None and not differing(before.fingerprint, fields):
         parts, num_first, num_joined = before.parts, before.num_first, before.num_joined
+        why_part_rows = before.why_part_rows
     else:
-        parts = _parts(config, files, schema, overrides, where)
-        num_first, num_joined = pace.num_first(config, len(parts), num_workers), None
+        size, parts = _parts(config, files, schema, overrides, where, part_rows, num_workers)
+        num_first, num_joined = pace.num_first(config, size.rows, len(parts), num_workers), None
+        fields["data.part_rows"], why_part_rows = size.rows, size.why
     also_read = [*overrides.values(), *(where.columns if where else []), *id_columns]
     return Plan(
         files=files,
@@ -75,6 +80,7 @@ def make_plan(
         fingerprint=fields,
         num_first=num_first,
         num_joined=num_joined,
+        why_part_rows=why_part_rows,
     )
 
 
@@ -94,7 +100,8 @@ def _unchanged(
     if [file.name for file in before.files] != names_of(paths):
         return None
     files = [replace(file, path=path) for file, path in zip(before.files, paths, strict=True)]
-    fields = fingerprint(config, files, checkpoint, _revision(checkpoint))
+    part_rows = part_size.given_rows(config, before)
+    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows)
     if differing(before.fingerprint, fields):
         return None
     return replace(before, files=files, model_path=config.model.path, fingerprint=fields)
@@ -106,26 +113,17 @@ def _revision(checkpoint: Path) -> str | None:
     return checkpoint.name if checkpoint.parent.name == "snapshots" else None
 
 
-def pin(plan: Plan, folder: RunFolder) -> Plan:
-    """Write the plan to run.json, or check that the plan which is already there is the same. If its
-    parts have been joined since `plan` was made (by an earlier launch that was still ending), they
-    are joined here too.
+def pin(plan: Plan, folder: RunFolder) -> None:
+    """Write the plan to run.json, or check that the plan which is already there is the same.
 
     Raises:
-        UserError: the folder holds another run, or parts of an unknown one.
+        UserError: the folder holds another run, or files that are not of a run.
     """
     if before := existing_plan(folder):
         check_same(before.fingerprint, plan.fingerprint, folder)
-        if before.num_joined is not None and not plan.is_final:
-            return plan.joined(before.num_joined)
-        return plan
-    if folder.parts_done():
-        raise UserError(
-            f"output={folder.path}: data/ holds parts, but there is no run.json that says "
-            "which run made them; give another output"
-        )
+        return
+    check_is_free(folder)
     folder.write_text(folder.plan_file, plan.to_json())
-    return plan
 
 
 def _parts(
@@ -134,8 +132,11 @@ def _parts(
     schema: pa.Schema,
     overrides: dict[str, str],
     where: Where | None,
-) -> list[Part]:
-    """Cut the input into parts and count their output rows.
+    part_rows: int | None,
+    num_workers: int,
+) -> tuple[PartSize, list[Part]]:
+    """Cut the input into parts, of `part_rows` rows or as many as their number suggests, and count
+    their output rows.
 
     Only the columns that this depends on are read: those of data.where, the id column, and the
     override columns if rows can differ in their number of output rows. If there are none, no row is
@@ -145,7 +146,7 @@ def _parts(
     names = _id_columns(schema, data.id_column) + (where.columns if where else [])
     names += settings_reader.columns if settings_reader.needs_count else []
     if names:
-        batches = count_rows(
+        counted = count_rows(
             files,
             _only(schema, names),
             settings_reader=settings_reader,
@@ -153,13 +154,18 @@ def _parts(
             id_column=data.id_column,
             limit=data.limit,
         )
-        parts = cut_counted(batches, data.part_rows)
+        size, batches = part_size.of_counted(counted, part_rows, num_workers)
+        parts = cut_counted(batches, size.rows)
     else:
-        parts = cut(files, data.part_rows, data.limit, settings_reader.num_samples)
+        num_rows = sum(file.num_rows for file in files)
+        num_rows = num_rows if data.limit is None else min(num_rows, data.limit)
+        num_outcomes = num_rows * settings_reader.num_samples
+        size = part_size.of_rows(num_rows, num_outcomes, part_rows, num_workers)
+        parts = cut(files, size.rows, data.limit, settings_reader.num_samples)
     if not parts:
         taken = "" if where is None else f" that data.where={data.where!r} takes"
         raise UserError(f"data.path={data.path}: no rows{taken} in {len(files)} files")
-    return parts
+    return size, parts
 
 
 def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:

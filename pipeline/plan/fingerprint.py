@@ -27,9 +27,14 @@ FREE = {
 
 
 def fingerprint(
-    config: JobConfig, files: list[InputFile], checkpoint: Path, revision: str | None
+    config: JobConfig,
+    files: list[InputFile],
+    checkpoint: Path,
+    revision: str | None,
+    part_rows: int | None,
 ) -> dict[str, Any]:
-    """Name -> value of all that must stay the same; config fields are called SECTION.FIELD."""
+    """Name -> value of all that must stay the same; config fields are called SECTION.FIELD.
+    `part_rows` is the value of data.part_rows or, if that is null, what the plan chose for it."""
     flat: dict[str, Any] = {}
     for section, value in as_dict(config).items():
         fields = value.items() if isinstance(value, dict) else [(None, value)]
@@ -39,6 +44,7 @@ def fingerprint(
     where = f"{config.model.path}@{revision}" if revision else config.model.path
     return {
         **kept,
+        "data.part_rows": part_rows,
         "input files": [f"{file.name} ({file.num_rows} rows, {file.digest})" for file in files],
         "model files": f"{digest_of(checkpoint)} ({where})",
     }

@@ -26,6 +26,8 @@ BEAT_S = 10.0
 SILENT_S = 180.0
 """Seconds without any heartbeat after which missing parts count as lost. Within this time, a file
 that was written on another machine must become visible here."""
+COUNTS_SILENT_S = 60.0
+"""Seconds without any heartbeat after which rank 0 no longer waits for the counts of others."""
 SLOWER, MAX_POLL_S = 1.1, 5.0
 """Each pause between two listings of data/ is this many times the last one, up to MAX_POLL_S: a
 listing of many files is expensive."""
@@ -59,16 +61,18 @@ def _beat(session: Session, ended: threading.Event) -> None:
 class Watch:
     """Rank 0's view of the heartbeats of all ranks."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, silent_s: float | None = None) -> None:
+        """`silent_s` is SILENT_S if it is not given."""
         self._session = session
+        self._silent_s = SILENT_S if silent_s is None else silent_s
         self._seen = -1
         self._changed_at = 0.0
 
     def is_silent(self) -> bool:
-        """Whether no heartbeat has come for SILENT_S. The time runs from the first call."""
+        """Whether no heartbeat has come for silent_s. The time runs from the first call."""
         if (now := self._session.add(HEARTBEATS, 0)) != self._seen:
             self._seen, self._changed_at = now, time.monotonic()
-        return time.monotonic() - self._changed_at > SILENT_S
+        return time.monotonic() - self._changed_at > self._silent_s
 
 
 def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, retried: list[int]) -> bool:
@@ -83,10 +87,22 @@ def wait_for_parts(plan: Plan, folder: RunFolder, session: Session, retried: lis
         if not missing and not left:
             return True
         if watch.is_silent():
-            _say_lost(missing or [part for part in left if not session.add(retried_key(part), 0)])
+            unretried = {part for part in left if not session.add(retried_key(part), 0)}
+            _say_lost(sorted(unretried.union(missing)))
             return False
         time.sleep(pause_s)
         pause_s = min(SLOWER * pause_s, MAX_POLL_S)
+
+
+def wait_for_counts(session: Session, counter: str, num_ranks: int) -> None:
+    """Wait until `counter` has reached `num_ranks`, or no rank shows a heartbeat any more: ranks
+    that died will not add to it."""
+    watch = Watch(session, COUNTS_SILENT_S)
+    while session.add(counter, 0) < num_ranks:
+        if watch.is_silent():
+            log.warning("%s: %d of %d ranks", counter, session.add(counter, 0), num_ranks)
+            return
+        time.sleep(POLL_S)
 
 
 def _say_lost(parts: list[int]) -> None:

@@ -30,12 +30,12 @@ TURNOVERS = 2
 timed while they are not full."""
 
 
-def num_first(config: JobConfig, num_parts: int, num_workers: int) -> int | None:
-    """How many parts are timed; None if data.part_minutes is not set or no other part would be
-    left."""
+def num_first(config: JobConfig, part_rows: int, num_parts: int, num_workers: int) -> int | None:
+    """How many parts, of `part_rows` rows, are timed; None if data.part_minutes is not set or no
+    other part would be left."""
     if config.data.part_minutes is None:
         return None
-    parts_per_worker = -(-TURNOVERS * config.engine.max_sequences // config.data.part_rows)
+    parts_per_worker = -(-TURNOVERS * config.engine.max_sequences // part_rows)
     num = max(NUM_FIRST, num_workers * parts_per_worker)
     return num if num < num_parts else None
 

@@ -45,6 +45,9 @@ class Plan:
     num_joined: int | None = None
     """How many parts, as they were cut, each later part is made of. None: not decided yet."""
 
+    why_part_rows: str = ""
+    """Why the plan chose this data.part_rows; empty if the config gave it."""
+
     @property
     def is_final(self) -> bool:
         """Whether the parts stay as they are: none of them is still to be joined."""
@@ -65,6 +68,14 @@ class Plan:
         if self.is_final:
             return ""
         return f" (all but the first {self.num_first} will be joined into larger ones)"
+
+    @property
+    def size_note(self) -> str:
+        """What messages add to the number of parts if the plan chose their size."""
+        if not self.why_part_rows:
+            return ""
+        rows = self.fingerprint["data.part_rows"]
+        return f" of up to {rows:,} rows (data.part_rows=null chooses so: {self.why_part_rows})"
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -94,7 +105,8 @@ class Plan:
             "git_revision": git_revision(),
             "planned_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return json.dumps(raw, indent=1) + "\n"
+        fields = (f" {json.dumps(name)}: {_indented(name, value)}" for name, value in raw.items())
+        return "{\n" + ",\n".join(fields) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -104,7 +116,14 @@ class Plan:
             "parts": [Part(index, *part) for index, part in enumerate(raw["parts"])],
             "read_schema": pa.ipc.read_schema(pa.py_buffer(base64.b64decode(raw["read_schema"]))),
         }
-        return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
+
+
+def _indented(name: str, value: Any) -> str:
+    """A field's value as JSON: one part a line, else one value a line."""
+    if name != "parts":
+        return json.dumps(value, indent=1).replace("\n", "\n ")
+    return "[\n" + ",\n".join(f"  {json.dumps(part)}" for part in value) + "\n ]"
 
 
 def existing_plan(folder: RunFolder) -> Plan | None:

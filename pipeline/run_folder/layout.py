@@ -37,6 +37,7 @@ class RunFolder:
         self.plan_file = self.path / "run.json"
         self.pace_file = self.path / "pace.json"
         self.lock_file = self.path / "run.lock"
+        self.launch_file = self.path / "launch.json"
         self.config_file = self.path / "config.yaml"
         self.summary_file = self.path / "summary.json"
         self.card_file = self.path / "README.md"
@@ -46,6 +47,7 @@ class RunFolder:
         self.stats = self.path / "stats"
         self.timeline = self.path / "timeline"
         self.logs = self.path / "logs"
+        self.broken = self.path / "broken"
         self._tmp = self.path / "tmp"
 
     def make(self) -> None:
@@ -66,10 +68,29 @@ class RunFolder:
             trial.unlink()
         except OSError as error:
             why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-            raise UserError(
-                f"output={self.path}: cannot be written ({why}); "
-                "name a folder that you may write to"
-            ) from error
+            raise self._unwritable(why) from error
+
+    def check_permissions(self) -> None:
+        """Check that `make` will be allowed to write to the folder, without writing. On a store
+        that cannot be told.
+
+        Raises:
+            UserError: it will not.
+        """
+        if not isinstance(self.path, Path):
+            return
+        there = [its for its in (self.data, self.stats, self._tmp) if isinstance(its, Path)]
+        for folder in (self.path, *(its for its in there if its.exists())):
+            place = next(its for its in (folder, *folder.absolute().parents) if its.exists())
+            if not place.is_dir():
+                raise self._unwritable(f"{place} is a file")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise self._unwritable(f"no permission to write to {place}")
+
+    def _unwritable(self, why: str) -> UserError:
+        return UserError(
+            f"output={self.path}: cannot be written ({why}); name a folder that you may write to"
+        )
 
     def data_file(self, part: int) -> Place:
         return self.data / f"part-{part:05d}.parquet"
@@ -82,6 +103,15 @@ class RunFolder:
 
     def log_file(self, rank: int) -> Place:
         return self.logs / f"rank-{rank}.log"
+
+    def set_aside(self, file: Place) -> Path:
+        """Move a file out of data/, stats/ or timeline/ to broken/, under a name that no glob for
+        Parquet finds and that no other file has. Returns its new path."""
+        assert isinstance(file, Path), f"{file}: only files on a disk are set aside"
+        assert isinstance(self.broken, Path), f"{file}: files of one run are all on a disk"
+        self.broken.mkdir(exist_ok=True)
+        name = f"{file.parent.name}-{file.name}.{time.time_ns() // 1_000_000}"
+        return file.rename(self.broken / name)
 
     def parts_done(self) -> set[int]:
         """The indices of the parts that have a file in data/, from a single listing."""

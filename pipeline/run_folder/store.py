@@ -178,6 +178,12 @@ def listing(folder: UPath) -> dict[str, float]:
     }
 
 
+def folders(folder: UPath) -> list[str]:
+    """The names of the folders directly in a folder."""
+    found = _request("list", folder, "list_with_delimiter")["common_prefixes"]
+    return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+
 def read_tagged(file: UPath) -> Tagged | None:
     """Read an object and its tag; None if there is no such object."""
     try:

@@ -87,7 +87,10 @@ def one_line(text: str, length: int = 200) -> str:
 
 def _wasted(summary: dict[str, Any]) -> str:
     failed, lost = summary["num_failed_query_tokens"], summary["num_lost_query_tokens"]
-    return f"{failed:,} in forwards that ran out of memory, {lost:,} for rows lost to kills"
+    return (
+        f"{failed:,} in forwards that ran out of memory, {lost:,} for results that were not kept "
+        "(lost to a kill, failed, or replaced by retry_failed)"
+    )
 
 
 def _warm_up(summary: dict[str, Any]) -> str:

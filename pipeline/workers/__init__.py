@@ -3,6 +3,7 @@
 `ranks.py`: this process's rank, device and number of CPU threads.
 `session.py`: the values and counters that all ranks share.
 `groups.py`: the ranks that hold one model together.
-`shutdown.py`: SIGTERM, and the time it leaves to finish.
+`shutdown.py`: SIGTERM and Ctrl-C, and the time they leave to finish.
+`command.py`: the command that started them, to be typed again.
 `logs.py`: one log file per rank.
 """

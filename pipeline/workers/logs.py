@@ -88,8 +88,8 @@ def worker_log(folder: RunFolder, rank: int) -> Iterator[LogState]:
     _detach()
     try:
         yield state
-    except Terminated:
-        log.info("terminated")
+    except Terminated as end:
+        log.info("terminated by %s", end)
         raise
     except Exception as error:
         log.exception("stopped")

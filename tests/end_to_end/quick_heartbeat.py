@@ -28,7 +28,9 @@ def write_once_rank_1_is_held(self: Driver, full: Any) -> None:
 if __name__ == "__main__":
     write = Driver._write
     with (
-        mock.patch.multiple("pipeline.plan.heartbeat", BEAT_S=0.5, SILENT_S=5.0),
+        mock.patch.multiple(
+            "pipeline.plan.heartbeat", BEAT_S=0.5, SILENT_S=5.0, COUNTS_SILENT_S=5.0
+        ),
         mock.patch.object(Driver, "_write", write_once_rank_1_is_held),
     ):
         launch(run)

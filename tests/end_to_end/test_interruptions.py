@@ -15,6 +15,7 @@ import pytest
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
+from pipeline.workers.shutdown import SAME_PRESS_S
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end import stress
 from tests.end_to_end.launcher import HELD, PATIENCE_S, environment, wait_for_parts
@@ -80,6 +81,40 @@ def test_after_sigterm_begun_rows_are_finished_and_the_next_launch_does_the_rest
     said, _ = start(checkpoint, data, *SLOW).communicate(timeout=PATIENCE_S)
     rows = output_rows(folder.path)
     assert [row["row_id"] for row in rows] == [f"in:{i}" for i in range(60)], said
+
+
+def test_after_ctrl_c_begun_rows_are_finished_and_a_second_one_ends_at_once(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    process = start(checkpoint, data, *SLOW)
+    wait_for_parts(process, folder.path, 2)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.count("pipeline.run: Ctrl-C: finishing the rows that are in the engine") == 1
+    assert said.count("pipeline.run interrupted (Ctrl-C). Finished parts are kept: run") == 1
+    assert "Traceback" not in said
+    done = len(folder.parts_done())
+    assert 2 <= done < 15
+    endless = ["generation.max_new_tokens=120", "engine.max_sequences=60", "output=endless"]
+    process = start(checkpoint, data, *endless)
+    log = tmp_path / "endless" / "logs" / "rank-0.log"
+    while not log.exists() or "output rows" not in log.read_text():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    time.sleep(SAME_PRESS_S + 0.2)
+    assert process.poll() is None, "its rows take longer"
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - began < 5.0
+    assert "Traceback" not in said
+    said, _ = start(checkpoint, data, *SLOW).communicate(timeout=120)
+    assert f"{4 * done} rows done before" in said
+    assert [row["row_id"] for row in output_rows(folder.path)] == [f"in:{i}" for i in range(60)]
 
 
 def test_sigterm_without_grace_ends_at_once(checkpoint: Path, data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.plan.retry import (
 from pipeline.plan.run_json import load
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import locked
 from pipeline.stats.timeline import read_timeline
 from pipeline.stats.totals import failures
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
@@ -143,6 +145,38 @@ def test_a_dry_run_finds_what_would_stop_the_job(
     with pytest.raises(SystemExit):
         run(job(model, data, tmp_path / "run", dry_run=True), 0)
     assert "holds no *.safetensors file" in capfd.readouterr().err
+
+
+def test_a_dry_run_finds_what_is_wrong_with_the_run_folder(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    def said(**changes: object) -> str:
+        before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+        with suppress(SystemExit):
+            run(job(checkpoint, data, folder.path, stand_in=True, dry_run=True, **changes), 0)
+        assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+        return "".join(capfd.readouterr())
+
+    assert "run folder       new" in said()
+    run(job(checkpoint, data, folder.path, stand_in=True), 0)
+    folder.data_file(1).unlink()
+    assert "holds this run, with 4 of 5 parts done; the job would resume it" in said()
+    assert "holds a run with other settings:\n  seed: 0 there, 5 now" in said(seed=5)
+    with locked(folder):
+        assert "another launch works in this run folder (process " in said()
+    monkeypatch.setattr("os.access", lambda path, mode: path != folder.data)
+    assert f"cannot be written (no permission to write to {folder.data})" in said()
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    config = job(checkpoint, data, data / "run", stand_in=True, dry_run=True)
+    with pytest.raises(SystemExit):
+        run(config, 0)
+    assert f"cannot be written ({data} is a file)" in capfd.readouterr().err
 
 
 def test_the_stand_in_runs_a_job_without_weights(

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pipeline.config.job import JobConfig
 from pipeline.plan.run_json import load
 from pipeline.run import run
 from pipeline.run_folder import lease, store
-from pipeline.run_folder.files import place
+from pipeline.run_folder.at_work import at_work
+from pipeline.run_folder.files import changed_at, place
 from pipeline.run_folder.layout import RunFolder
 from pipeline.score import score_run
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
@@ -169,6 +171,44 @@ def test_a_second_launch_is_refused_while_the_first_renews_its_lock(
     assert not s3.exists("bucket/runs/held/run.json")
     run(job, 0)
     assert len(rows_of(s3, "bucket/runs/held")) == 8
+
+
+def test_on_a_store_too_strangers_are_refused_and_a_dead_run_is_seen(
+    checkpoint: Path,
+    data: Path,
+    s3: AbstractFileSystem,
+    steady: FlakyStore,
+    quick: None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = RunFolder("s3://bucket/mine/run")
+    assert changed_at(folder.data) is None
+    s3.pipe_file("bucket/mine/README.md", b"mine")
+    s3.pipe_file("bucket/mine/thesis/1.txt", b"mine")
+    with pytest.raises(SystemExit):
+        run(config(checkpoint, "s3://bucket/in", "s3://bucket/mine"), 0)
+    said = capfd.readouterr().err
+    assert "s3://bucket/mine: is in use for something else: it holds README.md, thesis/" in said
+    assert sorted(s3.find("bucket/mine")) == ["bucket/mine/README.md", "bucket/mine/thesis/1.txt"]
+    small = config(checkpoint, "s3://bucket/in", str(folder.path), data__limit=8)
+    run(small, 0)
+    assert (at_work(folder).is_held, at_work(folder).holder) == (False, "")
+    lock = folder.lock_file
+    assert not isinstance(lock, Path)
+    with lease.held(lock, "process 7 on that host"):
+        assert (at_work(folder).is_held, at_work(folder).holder) == (True, "process 7 on that host")
+    store.write_if(lock, '{"holder": "process 8", "id": "8", "beats": 1}', None)
+    capfd.readouterr()
+    run(small, 0)
+    said = capfd.readouterr().err
+    assert "another launch works in this run folder (process 8); waiting up to " in said
+    store.write_if(lock, '{"holder": "process 9", "id": "9", "beats": 1}', None)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3600)
+    assert at_work(folder).is_held is False
+    assert at_work(folder).silent_s == pytest.approx(3600, abs=30)
+    assert at_work(folder).launch is not None
 
 
 @pytest.fixture

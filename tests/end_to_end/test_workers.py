@@ -1,6 +1,7 @@
 """Two workers under torchrun give the same rows as one, even if a worker is killed."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.config.job import JobConfig
 from pipeline.run import run
+from pipeline.run_folder.at_work import at_work
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import (
     assert_same_rows,
@@ -21,10 +23,12 @@ from tests.checkpoints import (
 from tests.end_to_end.launcher import (
     HELD,
     PATIENCE_S,
+    environment,
     finished,
     kill_a_worker,
     start,
     told_once,
+    wait_for_parts,
     wait_until,
 )
 from tests.launched import composed
@@ -143,6 +147,34 @@ def test_parts_of_part_minutes_stay_the_same_after_kills(
     assert num_joined > 1
     assert folder.parts_done() == set(range(64 - (-(NUM_ROWS - 64) // num_joined)))
     assert pq.ParquetFile(folder.data_file(64)).metadata.num_rows == min(num_joined, 56)
+    assert_same_rows(output_rows(folder.path), one_worker)
+
+
+def test_ctrl_c_under_torchrun(
+    checkpoint: Path, data: Path, tmp_path: Path, one_worker: list[dict[str, object]]
+) -> None:
+    """torchrun passes the first Ctrl-C on to its workers; the record says how to go on."""
+    folder = RunFolder(tmp_path / "run")
+    process = start(arguments(checkpoint, data), tmp_path)
+    wait_for_parts(process, folder.path, 3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert said.count("pipeline.run: Ctrl-C: finishing the rows that are in the engine") == 1
+    assert said.count("pipeline.run interrupted (Ctrl-C). Finished parts are kept: run") == 1
+    assert 3 <= len(folder.parts_done()) < 30
+    now = at_work(folder)
+    assert now.is_held is False
+    assert now.launch is not None
+    assert now.launch.num_ranks == 2
+    resumed = subprocess.run(
+        ["bash", "-c", now.launch.resume],
+        cwd="/",
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
     assert_same_rows(output_rows(folder.path), one_worker)
 
 

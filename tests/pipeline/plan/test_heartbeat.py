@@ -8,7 +8,12 @@ import pytest
 
 from pipeline.input.parts import Part
 from pipeline.plan.claims import FINISHED, TURN, Claims
-from pipeline.plan.heartbeat import HEARTBEATS, sending_heartbeats, wait_for_parts
+from pipeline.plan.heartbeat import (
+    HEARTBEATS,
+    sending_heartbeats,
+    wait_for_counts,
+    wait_for_parts,
+)
 from pipeline.plan.run_json import Plan
 from pipeline.run_folder.layout import RunFolder
 from pipeline.workers.ranks import Worker
@@ -111,3 +116,38 @@ def test_failed_rows_that_another_launch_has_retried_are_not_waited_for(folder: 
     assert not wait_for_parts(
         plan_of([*PLAN.parts, Part(30, 0, 120, 4, 4, 4)]), folder, session, []
     )
+
+
+def test_lost_and_unretried_parts_are_both_named(
+    folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = Session(LocalStore(), 0, Worker())
+    for part in PLAN.parts[:28]:
+        folder.data_file(part.index).touch()
+    session.add(retried_key(4), 1)
+    assert not wait_for_parts(PLAN, folder, session, [3, 4, 5])
+    assert "4 parts (3, 5, 28, 29) were lost" in capfd.readouterr().err
+
+
+def test_the_counts_of_a_slow_worker_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It shows heartbeats for longer than silence would be waited for."""
+    monkeypatch.setattr("pipeline.plan.heartbeat.COUNTS_SILENT_S", 0.5)
+    store = LocalStore()
+    sessions = [Session(store, 0, Worker(rank=rank, world=2)) for rank in range(2)]
+    sessions[0].add("counted", 1)
+
+    def finishes_late() -> None:
+        with sending_heartbeats(sessions[1]):
+            time.sleep(2.0)
+            sessions[1].add("counted", 1)
+
+    slow = threading.Thread(target=finishes_late, daemon=True)
+    slow.start()
+    wait_for_counts(sessions[0], "counted", 2)
+    assert sessions[0].add("counted", 0) == 2
+    slow.join(5)
+    began = time.monotonic()
+    wait_for_counts(sessions[0], "counted", 3)
+    assert 0.4 < time.monotonic() - began < 2.0, "a dead worker is not waited for any longer"
