@@ -31,6 +31,7 @@ def with_test(code: str, row: Mapping[str, Any]) -> str:
     If the test has a name of the code (a solution may well have a helper `check`), it runs in a
     copy of the code's names, so that the code keeps its own.
     """
+    code = future_first(code)
     test = f"{row['test']}\n\ncheck({row['entry_point']})\n"
     if names_of(code)[0] & names_of(test)[0]:
         test = f"exec({test!r}, dict(globals()))\n"

@@ -114,7 +114,8 @@ def _continued(function: OpenFunction, text: str) -> Body | None:
     before = function.prompt.split("\n")
     end = (len(before), len(before[-1].encode()))
     own = own_scope(node) if not isinstance(node, ast.ClassDef) else ast.walk(node)
-    new = [n for n in own if isinstance(n, ast.stmt | ast.expr) and (n.lineno, n.col_offset) >= end]
+    new = [n for n in own if isinstance(n, ast.stmt | ast.expr) and n is not node]
+    new = [n for n in new if (n.end_lineno or 0, n.end_col_offset or 0) > end]
     if not any(isinstance(n, ast.stmt) and _does_something(n) for n in new):
         return None
     assert node.end_lineno, "the parser gives every node an end"

@@ -22,7 +22,7 @@ from pipeline.tasks.statements import (
     num_code_lines,
     statements_of,
 )
-from pipeline.tasks.syntax import Run, normal, readable, runs, whole
+from pipeline.tasks.syntax import Run, normal, runs, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ def _behind(head: str, definition: Definition, prompt: str, answer: str) -> str:
     """The definition behind the head of the prompt, and behind the helpers and imports that it
     needs and that the answer has elsewhere."""
     own = definition.statements
-    binds, needs = names_of("\n".join([head, *(s.source for s in own)]))
+    binds = names_of(head)[0].union(*(s.binds for s in own))
+    needs = frozenset().union(*(s.needs for s in own))
     helpers = _borrowed(needs - binds, binds, f"{prompt}\n{answer}")
     if helpers:  # These may need the definition's imports.
         own = sorted([*helpers, *own], key=lambda s: not isinstance(s.node, IMPORTS))
@@ -125,7 +126,8 @@ def _borrowed(missing: frozenset[str], known: frozenset[str], text: str) -> list
     wanted = set(missing) - set(dir(builtins))
     if not wanted:
         return []
-    there = [s for run in runs(readable(text).split("\n")) for s in statements_of(run)]
+    codes = [code.split("\n") for code in pieces(text, reach=1)]
+    there = [s for code in codes for run in runs(code) for s in statements_of(run)]
     where = {name: i for i, s in enumerate(there) for name in s.binds}
     taken: set[int] = set()
     while wanted:

@@ -52,8 +52,9 @@ def main() -> None:
     os.close(verdict_w)
     status, cpu_s = wait(pid, limits["timeout_s"])
     duration_s = time.perf_counter() - start
-    # The kernel's count of CPU time is coarser: a process it killed may be below its limit here.
-    is_out_of_cpu = cpu_s > 0.9 * limits["cpu_s"]
+    # The kernel kills by a coarser count of CPU time: on a loaded machine, a process that it killed
+    # is a quarter below its limit here.
+    is_out_of_cpu = cpu_s > 0.5 * limits["cpu_s"]
     reason = judge(read_now(verdict_r), secret, status, is_out_of_cpu)
     outcome = {
         "passed": reason == "passed",

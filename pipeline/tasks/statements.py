@@ -66,8 +66,8 @@ def statements_of(run: Run) -> list[Statement]:
 def names_of(source: str) -> tuple[frozenset[str], frozenset[str]]:
     """The names that a module binds, and those of its own or of builtins that it reads.
 
-    Both are empty if the code has an error that only the compiler finds, such as `nonlocal` without
-    such a variable: the program will fail with this error.
+    Both are empty if the code has an error that only the compiler finds, such as a late `from
+    __future__` or a `nonlocal` without such a variable: a program with it fails by itself.
     """
     try:
         with without_warnings():

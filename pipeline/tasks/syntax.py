@@ -100,7 +100,7 @@ def dedent(lines: Sequence[str]) -> list[str]:
     textwrap.dedent would leave all as they are for one such line."""
     first = next((line for line in lines if line.strip()), "")
     indent = first[: len(first) - len(first.lstrip())]
-    return [line[_num_common(indent, line) :] for line in lines]
+    return [line[_num_common(indent, line) :] for line in lines] if indent else list(lines)
 
 
 def own_scope(node: ast.AST) -> Iterator[ast.AST]:

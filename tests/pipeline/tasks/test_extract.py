@@ -75,6 +75,11 @@ FENCES = {
     "helpers apart": fence("def plus(a, b):\n    return add(a, b)\n")
     + fence("def total(xs):\n    s = 0\n    for x in xs:\n        s = plus(s, x)\n    return s\n")
     + fence("from operator import add\n"),
+    "helper apart, future annotations": fence("def plus(a: No, b):\n    return a + b\n")
+    + fence(
+        "from __future__ import annotations\n\n\ndef total(xs):\n    s = 0\n"
+        "    for x in xs:\n        s = plus(s, x)\n    return s\n"
+    ),
     "a fence in a docstring": fence(
         f'def total(xs):\n    """Sum.\n\n{TICKS}\ntotal([1])\n{TICKS}\n    """\n'
         "    return sum(xs)\n"
@@ -139,6 +144,8 @@ NEEDED = {
     "def total(xs: NoSuchName) -> NoSuchName:\n    return sum(xs)\n",
     "future annotations, late": "import math; from __future__ import (annotations,\n  division)\n"
     "def total(xs: NoSuchName) -> NoSuchName:\n    return sum(xs)\n",
+    "future annotations and a helper named as the test's": "from __future__ import annotations\n\n\n"
+    "def check(x: No):\n    return x\n\n\ndef total(xs):\n    return sum(map(check, xs))\n",
     "a dataclass": "from dataclasses import dataclass\n\n\n@dataclass\nclass Sum:\n    x: int = 0\n"
     "\n\ndef total(xs):\n    return sum((Sum(x).x for x in xs), Sum().x)\n",
     "a lambda": "total = lambda xs: sum(xs)\n",
@@ -286,3 +293,79 @@ def test_right_answers_pass(kind: str, task: str) -> None:
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
 def test_wrong_answers_fail(answer: str) -> None:
     assert reason(answer).startswith("failed: ")
+
+
+DOCSTRING = '    """Sum of a list."""\n'
+PROMPTS = {
+    "no docstring": ("def total(xs):\n", "    return sum(xs)"),
+    "no line end": (f"def total(xs):\n{DOCSTRING}".rstrip(), "    return sum(xs)"),
+    "line end in the answer": (f"def total(xs):\n{DOCSTRING}".rstrip(), "\n    return sum(xs)"),
+    "ends in mid-line": ("def total(xs): return", " sum(xs)\n\nprint(total([1"),
+    "ends in the body": (
+        "def total(xs):\n    if not xs:\n",
+        "        return 0\n    return sum(xs)",
+    ),
+    "two spaces": ('def total(xs):\n  """Sum."""\n', "return sum(xs)"),
+    "tabs": ('def total(xs):\n\t"""Sum."""\n', "s = sum(xs)\nreturn s"),
+    "CRLF": (PROMPT.replace("\n", "\r\n"), BODY),
+    "decorated": (f"@(lambda f: f)\ndef total(xs):\n{DOCSTRING}", "    return sum(xs)"),
+    "decorated, whole function": (f"@(lambda f: f)\ndef total(xs):\n{DOCSTRING}", SHORT),
+    "in a fence": (f"Complete this:\n\n{fence(PROMPT)}", BODY),
+    "in a fence, whole function": (f"Complete this:\n\n{fence(PROMPT)}", SIGNATURE + BODY),
+    "in a fence, no docstring": (f"Do:\n{fence('def total(xs):' + chr(10))}", "return sum(xs)"),
+    "prose": ("Write a function total that adds up a list.", fence(SHORT)),
+    "prose with a helper": (
+        f"Given:\n{fence('def add(a, b):' + chr(10) + '    return a + b')}\nWrite total.",
+        "def total(xs):\n    s = 0\n    for x in xs:\n        s = add(s, x)\n    return s\n",
+    ),
+    "future import": (
+        f"from __future__ import annotations\n\n\ndef total(xs: No):\n{DOCSTRING}",
+        SHORT,
+    ),
+    "empty": ("", fence(SHORT)),
+}
+
+
+@pytest.mark.parametrize(("prompt", "answer"), PROMPTS.values(), ids=PROMPTS.keys())
+def test_prompts_of_every_kind(prompt: str, answer: str) -> None:
+    assert reason(answer, prompt=prompt) == "passed"
+
+
+def test_an_asynchronous_function() -> None:
+    test = f"import asyncio\n\n\n{TEST.replace('candidate([', 'run([')}".replace(
+        "(candidate):\n", "(candidate):\n    run = lambda xs: asyncio.run(candidate(xs))\n"
+    )
+    prompt = PROMPT.replace("def total", "async def total")
+    for answer in (fence(SHORT.replace("def", "async def")), "    return sum(xs)\n"):
+        assert reason(answer, prompt=prompt, test=test) == "passed"
+    assert reason(SHORT, prompt=prompt, test=test).startswith("failed: ValueError")
+
+
+SOLUTION = f"class Solution:\n    def total(self, xs):\n    {DOCSTRING}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        fence(f"{SOLUTION}        return sum(xs)\n\n\nprint(Solution().total(None))\n"),
+        "        return sum(xs)\n",
+        "return sum(xs)",
+        fence("return sum(xs)\n"),
+    ],
+)
+def test_an_entry_point_that_is_a_method(answer: str) -> None:
+    assert reason(answer, prompt=SOLUTION, entry_point="Solution().total") == "passed"
+    wrong = answer.replace("sum", "max")
+    assert reason(wrong, prompt=SOLUTION, entry_point="Solution().total").startswith("failed: ")
+
+
+def test_the_test_may_use_what_the_prompt_or_the_answer_defines() -> None:
+    test = TEST.replace("3", "half(6)").replace("== 0", "== ZERO")
+    assert reason(fence(f"ZERO = 0\n\n\n{SHORT}"), test=test) == "passed"
+
+
+def test_what_no_one_can_run_fails_with_its_own_error() -> None:
+    assert reason("I cannot.").startswith("failed: SyntaxError: ")
+    assert reason("def totals(): pass", prompt="", entry_point="total").startswith(
+        "failed: NameError: name 'total'"
+    )
