@@ -144,7 +144,7 @@ NEEDED = {
     "def total(xs: NoSuchName) -> NoSuchName:\n    return sum(xs)\n",
     "future annotations, late": "import math; from __future__ import (annotations,\n  division)\n"
     "def total(xs: NoSuchName) -> NoSuchName:\n    return sum(xs)\n",
-    "future annotations and a helper named as the test's": "from __future__ import annotations\n\n\n"
+    "future annotations and a helper named as the test's": "from __future__ import annotations\n"
     "def check(x: No):\n    return x\n\n\ndef total(xs):\n    return sum(map(check, xs))\n",
     "a dataclass": "from dataclasses import dataclass\n\n\n@dataclass\nclass Sum:\n    x: int = 0\n"
     "\n\ndef total(xs):\n    return sum((Sum(x).x for x in xs), Sum().x)\n",
