@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.errors import UserError
 from pipeline.run_folder.files import entries, exists
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.store import StoreError
 
 NUM_NAMED = 5
 """The message names at most this many files."""
@@ -33,7 +34,7 @@ def check_is_free(folder: RunFolder) -> None:
         if exists(folder.plan_file):
             return
         found = strangers(folder)
-    except PermissionError as error:
+    except (PermissionError, StoreError) as error:
         raise UserError(
             f"output={path}: cannot be read ({error}); name a folder that you may write to"
         ) from error

@@ -3,6 +3,9 @@
 `base.py`: what a task is.
 `functions.py`, `humaneval.py`: the tasks, which `task=NAME` and `python -m pipeline.score` choose
 from TASKS.
+`extract.py`: which code of an answer is run. `pieces.py`: what may be code. `syntax.py`: what of it
+is Python. `statements.py`: what of that a function needs. `body.py`: the body of the prompt's
+function.
 `sandbox.py`, `sandbox_child.py`: run one generated program under limits.
 """
 

@@ -1,10 +1,10 @@
 """Run a generated program so that it can harm neither the machine nor the score.
 
 Each program gets a new interpreter (pipeline/tasks/sandbox_child.py), in an empty temporary folder
-and with an empty environment. This interpreter is two processes. The supervisor reads the program
-from stdin, isolates the network and the process tree if the system allows it, and forks. The forked
-child limits itself and runs the program. Only the supervisor reports to `run_program`, so nothing
-that the program prints, forks or leaves behind can reach it.
+and with an environment of its own (ENVIRONMENT). This interpreter is two processes. The supervisor
+reads the program from stdin, isolates the network and the process tree if the system allows it, and
+forks. The forked child limits itself and runs the program. Only the supervisor reports to
+`run_program`, so nothing that the program prints, forks or leaves behind can reach it.
 
     run_program  --stdin: limits, program-->  supervisor  --fork-->  program under limits
                  <--stdout: outcome---------              <--pipe: secret, verdict------
@@ -23,6 +23,17 @@ from pathlib import Path
 from engine.errors import UserError
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "BLIS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""On a large host, numerical libraries would start a thread per core, and glibc would reserve
+64 MiB of address space for each thread: ordinary programs would exceed the limits."""
 GRACE_S = 10.0
 """Seconds beyond the program's time limit, since a loaded machine starts interpreters slowly."""
 
@@ -43,7 +54,7 @@ class Limits:
     """Address space of each process."""
     file_bytes: int = 16 << 20
     """Size of each file that is written."""
-    num_processes: int = 32
+    num_processes: int = 64
     """Processes and threads. Enforced only if each program runs as a user of its own: if the
     scorer runs as root, or in a user namespace of the program's."""
 
@@ -84,7 +95,7 @@ def run_program(program: str, limits: Limits) -> Outcome:
                 capture_output=True,
                 timeout=limits.timeout_s + GRACE_S,
                 cwd=folder,
-                env={},
+                env=ENVIRONMENT,
                 start_new_session=True,
                 check=False,
             )

@@ -12,7 +12,9 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
+import types
 from typing import Any, NoReturn
 
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -22,6 +24,14 @@ OVERFLOW_UID = 65534
 """The user id inside a user namespace without an id map. Such a namespace counts its processes
 apart from all others, so the limit on their number can be set."""
 MAX_REASON_CHARS = 300
+MODULE = "candidate"
+"""The name of the module that the program is. Not `__main__`: what a program does when it is
+started, such as reading its input, is no part of the answer."""
+NUM_CPUS = 4
+"""The number of CPUs that the program is told, on any host. Pools start as many processes: on a
+large host they would exceed the limit on their number."""
+THREAD_STACK_BYTES = 8 << 20
+"""By default it is the host's `ulimit -s`; it counts as memory of the program."""
 PR_SET_KEEPCAPS, CAPABILITY_VERSION_3, CAP_DAC_READ_SEARCH = 8, 0x20080522, 1 << 2
 
 
@@ -121,6 +131,7 @@ def run(program: str, limits: dict[str, Any], uid: int, verdict_fd: int, secret:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         enter_limits(limits, uid)
+        hide_host()
         reason = outcome_of(program)
     finally:
         if os.getpid() == home:  # otherwise this is a process that the program forked
@@ -129,9 +140,12 @@ def run(program: str, limits: dict[str, Any], uid: int, verdict_fd: int, secret:
 
 
 def outcome_of(program: str) -> str:
-    """Execute the program; return the reason of its outcome."""
+    """Execute the program as a module that is imported, which is what dataclasses, pickle and
+    typing.get_type_hints look for; return the reason of its outcome."""
+    module = types.ModuleType(MODULE)
+    sys.modules[MODULE] = module
     try:
-        exec(compile(program, "program.py", "exec"), {"__name__": "__main__"})
+        exec(compile(program, "program.py", "exec"), vars(module))
     except MemoryError:
         return "memory"
     except BaseException as error:  # noqa: BLE001 also SystemExit and KeyboardInterrupt
@@ -163,6 +177,14 @@ def enter_limits(limits: dict[str, Any], uid: int) -> None:
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def hide_host() -> None:
+    """Make the numbers that a program takes from its host the same on every host."""
+    threading.stack_size(THREAD_STACK_BYTES)
+    for name in ("cpu_count", "process_cpu_count"):  # the second since Python 3.13
+        if hasattr(os, name):
+            setattr(os, name, lambda: NUM_CPUS)
 
 
 def drop_root(uid: int) -> bool:

@@ -264,6 +264,6 @@ def test_a_missing_bucket_stops_the_job(
     with pytest.raises(SystemExit):
         run(config(checkpoint, data, "s3://no-such-bucket/run"), 0)
     said = capfd.readouterr().err
-    assert "output=s3://no-such-bucket/run: cannot be written (" in said
+    assert "output=s3://no-such-bucket/run: cannot be read (" in said
     assert "404 Not Found (NoSuchBucket: The specified bucket does not exist)" in told_once(said)
     no_secrets_in(said, server=steady)

@@ -15,8 +15,7 @@ from pipeline.input.parts import Part
 from pipeline.run_folder.output_rows import output_schema
 from pipeline.score import main, pass_at_k, score_run
 from pipeline.tasks import TASKS
-from pipeline.tasks.humaneval import extract_code
-from pipeline.tasks.sandbox import Limits, run_program
+from pipeline.tasks.sandbox import Limits
 from tests.pipeline.plan.plans import plan_of
 
 PROMPT = 'def double(x: int) -> int:\n    """Twice x."""\n'
@@ -46,57 +45,7 @@ def test_pass_at_k_by_hand(num_samples: int, num_correct: int, k: int, expected:
     assert pass_at_k(num_samples, num_correct, k) == pytest.approx(expected)
 
 
-# --- the code in an answer ---
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        ("Sure:\n```python\na = 1\n```\nDone.\n```python\nb = 2\n```", "a = 1\n"),
-        ("```\nplain\n```\nthen\n```py\nmarked\n```", "marked\n"),
-        ("```text\nfirst\n```", "first\n"),
-        ("```Python3\ncut = 1\nof", "cut = 1\nof"),
-        ("1. So:\n   ```python\n   a = 1\n   ```", "   a = 1\n"),
-        ("    return 1", "    return 1"),
-        ("```python\ns = '```'\n```", "s = '```'\n"),
-        ("", ""),
-    ],
-)
-def test_code_is_found_in_an_answer(answer: str, code: str) -> None:
-    assert extract_code(answer) == code
-
-
-HELPED = "import math\n\ndef half(x):\n    return x / 2\n\n"
-ANSWERS = {
-    "whole function": f"Here:\n```python\n{PROMPT}{RIGHT}```",
-    "whole function without signature's docstring": f"```python\ndef double(x):\n{RIGHT}```",
-    "bare whole function": f"def double(x):\n{RIGHT}",
-    "indented fence": "- so\n  ```python\n  def double(x):\n      return x + x\n  ```",
-    "body": RIGHT,
-    "body in a fence": f"```python\n{RIGHT}```",
-    "body without indent": "return x + x",
-    "body whose first line has no indent": "y = x\n    return x + y\n",
-    "nested body without indent": "if x:\n    return 2 * x\nreturn 0",
-    "nested body whose first line has no indent": "if x:\n        return 2 * x\n    return 0",
-    "body with an inner function": "    def inner(y):\n        return y\n    return inner(x) * 2",
-    "imports and helper of the prompt": "def double(x):\n    return half(x) * math.floor(4.5)",
-    "recursion": "def double(x):\n    return 0 if x == 0 else half(4 * x)",
-}
-
-
-@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
-def test_humaneval_runs_the_answers_code(answer: str) -> None:
-    row = {"prompt": HELPED + PROMPT, "entry_point": "double", "test": TEST}
-    program = TASKS["humaneval"].program(row, answer)
-    assert run_program(program, Limits()).reason == "passed", program
-
-
-@pytest.mark.parametrize("answer", ["", "I cannot.", WRONG, "def doubled(x):\n    return 2 * x"])
-def test_humaneval_fails_the_rest(answer: str) -> None:
-    row = {"prompt": PROMPT, "entry_point": "double", "test": TEST}
-    assert run_program(TASKS["humaneval"].program(row, answer), Limits()).reason.startswith(
-        "failed"
-    )
+# --- the code in an answer (tests/pipeline/tasks/test_extract.py has all the rest) ---
 
 
 def test_functions_continues_the_prompt() -> None:

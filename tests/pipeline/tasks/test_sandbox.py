@@ -3,13 +3,15 @@
 import os
 import select
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.tasks.sandbox import Limits, Outcome, run_program
+from pipeline.tasks.sandbox import ENVIRONMENT, Limits, Outcome, run_program
 
 SHORT = Limits(timeout_s=0.5)
 GENEROUS_S = 50.0
@@ -179,11 +181,92 @@ def test_the_surroundings_are_empty() -> None:
     program = """
 import os, sys
 assert os.listdir() == [], os.listdir()
-assert set(os.environ) <= {"LC_CTYPE"}, os.environ
+left = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
+assert left == ENVIRONMENT, left
 assert sys.stdin.read() == ""
 open("scratch", "w").write("allowed")
-assert __name__ == "__main__"
 """
+    assert reason(program.replace("ENVIRONMENT", repr(ENVIRONMENT))) == "passed"
+
+
+def test_there_is_no_input() -> None:
+    assert reason("input()") == "failed: EOFError: EOF when reading a line"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert __name__ != '__main__'",
+        "if __name__ == '__main__': raise SystemExit(1)",
+        "import sys\nassert sys.modules[__name__].__dict__ is globals()",
+        "from dataclasses import dataclass, field\n@dataclass(frozen=True, slots=True)\nclass A:\n"
+        "    x: int = 1\n    y: list = field(default_factory=list)\nassert A() == A(1, [])",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\n"
+        "class A:\n    other: A | None = None\nassert A(A()).other == A()",
+        "import pickle\nclass A: pass\nassert type(pickle.loads(pickle.dumps(A()))) is A",
+        "import typing\nclass B:\n    x: 'A'\nclass A: pass\n"
+        "assert typing.get_type_hints(B) == {'x': A}",
+        "from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\nassert P(1).x == 1",
+        "import enum\nE = enum.Enum('E', 'a b')\nimport copy\nassert copy.deepcopy(E.a) is E.a",
+    ],
+)
+def test_the_program_is_a_module_but_not_main(program: str) -> None:
+    assert reason(program) == "passed"
+
+
+NUMPY = """
+import numpy, os
+a = numpy.random.default_rng(0).random((300, 300))
+assert numpy.allclose(numpy.linalg.inv(a) @ a, numpy.eye(300))
+"""
+ONE_THREAD = "assert len(os.listdir('/proc/self/task')) == 1, os.listdir('/proc/self/task')\n"
+FOUR_PROCESSES = """
+import multiprocessing
+def square(x): return x * x
+with multiprocessing.get_context("fork").Pool({}) as pool:
+    assert pool.map(square, range(100)) == [x * x for x in range(100)]
+"""
+SIXTEEN_THREADS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+meeting = threading.Barrier(16)
+def allocate(i):
+    meeting.wait()
+    return len([bytes(1000) for _ in range(1000)])
+with ThreadPoolExecutor(16) as pool:
+    assert list(pool.map(allocate, range(16))) == [1000] * 16
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        NUMPY,
+        FOUR_PROCESSES.format(4),
+        # As many processes as there are CPUs.
+        FOUR_PROCESSES.format(""),
+        SIXTEEN_THREADS,
+        NUMPY + FOUR_PROCESSES.format(4) + SIXTEEN_THREADS,
+    ],
+)
+def test_ordinary_programs_meet_the_default_limits(program: str) -> None:
+    assert reason(program, replace(Limits(), timeout_s=60.0, cpu_s=60)) == "passed"
+
+
+def test_what_a_program_takes_depends_on_no_host() -> None:
+    """Threads of BLAS, memory for threads, and the number of CPUs."""
+    program = f"{NUMPY}{ONE_THREAD if sys.platform == 'linux' else ''}"
+    program += "import threading\nassert (os.cpu_count(), threading.stack_size()) == (4, 8 << 20)\n"
+    program += (
+        "def peak():\n"
+        "    with open('/proc/self/status') as f:\n"
+        "        return int(f.read().split('VmPeak:')[1].split()[0])\n"
+        "before = peak()\n"
+        f"{SIXTEEN_THREADS}"
+        "assert peak() - before < 400 << 10, (before, peak())\n"
+        if sys.platform == "linux"
+        else ""
+    )
     assert reason(program) == "passed"
 
 
