@@ -43,7 +43,7 @@ def test_the_tokens_are_those_of_the_engine_alone_and_in_the_order_of_the_prompt
         engine = DiffusionEngine(
             load_model(folder), config=llm.config, decoding=llm.decoding, cache=llm.cache
         )
-        ids = chat.user_turn("prompt", [TEXTS[index]], lambda texts: texts[0])
+        ids = chat.user_turn("prompt", [TEXTS[index]], lambda texts: texts[0]).ids
         request = Request(request_id=0, prompt_ids=ids, max_new_tokens=lengths[index])
         (alone,) = engine.results([request])
         assert (answer.index, answer.error) == (index, None)
@@ -55,7 +55,7 @@ def test_the_tokens_are_those_of_the_engine_alone_and_in_the_order_of_the_prompt
 
 def test_a_text_a_conversation_and_token_ids_are_the_same_prompt(llm: LLM) -> None:
     turn = [{"role": "user", "content": "hello"}]
-    ids = llm.tokenizer.conversation("messages", turn)
+    ids = llm.tokenizer.conversation("messages", turn).ids
     same = answers(llm, ["hello", turn, ids, tuple(ids), torch.tensor(ids)], max_new_tokens=8)
     assert len({tuple(answer.token_ids) for answer in same}) == 1
     for single in ("hello", turn, ids):

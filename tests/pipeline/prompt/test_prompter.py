@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from engine.text.chat import PromptError
 from pipeline.config.job import PromptConfig
-from pipeline.prompt.prompter import Prompter, prompt_columns
+from pipeline.prompt.columns import prompt_columns
+from pipeline.prompt.prompter import Prompter
 from tests.engine.text.tokenizer_folders import KINDS, byte_level, prompter, save
 
 
@@ -85,7 +86,7 @@ def message(role: Any = "user", content: Any = "hi") -> dict[str, Any]:
         ({"prompt": "half \ud800"}, "surrogate"),
         ({"other": "x"}, "neither is in the data, which has other"),
         ({"messages": []}, "messages: an empty list"),
-        ({"messages": ["hi"]}, r"messages\[0\]: str; must be a message"),
+        ({"messages": ["hi"]}, r"messages\[0\]: text that is not the JSON of a message"),
         ({"messages": [message(content=None)]}, r"messages\[0\].content: NoneType; must be text"),
         ({"messages": [message(), message(role=None)]}, r"messages\[1\].role: NoneType"),
         ({"messages": [message(role="")]}, r"messages\[0\].role: empty"),
@@ -164,21 +165,21 @@ def test_generated_ids_become_text_without_special_tokens(folder: Path) -> None:
 
 def test_a_prompt_is_made_of_one_column_or_of_those_that_the_template_names() -> None:
     config = PromptConfig(column="question")
-    assert prompt_columns(["id", "question"], config) == ["question"]
-    assert prompt_columns(["id", "messages"], config) == ["messages"]
-    assert prompt_columns(["messages", "question"], config) == ["question"]
+    assert prompt_columns(["id", "question"], config).names == ["question"]
+    assert prompt_columns(["id", "messages"], config).names == ["messages"]
+    assert prompt_columns(["messages", "question"], config).names == ["question"]
     with pytest.raises(ValueError, match=r"column='question'.*which has id, text"):
         prompt_columns(["id", "text"], config)
     config = PromptConfig(
-        column="question", template="{context}: {prompt} {{id}} {context} {1 + 1}"
+        column="question", template="{context}: {prompt} {{name}} {context} {1 + 1}"
     )
-    assert prompt_columns(["id", "context", "question"], config) == ["context", "question"]
+    assert prompt_columns(["id", "context", "question"], config).names == ["context", "question"]
     with pytest.raises(ValueError, match=r"\{context\} not in the data, which has id, question"):
         prompt_columns(["id", "question"], config)
 
 
 def test_a_template_takes_several_columns_as_text(folder: Path) -> None:
-    template = "{{a}} {a}<|eot_id|>{n} {prompt} {not one}"
+    template = "{{a}} {a}<|eot_id|>{n} {prompt} {{not one}}"
     some = prompter(folder, template=template, chat=False, column="q")
     ids = some.token_ids({"a": "<|eot_id|>{n}", "n": 7, "q": "why", "other": 1})
     assert some.tokenizer.decode(ids) == "<|startoftext|>{a} <|eot_id|>{n}<|eot_id|>7 why {not one}"
