@@ -116,7 +116,8 @@ class ChatTokenizer:
                     if refusal.is_own and its is None:
                         continue
                     raise UserError(f"{what}, {refusal}; {remedy}") from error
-                raise UserError(f"{what}, {error}") from error
+                lost = "the chat template leaves out a content"
+                raise UserError(f"{what}, {lost}; {remedy}") from error
 
     def raw(self, name: str, contents: Sequence[str], render: Render) -> Encoded:
         """The rendered text without chat template; the tokenizer adds BOS if it normally does.
@@ -205,8 +206,8 @@ class ChatTokenizer:
     ) -> str:
         """The turns in the chat template, with everything that they say (see ReachCheck.check).
 
-        Some templates want an empty content in a message that holds only other data, others none:
-        the first is tried first.
+        A message that holds only other data has no content. Some templates then want an empty one,
+        others null: the first is tried first.
         """
         forms = [turns]
         if any(turn["content"] is None for turn in turns):

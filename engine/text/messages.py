@@ -118,7 +118,7 @@ def _turn(name: str, message: Any) -> Turn:
     if not role:
         raise PromptError(f"{name}.role: empty; must be user, assistant or system")
     turn: Turn = {"role": role, "content": content}
-    if len(message) > 2:
+    if len(message) > 2 or "content" not in message:
         turn |= {
             key: _data(f"{name}.{key}", key, its)
             for key, its in message.items()

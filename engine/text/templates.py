@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.errors import UserError
 from engine.text.messages import ChatOptions, PromptError, Tools, Turn
@@ -48,13 +49,14 @@ class ChatTemplate:
         Raises:
             UserError: the template that was asked for is not there, or no valid Jinja.
         """
-        self._tokenizer = tokenizer
         self._options = options
+        self._special_tokens: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        """Their names (bos_token) and texts, which templates know."""
         self._plain: Template | None = None
         self._for_tools: Template | None = None
         self._fault: UserError | None = None
         try:
-            self._take(folder, of_family)
+            self._take(_templates_in(tokenizer.chat_template, folder), folder, of_family)
         except UserError as fault:
             if options.chat_template is not None:
                 raise
@@ -69,9 +71,8 @@ class ChatTemplate:
         if self._fault is not None:
             raise self._fault
 
-    def _take(self, folder: Path, of_family: str | None) -> None:
+    def _take(self, named: dict[str, Template], folder: Path, of_family: str | None) -> None:
         options = self._options
-        named = _templates_in(self._tokenizer.chat_template, folder)
         if not named and of_family:
             named = {DEFAULT: Template(of_family, "the chat template of the model's family")}
         chosen = options.chat_template
@@ -109,19 +110,17 @@ class ChatTemplate:
         template = (self._for_tools if tools is not None else None) or self._plain
         assert template is not None, "rendered only if there is a template"
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    turns,
-                    tools=tools,  # type: ignore[arg-type]
-                    chat_template=template.text,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                )
+            rendered = render_jinja_template(
+                [turns],
+                tools=tools,  # type: ignore[arg-type]
+                chat_template=template.text,
+                add_generation_prompt=True,
+                **self._special_tokens,
             )
-        except TemplateError as error:
-            is_own = type(error) is TemplateError
-            raise TemplateRefusal(f"the chat template refuses it: {error}", is_own) from error
+            return str(rendered[0][0])
         except Exception as error:  # a template is code, and may raise anything
+            if type(error) is TemplateError:
+                raise TemplateRefusal(f"the chat template refuses it: {error}", True) from error
             what = f"{type(error).__name__}: {error}"
             raise TemplateRefusal(f"the chat template fails on it: {what}") from error
 
