@@ -166,6 +166,54 @@ def test_a_raw_prompt_has_no_chat_template(folder: Path, llm: LLM) -> None:
     assert told.num_prompt_tokens > chatting.num_prompt_tokens
 
 
+SHOWS_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+
+
+def test_tools_and_the_chat_template_are_the_callers_choice(folder: Path, tmp_path: Path) -> None:
+    file, tools = tmp_path / "tools.jinja", [{"name": "weather"}]
+    file.write_text(SHOWS_TOOLS)
+    its = LLM(folder, dtype="float32", device="cpu", chat_template=file)
+    turn = [{"role": "user", "content": "hi"}]
+    length = len('[{"name": "weather"}]')
+    prompts = ["hi", turn, [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]]
+    without = answers(its, prompts, max_new_tokens=4)
+    assert [answer.num_prompt_tokens for answer in without] == [8, 8, 8]
+    with_tools = answers(its, prompts, max_new_tokens=4, tools=tools)
+    assert [answer.num_prompt_tokens for answer in with_tools] == [8 + length] * 3
+    mixed = answers(its, prompts, max_new_tokens=4, tools=[tools, None, []])
+    assert [answer.num_prompt_tokens for answer in mixed] == [8 + length, 8, 8]
+    with pytest.raises(ValueError, match="tools: 2 lists for 3 prompts"):
+        answers(its, prompts, tools=[tools, None])
+    (ids,) = answers(its, [[1, 2, 3]], tools=tools)
+    assert ids.error is not None
+    assert "tools: this prompt does not go through a chat template" in ids.error
+
+
+def test_what_a_conversation_says_reaches_the_prompt_or_is_an_error(
+    folder: Path, llm: LLM, tmp_path: Path
+) -> None:
+    named = [{"role": "user", "content": "hi", "name": "Ann"}]
+    (refused,) = answers(llm, [named], max_new_tokens=4)
+    assert refused.error is not None
+    assert "messages[0].name: 'Ann' is not in the prompt" in refused.error
+    assert "optional_keys=[name]" in refused.error
+    its = LLM(folder, dtype="float32", device="cpu", optional_keys=["name"])
+    assert answers(its, [named], max_new_tokens=4)[0].error is None
+    (tmp_path / "broken.jinja").write_text("{{ x }")
+    for settings, told in (
+        (
+            {"chat_template": tmp_path / "broken.jinja"},
+            r"broken\.jinja: the chat template is broken",
+        ),
+        ({"chat_template": "rag"}, "chat_template='rag': no such file"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            LLM(folder, device="cpu", **settings)  # type: ignore[arg-type]
+
+
 def test_progress_is_shown_unless_told_not_to(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
     llm.generate(TEXTS[:2], max_new_tokens=4)
     assert "2/2" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
@@ -305,3 +306,13 @@ def test_the_text_is_what_was_encoded(folder: Path) -> None:
         shown = "<|startoftext|>system\n\nbe brief<|eot_id|>user\n\n" + text
         assert prompt.text == shown + "<|eot_id|>assistant\n\n"
         assert prompt.messages == text
+
+
+def test_a_column_of_messages_needs_a_chat_template_from_the_start(tmp_path: Path) -> None:
+    some = prompter(save(byte_level(), tmp_path, None), chat=False)
+    lists = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string())])))])
+    texts = pa.schema([("messages", pa.string()), ("prompt", pa.string())])
+    some.check_columns(["prompt"], texts)
+    for schema in (lists, texts):
+        with pytest.raises(ValueError, match="messages: a column of messages: .* no chat template"):
+            some.check_columns(["messages"], schema)
