@@ -314,5 +314,5 @@ def test_a_column_of_messages_needs_a_chat_template_from_the_start(tmp_path: Pat
     texts = pa.schema([("messages", pa.string()), ("prompt", pa.string())])
     some.check_columns(["prompt"], texts)
     for schema in (lists, texts):
-        with pytest.raises(ValueError, match="messages: a column of messages: .* no chat template"):
+        with pytest.raises(ValueError, match=r"messages: a column of .* no chat template"):
             some.check_columns(["messages"], schema)
