@@ -30,6 +30,7 @@ from engine.model.defaults import defaults_for, settings_in
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.request import FinishReason, Request, Result
 from engine.text.chat import ChatTokenizer, PromptError, check_not_blank
+from engine.text.messages import ChatOptions, Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ class LLM:
         block_length: int | None = None,
         chat: bool | None = None,
         system: str | None = None,
+        chat_template: str | Path | None = None,
+        optional_keys: Sequence[str] = (),
         **engine: Any,
     ) -> None:
         """
@@ -75,6 +78,9 @@ class LLM:
             block_length: positions denoised together.
             chat: whether a text goes through the chat template as a user turn.
             system: a system turn before every prompt that has none.
+            chat_template: the name of one of the checkpoint's chat templates, or a file.
+            optional_keys: keys of messages and tools that the chat template may leave out; what it
+                leaves out otherwise is an error of the prompt.
             engine: any other field of EngineConfig, such as max_sequences or cache_tokens.
 
         What is left out takes the checkpoint's own default, from its file in conf/model, and the
@@ -104,9 +110,13 @@ class LLM:
         check_model(config, self.config, self.cache)
         self.chat = bool(defaults.prompt.get("chat", True) if chat is None else chat)
         self.system = system
-        self.tokenizer = ChatTokenizer.of_checkpoint(folder)
-        if self.chat and not self.tokenizer.has_chat_template:
-            raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
+        template = None if chat_template is None else str(chat_template)
+        options = ChatOptions(chat_template=template, optional_keys=tuple(optional_keys))
+        self.tokenizer = ChatTokenizer.of_checkpoint(folder, options)
+        if self.chat:
+            if not self.tokenizer.has_chat_template:
+                raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
+            self.tokenizer.check_user_turn(system)
         self.engine = DiffusionEngine(
             load_model(folder, self.dtype, self.device),
             config=self.config,
@@ -129,6 +139,7 @@ class LLM:
         max_new_tokens: int | Sequence[int] = ...,
         temperature: float | Sequence[float] = ...,
         seed: int | Sequence[int] = ...,
+        tools: Tools | Sequence[Tools | None] | None = ...,
         progress: bool = ...,
         stream: Literal[False] = ...,
     ) -> list[Answer]: ...
@@ -141,6 +152,7 @@ class LLM:
         max_new_tokens: int | Sequence[int] = ...,
         temperature: float | Sequence[float] = ...,
         seed: int | Sequence[int] = ...,
+        tools: Tools | Sequence[Tools | None] | None = ...,
         progress: bool = ...,
         stream: Literal[True],
     ) -> Iterator[Answer]: ...
@@ -152,6 +164,7 @@ class LLM:
         max_new_tokens: int | Sequence[int] = 128,
         temperature: float | Sequence[float] = 0.0,
         seed: int | Sequence[int] = 0,
+        tools: Tools | Sequence[Tools | None] | None = None,
         progress: bool = True,
         stream: bool = False,
     ) -> list[Answer] | Iterator[Answer]:
@@ -163,6 +176,8 @@ class LLM:
             temperature: 0 is greedy; for all prompts or one for each.
             seed: one number, from which every prompt gets a seed of its own by its place in the
                 list; or the seed of each prompt.
+            tools: functions that the model may call, for the chat template: one list for all
+                prompts, or a list or None for each.
             progress: show a progress bar.
             stream: return an iterator that yields each answer as it finishes.
 
@@ -174,7 +189,7 @@ class LLM:
         Raises:
             UserError: a setting of the wrong type or length, or another `stream` is unfinished.
         """
-        batch = PromptBatch.of(prompts, max_new_tokens, temperature, seed)
+        batch = PromptBatch.of(prompts, max_new_tokens, temperature, seed, tools)
         if self.engine.num_unfinished:
             raise UserError(
                 "generate: another stream of this LLM is unfinished; finish or close it"
@@ -203,7 +218,7 @@ class LLM:
         def usable() -> Iterator[Request]:
             for index, prompt in enumerate(batch.prompts):
                 try:
-                    ids = self._token_ids(prompt)
+                    ids = self._token_ids(prompt, batch.tools[index])
                 except PromptError as error:
                     refused.append(Result.failed(batch.request(index, []), str(error)))
                 else:
@@ -215,14 +230,19 @@ class LLM:
             yield result
         yield from refused
 
-    def _token_ids(self, prompt: Prompt) -> list[int]:
+    def _token_ids(self, prompt: Prompt, tools: Tools | None) -> list[int]:
         if isinstance(prompt, str):
             check_not_blank("prompt", [prompt])
             if self.chat:
-                return self.tokenizer.user_turn("prompt", [prompt], _first, self.system)
-            return self.tokenizer.raw("prompt", [prompt], _first)
-        if is_conversation(prompt):
-            return self.tokenizer.conversation("messages", prompt, self.system)
+                return self.tokenizer.user_turn("prompt", [prompt], _first, self.system, tools).ids
+            if not tools:
+                return self.tokenizer.raw("prompt", [prompt], _first).ids
+        elif is_conversation(prompt):
+            return self.tokenizer.conversation("messages", prompt, self.system, tools).ids
+        if tools:
+            raise PromptError(
+                "tools: this prompt does not go through a chat template; leave them out"
+            )
         ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, list | tuple) and ids and all(is_int(id) for id in ids):
             return list(ids)

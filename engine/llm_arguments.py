@@ -12,6 +12,7 @@ from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.model.defaults import settings_in
 from engine.request import Request, derive_seed
+from engine.text.messages import Tools
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -27,9 +28,12 @@ class PromptBatch:
     max_new_tokens: list[int]
     temperatures: list[float]
     seeds: list[int]
+    tools: list[Tools | None]
 
     @classmethod
-    def of(cls, prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any) -> "PromptBatch":
+    def of(
+        cls, prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any, tools: Any = None
+    ) -> "PromptBatch":
         """The arguments of LLM.generate.
 
         Raises:
@@ -45,6 +49,7 @@ class PromptBatch:
             _each("max_new_tokens", max_new_tokens, num, int),
             _each("temperature", temperature, num, float),
             seeds,
+            _tools_of_each(tools, num),
         )
 
     def request(self, index: int, prompt_ids: list[int]) -> Request:
@@ -103,6 +108,18 @@ def _listed(prompts: Any) -> list[Any]:
         raise UserError("prompts: a single message; give a list of messages, or of prompts")
     listed = list(prompts)
     return [listed] if listed and all(is_int(prompt) for prompt in listed) else listed
+
+
+def _tools_of_each(tools: Any, num: int) -> list[Any]:
+    """One list for all prompts, or a list or None for each."""
+    its = list(tools or [])
+    if all(isinstance(tool, Mapping) for tool in its):
+        return [its or None] * num
+    if len(its) != num:
+        raise UserError(
+            f"tools: {len(its)} lists for {num} prompts; give one list of tools, or one for each"
+        )
+    return its
 
 
 def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:

@@ -160,11 +160,13 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
         UserError: the config, checkpoint, input or run folder does not allow the job.
     """
     checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
-    make_prompter(config, checkpoint)
+    prompter = make_prompter(config, checkpoint)
     if not config.stand_in:
         check_weights(checkpoint)
     num_workers = worker.world // config.engine.tensor_parallel
-    return make_plan(config, checkpoint, existing_plan(folder), num_workers)
+    plan = make_plan(config, checkpoint, existing_plan(folder), num_workers)
+    prompter.check_columns(plan.prompt_columns, plan.read_schema)
+    return plan
 
 
 def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack) -> Plan:

@@ -53,9 +53,14 @@ class SpecialText:
     def encode(self, rendered: str, add_special_tokens: bool) -> list[int]:
         """Token ids of a rendered text whose contents went through `hide`."""
         aliased = self._pattern.sub(lambda m: self._alias(self._ids[m[0]]), rendered)
-        text = self._hidden.sub(lambda m: self._text_of[int(m[1])], aliased)
-        ids: list[int] = self._twin.encode(text, add_special_tokens=add_special_tokens).ids
+        ids: list[int] = self._twin.encode(
+            self.shown(aliased), add_special_tokens=add_special_tokens
+        ).ids
         return ids
+
+    def shown(self, text: str) -> str:
+        """A text with what `hide` hid in it."""
+        return self._hidden.sub(lambda m: self._text_of[int(m[1])], text)
 
     def _alias(self, token_id: int) -> str:
         return f"<{self._nonce}a{token_id}>"

@@ -30,8 +30,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(f"model folder {folder}: not there; set model.path to a checkpoint folder")
     try:
         tokenizer = _class_for(folder).from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model folder {folder}: no tokenizer can be loaded from it ({first_line}); it must "
             "hold tokenizer.json and tokenizer_config.json; code in a checkpoint is never run"

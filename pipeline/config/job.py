@@ -16,7 +16,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.legal import check_components
-from pipeline.config.template import fields_of
+from pipeline.config.prompt import PromptConfig as PromptConfig
 from pipeline.run_folder.files import place
 from pipeline.tasks import TASKS
 
@@ -73,42 +73,6 @@ class DataConfig:
             raise UserError(
                 f"data.part_minutes={self.part_minutes}: give minutes above 0, or null to make all "
                 "parts data.part_rows long"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptConfig:
-    """How a row's columns become the prompt.
-
-    Raises:
-        UserError: a field out of range.
-    """
-
-    column: str = "prompt"
-    """The column with the prompt as text. If it does not exist, `messages_column` is used."""
-    messages_column: str = "messages"
-    """The column with the prompt as a list of {role, content}; always uses the chat template."""
-    chat: bool = True
-    """Text becomes one user turn in the checkpoint's chat template; false: it is used raw."""
-    system: str | None = None
-    """A system turn that is put before every prompt that has none."""
-    template: str | None = None
-    """A text with the row's columns filled in: {COLUMN} is the text of a column, {prompt} that of
-    `column`. {{COLUMN}} stands for the literal text {COLUMN}, and all other braces are text."""
-
-    def __post_init__(self) -> None:
-        for name in ("column", "messages_column"):
-            if not getattr(self, name):
-                raise UserError(f"prompt.{name}='': give the name of a column")
-        if self.template is not None and not fields_of(self.template):
-            raise UserError(
-                f"prompt.template={self.template!r}: names no column, so every row would be the "
-                "same; write {prompt} or {COLUMN} where the row's text goes, or null"
-            )
-        if self.system is not None and not self.chat:
-            raise UserError(
-                f"prompt.system={self.system!r} with prompt.chat=false: raw text has no system "
-                "turn; put it into prompt.template, or set prompt.system=null"
             )
 
 

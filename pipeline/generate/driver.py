@@ -11,7 +11,7 @@ before are still running, and the engine never runs empty between parts. Several
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from pipeline.generate.prefetch import Prefetcher, Prepared, Preparer
 from pipeline.input.parts import Part
 from pipeline.plan.retry import failed_places, replace_rows
 from pipeline.plan.run_json import Plan
+from pipeline.prompt.kept import PromptKeeper
 from pipeline.prompt.prompter import Prompter
 from pipeline.run_folder.files import Place, exists, open_parquet
 from pipeline.run_folder.layout import RunFolder
@@ -83,6 +84,8 @@ class Driver:
         self._shutdown = shutdown
         self._writes = writes
         self._schema = plan.output_schema
+        kept = plan.kept_schema
+        self._keeper = None if kept is None else PromptKeeper(kept, config.prompt.system)
         self._open: dict[int, OpenPart] = {}
 
     def run(self, parts: Iterable[Part]) -> None:
@@ -173,7 +176,12 @@ class Driver:
             place: outcome for place, outcome in enumerate(full.outcomes) if outcome is not None
         }
         table = output_table(
-            self._schema, prepared.carried, prepared.row_ids, prepared.num_samples, done
+            self._schema,
+            prepared.carried,
+            prepared.row_ids,
+            prepared.num_samples,
+            done,
+            self._kept(prepared, done),
         )
         row = self._meter.row(index, list(done.values()))
         stats = stats_table(row)
@@ -187,6 +195,14 @@ class Driver:
         if self._retry_failed:
             self._session.add(retried_key(index), 1)
         log.info("part %d: written, %d of its rows failed", index, row["num_failed"])
+
+    def _kept(self, prepared: Prepared, done: dict[int, Outcome]) -> dict[str, list[Any]]:
+        """The columns of prompts for the output rows that are done; none without prompt.keep."""
+        if self._keeper is None:
+            return {}
+        rows = prepared.rows
+        prompts = [prepared.prompts[rows[place]] for place in done]
+        return self._keeper.columns(prompts, [outcome.text for outcome in done.values()])
 
 
 def _read(file: Place) -> pa.Table:

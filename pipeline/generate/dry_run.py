@@ -41,6 +41,8 @@ def report(
         f"  carried          {', '.join(plan.carried) or 'no column'}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
+    if config.prompt.chat:
+        lines.append(f"  chat template    {prompter.chat.template.source}")
     if plan.overrides:
         own = (f"{setting} from column {column!r}" for setting, column in plan.overrides.items())
         lines.append(f"  row settings     {', '.join(own)}")

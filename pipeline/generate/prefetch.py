@@ -24,7 +24,7 @@ from pipeline.input.reader import PartReader, seed_of, seed_of_sample
 from pipeline.input.row_settings import RowSettings, SettingsReader
 from pipeline.input.where import Where
 from pipeline.plan.run_json import Plan
-from pipeline.prompt.prompter import Prompter
+from pipeline.prompt.prompter import Prompt, Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,13 @@ class Prepared:
     request_id is (part index, place), where place 0 is the part's first output row."""
     failed: list[Result]
     """Error results of the output rows whose settings or prompt cannot be used."""
+    prompts: list[Prompt | None]
+    """One for each input row if the output keeps them (prompt.keep), otherwise none at all."""
+
+    @property
+    def rows(self) -> list[int]:
+        """The input row of each output row."""
+        return [row for row, count in enumerate(self.num_samples) for _ in range(count)]
 
 
 class Preparer:
@@ -79,21 +86,24 @@ class Preparer:
             )
         requests: list[Request] = []
         failed: list[Result] = []
-        prompts = rows.select(self._plan.prompt_columns).to_pylist()
+        cells = rows.select(self._plan.prompt_columns).to_pylist()
+        prompts: list[Prompt | None] = []
         place = 0
         for row, row_settings in enumerate(settings):
-            ids, reason = self._token_ids(prompts[row], row_settings)
+            prompt, reason = self._prompt(cells[row], row_settings)
+            if self._plan.kept_schema is not None:
+                prompts.append(prompt)
             for sample in range(row_settings.num_samples):
                 request_id = (part.index, place)
                 seed = self._seed(row_ids[row], sample, row_settings)
                 place += 1
-                if reason is not None:
+                if prompt is None:
                     failed.append(_error_result(reason, request_id, seed))
                     continue
                 requests.append(
                     Request(
                         request_id=request_id,
-                        prompt_ids=ids,
+                        prompt_ids=prompt.ids,
                         max_new_tokens=row_settings.max_new_tokens,
                         temperature=row_settings.temperature,
                         seed=seed,
@@ -102,19 +112,17 @@ class Preparer:
         requests.sort(key=lambda r: -len(r.prompt_ids) - r.max_new_tokens)
         num_samples = [row.num_samples for row in settings]
         return Prepared(
-            part, rows.select(self._plan.carried), row_ids, num_samples, requests, failed
+            part, rows.select(self._plan.carried), row_ids, num_samples, requests, failed, prompts
         )
 
-    def _token_ids(
-        self, prompt: dict[str, Any], settings: RowSettings
-    ) -> tuple[list[int], str | None]:
-        """The prompt's token ids and None; or no ids and the reason why the row cannot be used."""
+    def _prompt(self, cells: dict[str, Any], settings: RowSettings) -> tuple[Prompt | None, str]:
+        """The row's prompt; or None, and the reason why the row cannot be used."""
         if settings.error is not None:
-            return [], settings.error
+            return None, settings.error
         try:
-            return self._prompter.token_ids(prompt, settings.max_new_tokens), None
+            return self._prompter.prompt(cells, settings.max_new_tokens), ""
         except PromptError as error:
-            return [], str(error)
+            return None, str(error)
 
     def _seed(self, row_id: str, sample: int, settings: RowSettings) -> int:
         """From the row's seed if it has one, else from the run's seed and the row id."""

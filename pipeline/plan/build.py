@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from engine.errors import UserError
-from pipeline.config.job import JobConfig, PromptConfig
+from pipeline.config.job import JobConfig
 from pipeline.input.files import (
     InputFile,
     common_schema,
@@ -27,9 +27,15 @@ from pipeline.plan import pace, part_size
 from pipeline.plan.fingerprint import check_same, differing, fingerprint
 from pipeline.plan.part_size import PartSize
 from pipeline.plan.run_json import Plan, existing_plan
-from pipeline.prompt.prompter import prompt_columns
+from pipeline.prompt.columns import checked_columns
+from pipeline.prompt.kept import kept_schema
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.output_rows import OWN_COLUMNS, check_writable, output_schema
+from pipeline.run_folder.output_rows import (
+    NOTHING_KEPT,
+    OWN_COLUMNS,
+    check_writable,
+    output_schema,
+)
 from pipeline.run_folder.strangers import check_is_free
 
 
@@ -52,14 +58,16 @@ def make_plan(
         return unchanged
     files, schemas = inspect_all(paths, stamps)
     schema = common_schema(files, schemas)
-    prompts = _prompt_columns(schema, config.prompt)
+    prompts = checked_columns(schema, config.prompt)
     overrides = override_columns(schema, config.columns)
     where = None if config.data.where is None else Where(config.data.where, schema)
     id_columns = _id_columns(schema, config.data.id_column)
     carried = _carried(schema.names, config.data.carry, [*overrides.values(), *id_columns])
-    check_writable(output_schema(_only(schema, carried)))
+    kept = kept_schema(schema, prompts, config.prompt) if config.prompt.keep else None
+    check_writable(output_schema(_only(schema, carried), kept or NOTHING_KEPT))
     part_rows = part_size.given_rows(config, before)
-    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows)
+    revision = _revision(checkpoint)
+    fields = fingerprint(config, files, checkpoint, revision, part_rows, prompts.names)
     if before is not None and not differing(before.fingerprint, fields):
         parts, num_first, num_joined = before.parts, before.num_first, before.num_joined
         why_part_rows = before.why_part_rows
@@ -71,8 +79,9 @@ def make_plan(
     return Plan(
         files=files,
         parts=parts,
-        prompt_columns=prompts,
-        read_schema=_only(schema, [*carried, *prompts, *also_read]),
+        prompt_columns=prompts.names,
+        kept_schema=kept,
+        read_schema=_only(schema, [*carried, *prompts.names, *also_read]),
         carried=carried,
         overrides=overrides,
         model_path=config.model.path,
@@ -100,8 +109,8 @@ def _unchanged(
     if [file.name for file in before.files] != names_of(paths):
         return None
     files = [replace(file, path=path) for file, path in zip(before.files, paths, strict=True)]
-    part_rows = part_size.given_rows(config, before)
-    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows)
+    part_rows, columns = part_size.given_rows(config, before), before.prompt_columns
+    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows, columns)
     if differing(before.fingerprint, fields):
         return None
     return replace(before, files=files, model_path=config.model.path, fingerprint=fields)
@@ -190,31 +199,6 @@ def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
             "name another column, or null"
         )
     return [name]
-
-
-def _prompt_columns(schema: pa.Schema, config: PromptConfig) -> list[str]:
-    """The columns that prompts are made of.
-
-    Raises:
-        UserError: the data lacks one of them, or a template names a column that is not text or
-            numbers.
-    """
-    column, default, available = config.column, PromptConfig().column, schema.names
-    # The default may be missing (prompt.messages_column is used then); a column that the user has
-    # named may not.
-    if column not in available and column != default:
-        raise UserError(
-            f"prompt.column={column!r}: not in the data, which has {', '.join(available)}; "
-            "set prompt.column to one of these"
-        )
-    chosen = prompt_columns(available, config)
-    for name in chosen if config.template is not None else []:
-        if pa.types.is_nested(schema.field(name).type):
-            raise UserError(
-                f"prompt.template: the column {name!r} is of type {schema.field(name).type}, which "
-                "cannot be put into a text; name a column of text or numbers"
-            )
-    return chosen
 
 
 def _carried(available: list[str], carry: list[str] | None, overriding: list[str]) -> list[str]:

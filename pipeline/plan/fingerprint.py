@@ -7,6 +7,7 @@ moving either changes nothing.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FREE = {
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("engine.tensor_parallel", "engine.expert_parallel"),
     *("data.path", "model.path", "model.revision"),
+    "prompt.optional_keys",  # it decides only which rows fail
 }
 """Settings that may change between launches."""
 
@@ -32,15 +34,26 @@ def fingerprint(
     checkpoint: Path,
     revision: str | None,
     part_rows: int | None,
+    prompt_columns: Sequence[str],
 ) -> dict[str, Any]:
     """Name -> value of all that must stay the same; config fields are called SECTION.FIELD.
-    `part_rows` is the value of data.part_rows or, if that is null, what the plan chose for it."""
+    `part_rows` is the value of data.part_rows or, if that is null, what the plan chose for it.
+    `prompt_columns` are all columns that prompts are made of."""
     flat: dict[str, Any] = {}
     for section, value in as_dict(config).items():
         fields = value.items() if isinstance(value, dict) else [(None, value)]
         for name, setting in fields:
             flat[f"{section}.{name}" if name else section] = setting
     kept = {name: value for name, value in flat.items() if name not in FREE}
+    # Fields that runs of earlier versions lack are left out where they change nothing.
+    if config.prompt.tools_column not in prompt_columns:
+        del kept["prompt.tools_column"]
+    if not config.prompt.keep:
+        del kept["prompt.keep"]
+    if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
+        del kept["prompt.chat_template"]
+        text = Path(template).expanduser().read_bytes()
+        kept["chat template file"] = hashlib.sha256(text).hexdigest()[:16]
     where = f"{config.model.path}@{revision}" if revision else config.model.path
     return {
         **kept,

@@ -16,7 +16,7 @@ from pipeline.input.files import InputFile
 from pipeline.input.parts import Part, joined
 from pipeline.run_folder.files import exists, read_text
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.output_rows import output_schema
+from pipeline.run_folder.output_rows import NOTHING_KEPT, output_schema
 from pipeline.stats.versions import git_revision, library_versions
 
 
@@ -39,6 +39,9 @@ class Plan:
     """The commit on the hub; None for a checkpoint that does not come from there."""
     fingerprint: dict[str, Any]
     """All that must be the same when the run is resumed (pipeline/plan/fingerprint.py)."""
+    kept_schema: pa.Schema | None = None
+    """The output's columns that hold the prompts (pipeline/prompt/kept.py); None without
+    prompt.keep."""
     num_first: int | None = None
     """With data.part_minutes: how many parts are timed before the later ones are joined into
     larger ones (pipeline/plan/pace.py). None: no parts are joined."""
@@ -79,7 +82,8 @@ class Plan:
 
     @property
     def output_schema(self) -> pa.Schema:
-        return output_schema(pa.schema([self.read_schema.field(name) for name in self.carried]))
+        carried = pa.schema([self.read_schema.field(name) for name in self.carried])
+        return output_schema(carried, self.kept_schema or NOTHING_KEPT)
 
     def joined(self, num_joined: int) -> "Plan":
         """The plan with its final parts: after the first ones, up to `num_joined` are joined into
@@ -97,7 +101,8 @@ class Plan:
                 [part.file, part.first_row, part.num_read, part.num_rows, part.num_outcomes]
                 for part in self.parts
             ],
-            "read_schema": base64.b64encode(self.read_schema.serialize()).decode(),
+            "read_schema": _encoded(self.read_schema),
+            "kept_schema": None if self.kept_schema is None else _encoded(self.kept_schema),
             "output_columns": {field.name: str(field.type) for field in self.output_schema},
             "num_rows": self.num_rows,
             "num_outcomes": self.num_outcomes,
@@ -114,7 +119,8 @@ class Plan:
         raw |= {
             "files": [InputFile(**file) for file in raw["files"]],
             "parts": [Part(index, *part) for index, part in enumerate(raw["parts"])],
-            "read_schema": pa.ipc.read_schema(pa.py_buffer(base64.b64decode(raw["read_schema"]))),
+            "read_schema": _decoded(raw["read_schema"]),
+            "kept_schema": _decoded(raw["kept_schema"]) if raw.get("kept_schema") else None,
         }
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
 
@@ -124,6 +130,14 @@ def _indented(name: str, value: Any) -> str:
     if name != "parts":
         return json.dumps(value, indent=1).replace("\n", "\n ")
     return "[\n" + ",\n".join(f"  {json.dumps(part)}" for part in value) + "\n ]"
+
+
+def _encoded(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize()).decode()
+
+
+def _decoded(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
 def existing_plan(folder: RunFolder) -> Plan | None:

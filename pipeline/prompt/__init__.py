@@ -1,4 +1,6 @@
 """How does a row become the token ids of its prompt?
 
-`prompter.py`: which columns make the prompt, the job's template, and what is wrong with a row
+`columns.py`: which columns do prompts come from?
+`prompter.py`: a row's prompt, or what is wrong with the row
+`kept.py`: the prompts in the output
 """

@@ -1,45 +1,33 @@
-"""Turns a row into the token ids of its prompt, or into the reason why it has none.
+"""Turns a row into its prompt, or into the reason why it has none.
 
-A row holds either a text (one user turn through the chat template, or raw) or a list of messages
-(always through the chat template). A job's template may put several columns into one text; it may
-place special tokens, the columns' own text cannot (engine/text/chat.py).
+A row holds either a text (one user turn through the chat template, or raw) or messages (always
+through the chat template), as a list or as JSON. A job's template may put several columns into one
+text; it may place special tokens, the columns' own text cannot (engine/text/chat.py).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from engine.errors import UserError
-from engine.text.chat import ChatTokenizer, PromptError, check_not_blank
-from pipeline.config.job import PromptConfig
-from pipeline.config.template import PROMPT, fields_of, fill
+from engine.text.chat import ChatTokenizer, Encoded, PromptError, check_not_blank
+from engine.text.messages import ChatOptions, is_messages_text
+from pipeline.config.prompt import PromptConfig
+from pipeline.config.template import Field
+from pipeline.prompt.columns import PromptColumns, is_list, prompt_columns
 
 
-def prompt_columns(available: Sequence[str], config: PromptConfig) -> list[str]:
-    """The columns that make a prompt: those that the template names; without a template, `column`
-    if it exists, else `messages_column`.
+class Prompt(NamedTuple):
+    """The prompt of one row."""
 
-    Raises:
-        UserError: one of these columns is missing from `available`.
-    """
-    has = f"which has {', '.join(available)}"
-    if config.template is None:
-        for name in (config.column, config.messages_column):
-            if name in available:
-                return [name]
-        raise UserError(
-            f"prompt.column={config.column!r} and prompt.messages_column="
-            f"{config.messages_column!r}: neither is in the data, {has}; set prompt.column to one "
-            "of these"
-        )
-    names = [config.column if field == PROMPT else field for field in fields_of(config.template)]
-    missing = [name for name in names if name not in available]
-    if missing:
-        raise UserError(
-            f"prompt.template: {{{'}, {'.join(missing)}}} not in the data, {has}; name some of "
-            "these, set prompt.column for {prompt}, or write {{...}} for braces that are text"
-        )
-    return names
+    ids: list[int]
+    text: str
+    """What was encoded."""
+    messages: Any
+    """The row's messages as the row holds them, or the text of its user turn."""
+    is_conversation: bool
 
 
 class Prompter:
@@ -55,19 +43,53 @@ class Prompter:
         """`chat_template` is used only if the checkpoint in `folder` has none of its own.
 
         Raises:
-            UserError: prompt.chat=true and there is no chat template, or no tokenizer.
+            UserError: prompt.chat=true and there is no chat template, it is broken or leaves out
+                prompt.system; or there is no tokenizer.
         """
         self.config = config
         self.max_positions = max_positions
-        self.chat = ChatTokenizer(folder, chat_template)
+        options = ChatOptions(
+            chat_template=config.chat_template,
+            optional_keys=tuple(config.optional_keys or ()),
+            section="prompt.",
+            tools=config.tools_column or "tools",
+            without_tools="set prompt.tools_column=null",
+        )
+        self._folder = folder
+        self.chat = ChatTokenizer(folder, chat_template, options)
         self.tokenizer = self.chat.tokenizer
-        if config.chat and not self.chat.has_chat_template:
-            raise UserError(
-                f"prompt.chat=true: {folder} has no chat template (chat_template.jinja, or "
-                "chat_template in tokenizer_config.json); set prompt.chat=false or add one"
+        self._columns: dict[tuple[str, ...], PromptColumns] = {}
+        """By the names of a row's columns."""
+        if config.chat:
+            self._check_template("prompt.chat=true", "set prompt.chat=false or add one")
+
+    def check_columns(self, names: Sequence[str], schema: pa.Schema) -> None:
+        """Check that there is a chat template if prompts of these columns need one.
+
+        Raises:
+            UserError: there is none, or it is broken.
+        """
+        config, first = self.config, names[0]
+        is_messages = first != config.column or is_list(schema.field(first).type)
+        if config.template is None and is_messages:
+            self._check_template(
+                f"{first}: a column of messages",
+                "name a column of text (prompt.column), or add one",
             )
 
+    def _check_template(self, what: str, remedy: str) -> None:
+        if not self.chat.has_chat_template:
+            raise UserError(
+                f"{what}: {self._folder} has no chat template (chat_template.jinja, or "
+                f"chat_template in tokenizer_config.json); {remedy}"
+            )
+        self.chat.check_user_turn(self.config.system)
+
     def token_ids(self, row: Mapping[str, Any], max_new_tokens: int = 0) -> list[int]:
+        """The token ids of the row's prompt (see `prompt`)."""
+        return self.prompt(row, max_new_tokens).ids
+
+    def prompt(self, row: Mapping[str, Any], max_new_tokens: int = 0) -> Prompt:
         """The row's prompt. It must fit into the model's context together with `max_new_tokens`.
         The row must have the columns named by prompt_columns.
 
@@ -80,41 +102,91 @@ class Prompter:
                 f"max_new_tokens={max_new_tokens}: leaves no room for a prompt in the model's "
                 f"context of {self.max_positions}; lower it"
             )
-        try:
-            names = prompt_columns(list(row), self.config)
-        except UserError as error:
-            raise PromptError(str(error)) from None
-        is_filled, first = self.config.template is not None, row[names[0]]
-        if not is_filled and isinstance(first, list | tuple):
-            ids = self.chat.conversation(names[0], first, self.config.system)
+        columns = self._columns_of(row)
+        is_conversation = columns.template is None and self._is_conversation(
+            columns.prompts[0], row
+        )
+        if is_conversation:
+            name = columns.prompts[0]
+            tools = None if columns.tools is None else row[columns.tools]
+            encoded = self.chat.conversation(name, row[name], self.config.system, tools)
+            messages: Any = row[name]
         else:
-            ids = self._ids_of_texts({name: _text(name, row[name], is_filled) for name in names})
+            encoded, messages = self._of_texts(columns, row)
+        ids = encoded.ids
         if len(ids) > room:
             raise PromptError(
-                f"{', '.join(names)}: {len(ids)} tokens, {len(ids) - room} more than the {room} "
-                f"that fit with max_new_tokens={max_new_tokens} into the model's context of "
+                f"{', '.join(columns.prompts)}: {len(ids)} tokens, {len(ids) - room} more than the "
+                f"{room} that fit with max_new_tokens={max_new_tokens} into the model's context of "
                 f"{self.max_positions}; shorten the prompt or generate fewer tokens"
             )
-        return ids
+        return Prompt(ids, encoded.text, messages, is_conversation)
 
     def text(self, token_ids: Sequence[int]) -> str:
         return self.chat.text(token_ids)
 
-    def _ids_of_texts(self, texts: Mapping[str, str]) -> list[int]:
-        """`texts` maps each column of the prompt to its text."""
-        name, contents = ", ".join(texts), list(texts.values())
-        check_not_blank(name, contents)
+    def _columns_of(self, row: Mapping[str, Any]) -> PromptColumns:
+        names = tuple(row)
+        if names not in self._columns:
+            try:
+                self._columns[names] = prompt_columns(names, self.config)
+            except UserError as error:
+                raise PromptError(str(error)) from None
+        return self._columns[names]
+
+    def _is_conversation(self, name: str, row: Mapping[str, Any]) -> bool:
+        """Whether the row's cell holds messages. Text in the column of messages is their JSON; in
+        another column, such text is refused, because either may be meant."""
+        cell, config = row[name], self.config
+        if not isinstance(cell, str):
+            return isinstance(cell, list | tuple)
+        if name != config.column:
+            return True
+        if not is_messages_text(cell):
+            return False
+        if name != config.messages_column:
+            raise PromptError(
+                f"{name}: the JSON of a list of messages; set prompt.messages_column={name} to "
+                f"give them as turns, or prompt.template={{{name}}} to give them as text"
+            )
+        return True
+
+    def _of_texts(self, columns: PromptColumns, row: Mapping[str, Any]) -> tuple[Encoded, str]:
+        """The prompt from texts, and the text of its user turn."""
+        template, config = columns.template, self.config
+        if template is None:
+            names = columns.prompts
+            contents = [_text(names[0], row[names[0]], False)]
+        else:
+            fields = template.fields
+            names = [field.name for field in fields]
+            contents = [_text(field.name, _value(row, field), True) for field in fields]
+        check_not_blank(name := ", ".join(names), contents)
 
         def filled(contents: list[str]) -> str:
-            template = self.config.template
             if template is None:
                 return contents[0]
-            of = dict(zip(texts, contents, strict=True))
-            return fill(template, {**of, PROMPT: of.get(self.config.column, "")})
+            return template.fill(dict(zip(fields, contents, strict=True)))
 
-        if not self.config.chat:
-            return self.chat.raw(name, contents, filled)
-        return self.chat.user_turn(name, contents, filled, self.config.system)
+        if not config.chat:
+            encoded = self.chat.raw(name, contents, filled)
+        else:
+            tools = None if columns.tools is None else row[columns.tools]
+            encoded = self.chat.user_turn(name, contents, filled, config.system, tools)
+        return encoded, filled(contents)
+
+
+def _value(row: Mapping[str, Any], field: Field) -> Any:
+    """A column's cell, or a field within it; null if the struct is null."""
+    value, inner = row[field.column], field.inner
+    while inner and value is not None:
+        if not isinstance(value, Mapping):
+            raise PromptError(f"{field.name}: {type(value).__name__} has no field {inner!r}")
+        step = max((key for key in value if f"{inner}.".startswith(f"{key}.")), key=len, default="")
+        if not step:
+            raise PromptError(f"{field.name}: no field {inner!r}; the row has {', '.join(value)}")
+        value, inner = value[step], inner[len(step) + 1 :]
+    return value
 
 
 def _text(name: str, value: Any, is_filled: bool) -> str:

@@ -6,12 +6,14 @@ import yaml
 
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.plan.run_json import Plan
-from pipeline.run_folder.output_rows import OWN_COLUMNS
+from pipeline.run_folder.output_rows import NOTHING_KEPT, OWN_COLUMNS
 from pipeline.stats.formatting import figures, one_line
 
 MEANINGS = {
     "row_id": "the input's `data.id_column`; without one, its file and row number",
     "sample_index": "0, 1, ...: which sample of the input row",
+    "prompt_text": "the prompt as the model got it; null if the row failed",
+    "messages_with_answer": "the prompt's messages, the answer as the last; null if the row failed",
     "text": "the generated text; null if the row failed",
     "token_ids": "the generated token ids, without EOS",
     "finish_reason": "`eos`, `length` or `error`",
@@ -109,7 +111,8 @@ def _verbatim(text: str) -> str:
 def _columns(plan: Plan) -> str:
     lines = []
     for field in plan.output_schema:
-        meaning = MEANINGS[field.name] if field.name in OWN_COLUMNS else "carried from the input"
+        is_own = field.name in OWN_COLUMNS or field.name in (plan.kept_schema or NOTHING_KEPT).names
+        meaning = MEANINGS[field.name] if is_own else "carried from the input"
         lines.append(f"| `{field.name}` | {field.type} | {meaning} |")
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +35,8 @@ RESULT_COLUMNS = (
 """Columns that are copied from the fields of the same name in Result."""
 _result_values = attrgetter(*RESULT_COLUMNS)
 OWN_COLUMNS = (*COLUMNS_BEFORE.names, *COLUMNS_AFTER.names)
-"""All columns that are not carried from the input."""
+"""All columns that are not carried from the input, but for those of prompt.keep=true."""
+NOTHING_KEPT = pa.schema([])
 
 
 class Outcome(NamedTuple):
@@ -49,19 +50,20 @@ class Outcome(NamedTuple):
         return self.result.finish_reason is FinishReason.ERROR
 
 
-def output_schema(carried: pa.Schema) -> pa.Schema:
-    """The schema of the output: row id, sample index, the carried columns, then all others.
+def output_schema(carried: pa.Schema, kept: pa.Schema = NOTHING_KEPT) -> pa.Schema:
+    """The schema of the output: row id, sample index, the carried columns, the prompts if they are
+    kept, then all others.
 
     Raises:
         UserError: a carried column has the name of an output column.
     """
-    clash = [name for name in carried.names if name in OWN_COLUMNS]
+    clash = [name for name in carried.names if name in (*OWN_COLUMNS, *kept.names)]
     if clash:
         raise UserError(
             f"data.carry: the input's {_quoted(clash)} would collide with the output's own "
             f"{_quoted(clash)}; rename them in the input, or carry others: data.carry=[NAME, ...]"
         )
-    return pa.schema([*COLUMNS_BEFORE, *carried, *COLUMNS_AFTER])
+    return pa.schema([*COLUMNS_BEFORE, *carried, *kept, *COLUMNS_AFTER])
 
 
 def check_writable(schema: pa.Schema) -> None:
@@ -86,6 +88,7 @@ def output_table(
     row_ids: Sequence[str],
     num_samples: Sequence[int],
     outcomes: Mapping[int, Outcome],
+    kept: Mapping[str, Sequence[Any]] | None = None,
 ) -> pa.Table:
     """A table with one row for each of `outcomes`.
 
@@ -96,6 +99,7 @@ def output_table(
         num_samples: the number of samples of each input row.
         outcomes: position among all output rows of the part -> outcome. These rows are in input
             order, the samples of a row one after another. Some positions may be absent.
+        kept: the columns of prompts, if they are kept, with a value for each of `outcomes`.
     """
     places = [(row, sample) for row, count in enumerate(num_samples) for sample in range(count)]
     places = [places[place] for place in outcomes]
@@ -103,7 +107,7 @@ def output_table(
     columns = {
         name: carried[name].take([row for row, _ in places]) for name in carried.column_names
     }
-    own = {
+    own: dict[str, Sequence[Any]] = {
         "row_id": [row_ids[row] for row, _ in places],
         "sample_index": [sample for _, sample in places],
         "text": [outcome.text for outcome in outcomes.values()],
@@ -112,7 +116,8 @@ def output_table(
         "num_generated_tokens": [len(result.token_ids) for result in results],
         **dict(zip(RESULT_COLUMNS, zip(*map(_result_values, results), strict=True), strict=True)),
     }
-    columns |= {name: pa.array(own[name], schema.field(name).type) for name in OWN_COLUMNS}
+    own |= dict(kept or {})
+    columns |= {name: pa.array(its, schema.field(name).type) for name, its in own.items()}
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 

@@ -54,6 +54,16 @@ def with_args(*args: str) -> Make:
     return lambda place: list(args)
 
 
+def chat_template(text: str, *args: str) -> Make:
+    """A good input with a wrong chat template."""
+
+    def make(place: Path) -> list[str]:
+        (place / "wrong.jinja").write_text(text)
+        return ["prompt.chat_template=wrong.jinja", *args]
+
+    return make
+
+
 def model(**changes: Any) -> Make:
     """A checkpoint with changes in its config.json."""
 
@@ -118,6 +128,29 @@ JOB: dict[str, tuple[Make, str]] = {
     "a column of ours": (table(PROMPT | {"text": ["a", "b"]}), "'text' would collide"),
     "carried and not there": (with_args("data.carry=[x]"), "data.carry: x not in the data"),
     "a setting of text": (table(PROMPT | {"temperature": ["a", "b"]}), "of type string"),
+    "a typo in a template": (
+        with_args("prompt.template='{Prompt}'"),
+        "nearest to {Prompt} is {prom",
+    ),
+    "words in a template": (
+        with_args("prompt.template='{prompt} {some words}'"),
+        "{some words} not",
+    ),
+    "a column in double braces": (
+        with_args("prompt.template='{prompt}{{task_id}}'"),
+        "nowhere else",
+    ),
+    "a typed line break": (with_args("prompt.template='Q: {prompt}\\nA:'"), "press Enter"),
+    "a broken chat template": (chat_template("{{ x }"), "chat template is broken in line 1"),
+    "no chat template of this name": (with_args("prompt.chat_template=rag"), "no such file, and"),
+    "a lost system turn": (
+        chat_template("{{ messages[-1].content }}", "prompt.system=x"),
+        "leaves out a content",
+    ),
+    "no such tools": (
+        with_args("prompt.tools_column=fns"),
+        "prompt.tools_column='fns': not in the",
+    ),
     "where is no SQL": (with_args('data.where="task_id ="'), "polars cannot do this"),
     "where of no column": (with_args("data.where='lang > 1'"), "lang not in the data"),
     "where takes none": (with_args("data.where=\"prompt = 'q'\""), "no rows that data.where"),

@@ -43,7 +43,7 @@ def test_the_tokens_are_those_of_the_engine_alone_and_in_the_order_of_the_prompt
         engine = DiffusionEngine(
             load_model(folder), config=llm.config, decoding=llm.decoding, cache=llm.cache
         )
-        ids = chat.user_turn("prompt", [TEXTS[index]], lambda texts: texts[0])
+        ids = chat.user_turn("prompt", [TEXTS[index]], lambda texts: texts[0]).ids
         request = Request(request_id=0, prompt_ids=ids, max_new_tokens=lengths[index])
         (alone,) = engine.results([request])
         assert (answer.index, answer.error) == (index, None)
@@ -55,7 +55,7 @@ def test_the_tokens_are_those_of_the_engine_alone_and_in_the_order_of_the_prompt
 
 def test_a_text_a_conversation_and_token_ids_are_the_same_prompt(llm: LLM) -> None:
     turn = [{"role": "user", "content": "hello"}]
-    ids = llm.tokenizer.conversation("messages", turn)
+    ids = llm.tokenizer.conversation("messages", turn).ids
     same = answers(llm, ["hello", turn, ids, tuple(ids), torch.tensor(ids)], max_new_tokens=8)
     assert len({tuple(answer.token_ids) for answer in same}) == 1
     for single in ("hello", turn, ids):
@@ -164,6 +164,54 @@ def test_a_raw_prompt_has_no_chat_template(folder: Path, llm: LLM) -> None:
     brief = LLM(folder, dtype="float32", device="cpu", system="be brief")
     (told,) = answers(brief, "hello", max_new_tokens=4)
     assert told.num_prompt_tokens > chatting.num_prompt_tokens
+
+
+SHOWS_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+
+
+def test_tools_and_the_chat_template_are_the_callers_choice(folder: Path, tmp_path: Path) -> None:
+    file, tools = tmp_path / "tools.jinja", [{"name": "weather"}]
+    file.write_text(SHOWS_TOOLS)
+    its = LLM(folder, dtype="float32", device="cpu", chat_template=file)
+    turn = [{"role": "user", "content": "hi"}]
+    length = len('[{"name": "weather"}]')
+    prompts = ["hi", turn, [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]]
+    without = answers(its, prompts, max_new_tokens=4)
+    assert [answer.num_prompt_tokens for answer in without] == [8, 8, 8]
+    with_tools = answers(its, prompts, max_new_tokens=4, tools=tools)
+    assert [answer.num_prompt_tokens for answer in with_tools] == [8 + length] * 3
+    mixed = answers(its, prompts, max_new_tokens=4, tools=[tools, None, []])
+    assert [answer.num_prompt_tokens for answer in mixed] == [8 + length, 8, 8]
+    with pytest.raises(ValueError, match="tools: 2 lists for 3 prompts"):
+        answers(its, prompts, tools=[tools, None])
+    (ids,) = answers(its, [[1, 2, 3]], tools=tools)
+    assert ids.error is not None
+    assert "tools: this prompt does not go through a chat template" in ids.error
+
+
+def test_what_a_conversation_says_reaches_the_prompt_or_is_an_error(
+    folder: Path, llm: LLM, tmp_path: Path
+) -> None:
+    named = [{"role": "user", "content": "hi", "name": "Ann"}]
+    (refused,) = answers(llm, [named], max_new_tokens=4)
+    assert refused.error is not None
+    assert "messages[0].name: 'Ann' is not in the prompt" in refused.error
+    assert "optional_keys=[name]" in refused.error
+    its = LLM(folder, dtype="float32", device="cpu", optional_keys=["name"])
+    assert answers(its, [named], max_new_tokens=4)[0].error is None
+    (tmp_path / "broken.jinja").write_text("{{ x }")
+    for settings, told in (
+        (
+            {"chat_template": tmp_path / "broken.jinja"},
+            r"broken\.jinja: the chat template is broken",
+        ),
+        ({"chat_template": "rag"}, "chat_template='rag': no such file"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            LLM(folder, device="cpu", **settings)  # type: ignore[arg-type]
 
 
 def test_progress_is_shown_unless_told_not_to(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The plan depends on input and settings only, and a run folder accepts only the run it holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pipeline.config.job import JobConfig
 from pipeline.input.reader import PartReader
 from pipeline.plan.build import make_plan, pin
+from pipeline.plan.fingerprint import differing
 from pipeline.plan.run_json import Plan, load
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
@@ -65,6 +67,8 @@ CHANGES = {  # each of them changes the output
     "data__carry": ["task_id"],
     "prompt__system": "be brief",
     "prompt__chat": False,
+    "prompt__keep": True,
+    "prompt__chat_template": "rag",
     "model__dtype": "bfloat16",
     "engine__block_length": 8,
     "engine__stop_at_eos": False,
@@ -117,6 +121,8 @@ def test_settings_that_do_not_change_the_rows_may_change(
         "max_failed_fraction": 0.1,
         "threads": 2,
         "task": "functions",
+        "prompt__optional_keys": ["name"],
+        "prompt__tools_column": None,
     }
     pin(plan_of(job(checkpoint, data, pinned.path, **changes)), pinned)
 
@@ -293,3 +299,65 @@ def test_an_override_column_of_text_is_refused(checkpoint: Path, tmp_path: Path)
     data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "temperature": "hot"}])
     with pytest.raises(ValueError, match=r"columns\.temperature='temperature'.*type string"):
         plan_of(job(checkpoint, data, tmp_path / "run"))
+
+
+def test_prompt_settings_that_change_nothing_are_not_in_the_fingerprint(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    """Runs of earlier versions did not know these fields, and go on."""
+    plan = plan_of(job(checkpoint, data, tmp_path / "run"))
+    new = {"prompt.tools_column", "prompt.keep", "prompt.optional_keys", "chat template file"}
+    assert new.isdisjoint(plan.fingerprint)
+    old = json.loads(plan.to_json())
+    del old["kept_schema"], old["fingerprint"]["prompt.chat_template"]
+    before = Plan.from_json(json.dumps(old))
+    again = make_plan(job(checkpoint, data, tmp_path / "run"), checkpoint, before)
+    assert again.parts == plan.parts
+    assert differing(before.fingerprint, plan.fingerprint) == []
+
+
+def test_a_run_that_did_not_know_tools_goes_on_without_them(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "tools": "[]"}])
+    config = job(checkpoint, data, tmp_path / "run")
+    plan = plan_of(config)
+    assert plan.prompt_columns == ["prompt", "tools"]
+    fields = {k: v for k, v in plan.fingerprint.items() if k != "prompt.tools_column"}
+    before = replace(plan, prompt_columns=["prompt"], fingerprint=fields)
+    assert make_plan(config, checkpoint, before).prompt_columns == ["prompt"]
+    off = plan_of(job(checkpoint, data, tmp_path / "run", prompt__tools_column=None))
+    assert off.prompt_columns == ["prompt"]
+    assert differing(off.fingerprint, plan.fingerprint) == ["prompt.tools_column"]
+
+
+def test_a_chat_template_in_a_file_counts_by_its_contents(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    def fields(name: str, text: str) -> dict[str, Any]:
+        (tmp_path / name).write_text(text)
+        changes = {"prompt__chat_template": str(tmp_path / name)}
+        return plan_of(job(checkpoint, data, tmp_path / "run", **changes)).fingerprint
+
+    assert differing(fields("a.jinja", "x"), fields("b.jinja", "x")) == []
+    assert differing(fields("a.jinja", "x"), fields("a.jinja", "y")) == ["chat template file"]
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{meta}", r"column 'meta' is of type struct.*such as \{meta\.title\}"),
+        ("{meta.titel}", r"no field 'titel' in 'meta', which has the fields title, tags; the near"),
+        ("{meta.tags}", r"'meta\.tags' is of type list"),
+        ("{prompt.x}", r"no field 'x' in 'prompt', which is of type string"),
+    ],
+)
+def test_fields_of_structs_in_a_template_are_checked(
+    checkpoint: Path, tmp_path: Path, template: str, told: str
+) -> None:
+    row = {"prompt": "x", "meta": {"title": "t", "tags": ["a"]}}
+    data = write_parquet(tmp_path / "in.parquet", [row])
+    with pytest.raises(ValueError, match=told):
+        plan_of(job(checkpoint, data, tmp_path / "run", prompt__template=template))
+    good = job(checkpoint, data, tmp_path / "run", prompt__template="{meta.title}")
+    assert plan_of(good).prompt_columns == ["meta"]

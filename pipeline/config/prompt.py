@@ -1,0 +1,72 @@
+"""The settings of prompts: which columns, which templates, and whether the output keeps them."""
+
+from dataclasses import dataclass
+
+from engine.errors import UserError
+from pipeline.config.template import has_typed_break, names_none
+
+_COLUMN = "give the name of a column"
+_GIVE = {
+    "column": _COLUMN,
+    "messages_column": _COLUMN,
+    "tools_column": f"{_COLUMN}, or null",
+    "chat_template": "give the name of a template or a file, or null",
+}
+"""The remedy for an empty text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptConfig:
+    """How a row's columns become the prompt.
+
+    Raises:
+        UserError: a field out of range.
+    """
+
+    column: str = "prompt"
+    """The column with the prompt as text. If it does not exist, `messages_column` is used."""
+    messages_column: str = "messages"
+    """The column with the prompt as a list of {role, content}, or as the JSON of one; always uses
+    the chat template."""
+    tools_column: str | None = "tools"
+    """The column with the functions that the model may call, as a list or as the JSON of one, for
+    the chat template. Null: none; a column with the default name is optional."""
+    chat: bool = True
+    """Text becomes one user turn in the checkpoint's chat template; false: it is used raw."""
+    chat_template: str | None = None
+    """The chat template: the name of one of the checkpoint's own, or a file. Null: its default one,
+    and its `tool_use`, if it has one, for rows with tools."""
+    optional_keys: list[str] | None = None
+    """Keys of messages and tools, such as tool_call_id, that the chat template may leave out. What
+    it leaves out otherwise is the row's error."""
+    system: str | None = None
+    """A system turn that is put before every prompt that has none."""
+    template: str | None = None
+    """A text with the row's columns filled in: {COLUMN} is the text of a column, {COLUMN.FIELD}
+    that of a field in it, {prompt} that of `column`. {{COLUMN}} is the literal text {COLUMN}."""
+    keep: bool = False
+    """Write the prompt to the output too: as the text that was encoded (`prompt_text`), and as
+    messages with the answer as the last (`messages_with_answer`)."""
+
+    def __post_init__(self) -> None:
+        for name in _GIVE:
+            if getattr(self, name) == "":
+                raise UserError(f"prompt.{name}='': {_GIVE[name]}")
+        if self.template is not None and names_none(self.template):
+            raise UserError(
+                f"prompt.template={self.template!r}: names no column, so every row would be the "
+                "same; write {prompt} or {COLUMN}, in single braces, where the row's text goes, or "
+                "null"
+            )
+        for name in ("template", "system"):
+            if (text := getattr(self, name)) is not None and has_typed_break(text):
+                raise UserError(
+                    f"prompt.{name}={text!r}: a backslash and an n, which would reach the model as "
+                    "these two characters; for a line break, press Enter within the quotes, or use "
+                    "a | block in YAML. (In a text that has line breaks, \\n stays as it is.)"
+                )
+        if self.system is not None and not self.chat:
+            raise UserError(
+                f"prompt.system={self.system!r} with prompt.chat=false: raw text has no system "
+                "turn; put it into prompt.template, or set prompt.system=null"
+            )
