@@ -34,7 +34,7 @@ def report(config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int) 
         f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
         f"{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of {num_workers} "
         f"workers; {config.output}",
-        f"  carried          {', '.join(plan.carried) or 'no column'}",
+        f"  carried          {_carried(plan)}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
     if plan.overrides:
@@ -71,6 +71,13 @@ def _first_rows(
         if len(requests) + len(failed) >= MIN_ROWS:
             break
     return requests, failed, num_parts
+
+
+def _carried(plan: Plan) -> str:
+    names = [
+        f"{name} as {plan.renamed[name]}" if name in plan.renamed else name for name in plan.carried
+    ]
+    return ", ".join(names) or "no column"
 
 
 def _lengths(requests: list[Request], max_positions: int) -> list[str]:

@@ -33,16 +33,23 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
     except (OSError, pa.ArrowException, EOFError, UnicodeError, zlib.error) as error:
         is_elsewhere = isinstance(error, OSError) and "://" in path
         kind = Unreachable if is_elsewhere else InputError
-        raise kind(f"data.path={path}: cannot be read ({_first_line(error)})") from error
+        raise kind(f"data.path={path}: cannot be read ({first_line(error)})") from error
     except Exception as error:
         if "://" not in path:
             raise
         raise Unreachable(
-            f"data.path={path}: cannot be reached ({_first_line(error)}); check the address and "
+            f"data.path={path}: cannot be reached ({first_line(error)}); check the address and "
             "the network, or copy the file here and give data.path=FILE"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the exception's name if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust (polars, tokenizers) has given up. Its exception is no Exception,
+    and each library has its own."""
+    return type(error).__name__ == "PanicException"
