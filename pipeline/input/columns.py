@@ -13,11 +13,14 @@ from itertools import chain
 
 import pyarrow as pa
 
+from pipeline.input.casting import cast
 from pipeline.input.errors import InputError
 from pipeline.input.files import Declared, InputFile
 from pipeline.input.json_kinds import JsonColumns
 from pipeline.input.types import merged, plain
 
+MOST_NAMES = 12
+"""The most names that a message lists."""
 WHOLE_NUMBER = re.compile(r"-?\d{1,18}")
 
 
@@ -51,6 +54,20 @@ class Columns:
             InputError: one of them cannot be read.
         """
         return pa.schema([self.field(name) for name in dict.fromkeys(names)])
+
+    def carried(self, names: Iterable[str]) -> pa.Schema:
+        """Like `only`, for columns that a job may do without.
+
+        Raises:
+            InputError: one of them cannot be read.
+        """
+        names = list(names)
+        try:
+            return self.only(names)
+        except InputError as error:
+            kept = [name for name in names if name not in self.faults]
+            shown = kept if len(kept) <= MOST_NAMES else [*kept[:3], "..."]
+            raise InputError(f"{error}, or leave it out: data.carry=[{', '.join(shown)}]") from None
 
 
 def common_columns(
@@ -114,7 +131,7 @@ class _Common:
         for name, why in faults.items():
             self._blame(
                 name,
-                f"data.path={file.path}: column {why}; make them alike, or leave the column out",
+                f"data.path={file.path}: the column {why}; make its values alike",
             )
         for name, why in texts.items():
             self.texts[name] = f"data.path={file.path}: column {name!r} is kept as JSON text: {why}"
@@ -130,7 +147,7 @@ class _Common:
                 self._blame(
                     its.name,
                     f"data.path={path}: {names.count(its.name)} columns are called {its.name!r}; "
-                    "rename all but one in the file, or leave them out",
+                    "rename all but one in the file",
                 )
             elif self._first is not None and its.name not in (*self.types, *self.faults):
                 self._disagree(its.name, (its.type, path), ("no such column", self._first))
@@ -164,18 +181,18 @@ class _Common:
         self._blame(
             name,
             f"data.path: the files disagree on column {name!r}: {here[0]} in {here[1]}, {there[0]} "
-            f"in {there[1]}; make them alike, name fewer files, or leave the column out",
+            f"in {there[1]}; make them alike, name fewer files",
         )
 
     def _blame(self, name: str, message: str) -> None:
-        self.faults.setdefault(name, f"{message}: data.carry=[NAME, ...] names those to keep")
+        self.faults.setdefault(name, message)
         self.types.pop(name, None)
 
 
 def _can_cast(kind: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether the library can do the conversion that the reader will ask of it."""
     try:
-        pa.array([None], kind).cast(wanted)
+        cast(pa.chunked_array([pa.array([None], kind)]), wanted)
     except pa.ArrowException:
         return False
     return True

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -62,14 +63,15 @@ class Place:
 
     def see(self, values: Sequence[Any], lines: Sequence[int], path: str) -> None:
         """Note the kinds of these values, without what is in them."""
-        for cls in set(map(type, values)) - {type(None)}:
-            if cls is Unparsed:
-                self._see_unparsed(values, lines, path)
-            elif KIND_OF[cls] not in self.first:
+        classes = set(map(type, values))
+        for cls, kind in KIND_OF.items():
+            if cls in classes and kind not in self.first:
                 at = next(i for i, value in enumerate(values) if type(value) is cls)
-                self.first[KIND_OF[cls]] = f"{path} line {lines[at]}"
-            if cls is int:
-                self._see_size(values, lines, path)
+                self.first[kind] = f"{path} line {lines[at]}"
+        if int in classes:
+            self._see_size(values, lines, path)
+        if Unparsed in classes:
+            self._see_unparsed(values, lines, path)
 
     def _see_unparsed(self, values: Sequence[Any], lines: Sequence[int], path: str) -> None:
         for value, line in zip(values, lines, strict=True):
@@ -112,12 +114,12 @@ class Place:
         kinds = frozenset(self.first) - {LARGE, HUGE}
         if kinds not in SIMPLE:
             seen = " and ".join(f"{kind} ({self.first[kind]})" for kind in self.first)
-            raise _NoType(f"{name} holds {seen}")
+            raise _NoType(f"{name!r} holds {seen}")
         if HUGE in self.first:
-            raise _NoType(f"{name} holds {HUGE} ({self.first[HUGE]})")
+            raise _NoType(f"{name!r} holds {HUGE} ({self.first[HUGE]})")
         if LARGE in self.first and FRACTION in kinds:
             raise _NoType(
-                f"{name} holds {LARGE} ({self.first[LARGE]}) and {FRACTION} "
+                f"{name!r} holds {LARGE} ({self.first[LARGE]}) and {FRACTION} "
                 f"({self.first[FRACTION]}), which no number type holds exactly together"
             )
         if OBJECT in kinds:
@@ -193,7 +195,7 @@ class JsonColumn:
             if set(self.top.first) <= {OBJECT, ARRAY}:
                 return pa.string()
             seen = " and ".join(f"{kind} ({where})" for kind, where in self.top.first.items())
-            raise _NoType(f"{name} holds {seen}")
+            raise _NoType(f"{name!r} holds {seen}")
         try:
             return self.top.type(name)
         except _IsData as found:
@@ -211,7 +213,7 @@ class JsonColumns:
     """The columns of a JSON Lines file, or of several."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self._shown = PurePosixPath(path).name
         self._columns: dict[str, JsonColumn] = {}
 
     @property
@@ -226,9 +228,9 @@ class JsonColumns:
         """
         for name, (values, its_lines) in _by_key(rows, lines).items():
             if name not in self._columns:
-                check_key(name, f"{self.path} line {its_lines[0]}")
+                check_key(name, f"{self._shown} line {its_lines[0]}")
                 self._columns[name] = JsonColumn()
-            self._columns[name].add(values, its_lines, self.path)
+            self._columns[name].add(values, its_lines, self._shown)
 
     def merge(self, other: "JsonColumns") -> None:
         """Add the columns of another file."""

@@ -5,7 +5,7 @@ for that. It can go back, at the cost of reading again.
 """
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.request import derive_seed
+from pipeline.input.casting import cast
 from pipeline.input.errors import InputError, first_line, unreadable_is_an_error
 from pipeline.input.files import InputFile
 from pipeline.input.json_kinds import Unparsed
 from pipeline.input.json_lines import Line, json_text, parse_line, read_lines
 from pipeline.input.listing import is_parquet
 from pipeline.input.parts import Part
+from pipeline.input.types import has_nested_dictionary, is_text_dictionary
 from pipeline.input.utf8 import from_surrogates
 from pipeline.input.where import Where
 from pipeline.run_folder.store import open_for_reading
@@ -153,7 +155,12 @@ class ParquetRows:
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         raw = open_for_reading(path)
-        self._file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        # Without `read_dictionary`, Arrow makes dictionaries by a cast that refuses the whole batch
+        # for one text that is not UTF-8.
+        texts = [its.name for its in schema if is_text_dictionary(its.type)]
+        self._file = pq.ParquetFile(
+            raw, pre_buffer=False, buffer_size=BUFFER_BYTES, read_dictionary=texts
+        )
         self._path = path
         self._schema = schema
         metadata = self._file.metadata
@@ -196,9 +203,14 @@ class ParquetRows:
         """Start a new stream at the first row of a row group."""
         self._next_row, self._leftover = int(self._starts[group]), None
         groups = list(range(group, len(self._starts) - 1))
-        names = self._schema.names
-        return iter(
-            self._file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False)
+        kinds = [its.type for its in self._file.schema_arrow if its.name in self._schema.names]
+        # Arrow cannot read a dictionary inside a list or struct over the end of a row group.
+        is_single = any(has_nested_dictionary(kind) for kind in kinds)
+        return chain.from_iterable(
+            self._file.iter_batches(
+                BATCH_ROWS, row_groups=its, columns=self._schema.names, use_threads=False
+            )
+            for its in ([[group] for group in groups] if is_single else [groups])
         )
 
     def _next_batch(self) -> pa.RecordBatch | None:
@@ -278,7 +290,7 @@ def _cast(table: pa.Table, field: pa.Field, path: str) -> pa.ChunkedArray:
         )
     column = table[field.name]
     try:
-        return column if column.type.equals(field.type) else column.cast(field.type)
+        return column if column.type.equals(field.type) else cast(column, field.type)
     except pa.ArrowException as error:
         raise InputError(
             f"data.path={path}: column {field.name!r} of type {column.type} cannot be read as "

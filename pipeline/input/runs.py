@@ -25,8 +25,10 @@ NEEDED = (ROW_ID, SAMPLE, REASON)
 class EarlierRun:
     """A finished run, as an input."""
 
+    path: str
+    """Its folder, in its file system."""
     name: str
-    """The last part of its folder's path."""
+    """The last part of that path."""
     has_samples: bool
     """Whether some row has several samples, so that only both columns together are unique."""
     id_prefix: str = ""
@@ -70,6 +72,7 @@ def earlier_run(fs: AbstractFileSystem, folder: str, entry: str) -> tuple[Earlie
         )
     num_failed = summary["num_failed"]
     run = EarlierRun(
+        path=root,
         name=PurePosixPath(root).name,
         has_samples=summary["num_rows_in"] != summary["num_rows_out"],
         note=f"data.path={entry}: left out {num_failed} rows that failed in that run"

@@ -77,6 +77,18 @@ def has_text(kind: pa.DataType) -> bool:
     return kind in TEXT or bool(pt.is_string_view(kind))
 
 
+def is_text_dictionary(kind: pa.DataType) -> bool:
+    return bool(pt.is_dictionary(kind)) and kind.value_type in TEXT
+
+
+def has_nested_dictionary(kind: pa.DataType) -> bool:
+    """Whether a list, struct or map holds a dictionary, at any depth."""
+    if not pt.is_nested(kind):
+        return False
+    children = [kind.field(i).type for i in range(kind.num_fields)]
+    return any(pt.is_dictionary(child) or has_nested_dictionary(child) for child in children)
+
+
 def merged(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both exactly; None if there is none. Both are plain."""
     if one.equals(other) or pt.is_null(other):

@@ -53,7 +53,10 @@ def choose(
     renamed = _renamed(carried, columns.names, data.rename, _run_name(files))
     check_names({name: renamed.get(name, name) for name in carried})
     _check_prompts(columns, prompts, config)
-    also_read = [*overrides.values(), *(where.columns if where else []), *ids]
+    also_read = columns.only(
+        [*prompts, *overrides.values(), *(where.columns if where else []), *ids]
+    )
+    carried_schema = columns.carried(carried)
     return Choice(
         prompts=prompts,
         overrides=overrides,
@@ -61,7 +64,9 @@ def choose(
         ids=ids,
         carried=carried,
         renamed=renamed,
-        read_schema=columns.only([*carried, *prompts, *also_read]),
+        read_schema=pa.schema(
+            [*carried_schema, *(its for its in also_read if its.name not in carried)]
+        ),
     )
 
 

@@ -86,10 +86,10 @@ def _in_case(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _remedy(clashes: Collection[str], carried: Collection[str]) -> str:
-    new = ", ".join(f"{name}: input_{name.lower()}" for name in clashes)
+    new = ",".join(f"{name}:input_{name.lower()}" for name in clashes)
     others = [name for name in carried if name not in clashes]
     kept = ", ".join(others) if len(others) <= MOST_NAMES else f"{', '.join(others[:3])}, ..."
-    return f"rename: data.rename={{{new}}}, or leave out: data.carry=[{kept}]"
+    return f"rename: 'data.rename={{{new}}}', or leave out: 'data.carry=[{kept}]'"
 
 
 def output_table(
