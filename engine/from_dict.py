@@ -77,6 +77,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint))
     if origin is list:
         return isinstance(value, list) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if origin is dict:
+        of_key, of_value = get_args(hint)
+        return isinstance(value, dict) and all(
+            _fits(key, of_key) and _fits(its, of_value) for key, its in value.items()
+        )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -86,6 +91,8 @@ def _name_of(hint: Any) -> str:
     names = {type(None): "null", int: "a whole number", float: "a number", str: "text"}
     if get_origin(hint) is list:
         return "a list"
+    if get_origin(hint) is dict:
+        return "a mapping, {NAME: VALUE}"
     if is_dataclass(hint):
         return "a section of fields"
     return names.get(hint, "true or false" if hint is bool else hint.__name__)

@@ -34,7 +34,7 @@ class DataConfig:
     path: str | list[str]
     """One file, folder or glob, or a list of them: Parquet or JSON Lines (.jsonl, .ndjson, .json,
     each also .gz), on disk or at any URL that fsspec can open, for example
-    hf://datasets/ORG/NAME/FILE.parquet."""
+    hf://datasets/ORG/NAME/FILE.parquet. The folder of a finished run stands for its good rows."""
     where: str | None = None
     """Take only the rows for which this condition is true: a SQL expression over the columns, as
     polars understands it, for example `length(prompt) < 2000 AND lang = 'py'`."""
@@ -44,8 +44,8 @@ class DataConfig:
     id_column: str | None = None
     """The column with each row's id: unique text or whole numbers; null: the id is FILE:ROW."""
     carry: list[str] | None = None
-    """Input columns to copy to the output unchanged; null carries all, except an id or override
-    column that has the name of an output column, such as `seed`."""
+    """Input columns to copy to the output unchanged; null carries all, except a `seed` or `row_id`
+    that the output's own column of this name repeats."""
     part_rows: int | None = None
     """Input rows per part; null: chosen by the number of rows when the run begins, and then kept. A
     part is one output file; if a worker is killed, the parts that it has open are lost and run
@@ -54,6 +54,8 @@ class DataConfig:
     """How many minutes one worker should take for a part. The first parts have `part_rows` rows (32
     if that is null) and are timed; each later part joins several parts of that size; null: all
     parts have the same number of rows."""
+    rename: dict[str, str] | None = None
+    """Carried column -> its name in the output. All other settings use the input's names."""
 
     def __post_init__(self) -> None:
         if not self.path or (isinstance(self.path, list) and not all(self.path)):
@@ -65,6 +67,9 @@ class DataConfig:
         for name in ("where", "id_column"):
             if getattr(self, name) == "":
                 raise UserError(f"data.{name}='': give a value, or null")
+        for old, new in (self.rename or {}).items():
+            if not new:
+                raise UserError(f"data.rename: {old!r} gets the name ''; give it a name")
         if self.part_rows is not None and self.part_rows < 1:
             raise UserError(
                 f"data.part_rows={self.part_rows}: give at least 1, or null to let the plan choose"

@@ -38,7 +38,7 @@ def report(
         f"{plan.size_note}{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of "
         f"{num_workers} workers; {config.output}",
         f"  run folder       {_progress(num_done, len(plan.parts))}",
-        f"  carried          {', '.join(plan.carried) or 'no column'}",
+        f"  carried          {_carried(plan)}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
     if config.prompt.chat:
@@ -83,6 +83,13 @@ def _first_rows(
         if len(requests) + len(failed) >= MIN_ROWS:
             break
     return requests, failed, num_parts
+
+
+def _carried(plan: Plan) -> str:
+    names = [
+        f"{name} as {plan.renamed[name]}" if name in plan.renamed else name for name in plan.carried
+    ]
+    return ", ".join(names) or "no column"
 
 
 def _lengths(requests: list[Request], max_positions: int) -> list[str]:

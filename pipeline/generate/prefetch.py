@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow as pa
 
 from engine.request import FinishReason, Request, Result
-from engine.text.chat import PromptError
 from pipeline.config.job import JobConfig
+from pipeline.generate.cells import RowErrors, cells_of, log_replaced
 from pipeline.input.errors import InputError
 from pipeline.input.parts import Part
 from pipeline.input.reader import PartReader, seed_of, seed_of_sample
 from pipeline.input.row_settings import RowSettings, SettingsReader
+from pipeline.input.utf8 import with_valid_utf8
 from pipeline.input.where import Where
 from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompt, Prompter
@@ -67,62 +68,73 @@ class Preparer:
             config.data.id_column,
         )
         self._settings_reader = SettingsReader(config.generation, plan.overrides)
+        self._errors = RowErrors()
 
     def prepare(self, part: Part) -> Prepared:
         """Read the part's rows and make one request or one error result for each output row.
+        Whatever is wrong with a row is that row's error.
 
         Raises:
             InputError: the input file has changed since the plan was made.
         """
-        rows, row_ids = self._reader.read(part)
+        rows, row_ids, numbers = self._reader.read(part)
+        path = self._plan.files[part.file].path
         settings = self._settings_reader.read(rows)
-        num_outcomes = sum(row.num_samples for row in settings)
-        if num_outcomes != part.num_outcomes:
-            raise InputError(
-                f"data.path={self._plan.files[part.file].path}: the {part.num_rows} rows of part "
-                f"{part.index}, from row {part.first_row} on, ask for {num_outcomes} output rows, "
-                f"but {part.num_outcomes} were planned; the file was changed after the plan was "
-                "made: restore it"
-            )
-        requests: list[Request] = []
-        failed: list[Result] = []
-        cells = rows.select(self._plan.prompt_columns).to_pylist()
-        prompts: list[Prompt | None] = []
-        place = 0
-        for row, row_settings in enumerate(settings):
-            prompt, reason = self._prompt(cells[row], row_settings)
-            if self._plan.kept_schema is not None:
-                prompts.append(prompt)
-            for sample in range(row_settings.num_samples):
-                request_id = (part.index, place)
-                seed = self._seed(row_ids[row], sample, row_settings)
-                place += 1
-                if prompt is None:
-                    failed.append(_error_result(reason, request_id, seed))
-                    continue
-                requests.append(
-                    Request(
-                        request_id=request_id,
-                        prompt_ids=prompt.ids,
-                        max_new_tokens=row_settings.max_new_tokens,
-                        temperature=row_settings.temperature,
-                        seed=seed,
-                    )
-                )
-        requests.sort(key=lambda r: -len(r.prompt_ids) - r.max_new_tokens)
         num_samples = [row.num_samples for row in settings]
-        return Prepared(
-            part, rows.select(self._plan.carried), row_ids, num_samples, requests, failed, prompts
-        )
+        if sum(num_samples) != part.num_outcomes:
+            raise InputError(
+                f"data.path={path}: the {part.num_rows} rows of part {part.index}, from row "
+                f"{part.first_row} on, ask for {sum(num_samples)} output rows, but "
+                f"{part.num_outcomes} were planned; the file was changed after the plan was made: "
+                "restore it"
+            )
+        carried, changed = with_valid_utf8(self._plan.carried_of(rows))
+        log_replaced(changed, numbers, path)
+        prepared = Prepared(part, carried, row_ids, num_samples, [], [], [])
+        for row, cells in enumerate(cells_of(rows, self._plan.prompt_columns)):
+            prompt, reason = self._prompt(cells, settings[row], f"row {numbers[row]} of {path}")
+            if self._plan.kept_schema is not None:
+                prepared.prompts.append(prompt)
+            self._add(prepared, row_ids[row], settings[row], prompt, reason)
+        prepared.requests.sort(key=lambda r: -len(r.prompt_ids) - r.max_new_tokens)
+        return prepared
 
-    def _prompt(self, cells: dict[str, Any], settings: RowSettings) -> tuple[Prompt | None, str]:
+    def _add(
+        self,
+        to: Prepared,
+        row_id: str,
+        settings: RowSettings,
+        prompt: Prompt | None,
+        reason: str,
+    ) -> None:
+        """Add a request for each sample of the next row; or, if it has no prompt, an error result
+        with the reason."""
+        first = len(to.requests) + len(to.failed)
+        for sample in range(settings.num_samples):
+            request_id = (to.part.index, first + sample)
+            seed = self._seed(row_id, sample, settings)
+            if prompt is None:
+                to.failed.append(_error_result(reason, request_id, seed))
+                continue
+            to.requests.append(
+                Request(
+                    request_id=request_id,
+                    prompt_ids=prompt.ids,
+                    max_new_tokens=settings.max_new_tokens,
+                    temperature=settings.temperature,
+                    seed=seed,
+                )
+            )
+
+    def _prompt(
+        self, cells: dict[str, Any], settings: RowSettings, place: str
+    ) -> tuple[Prompt | None, str]:
         """The row's prompt; or None, and the reason why the row cannot be used."""
         if settings.error is not None:
             return None, settings.error
-        try:
-            return self._prompter.prompt(cells, settings.max_new_tokens), ""
-        except PromptError as error:
-            return None, str(error)
+        return self._errors.of(
+            cells, place, lambda its: self._prompter.prompt(its, settings.max_new_tokens)
+        )
 
     def _seed(self, row_id: str, sample: int, settings: RowSettings) -> int:
         """From the row's seed if it has one, else from the run's seed and the row id."""

@@ -42,3 +42,15 @@ def unreadable_is_an_error(path: str) -> Iterator[None]:
             f"data.path={path}: cannot be reached ({reason(error)}); check the address and "
             "the network, or copy the file here and give data.path=FILE"
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the exception's name if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust (polars, tokenizers) has given up. Its exception is no Exception,
+    and each library has its own."""
+    return type(error).__name__ == "PanicException"

@@ -6,6 +6,7 @@ plan is made.
 """
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
@@ -13,8 +14,9 @@ import pyarrow as pa
 
 from pipeline.input.errors import InputError
 from pipeline.input.files import InputFile
-from pipeline.input.reader import PartReader, ids_of
+from pipeline.input.reader import PartReader, ids_of, takes
 from pipeline.input.row_settings import SettingsReader
+from pipeline.input.utf8 import with_valid_utf8
 from pipeline.input.where import Where
 
 BATCH_ROWS = 1 << 16
@@ -49,8 +51,7 @@ def count_rows(
                 break
             rows = reader.rows(file, first, min(BATCH_ROWS, input_file.num_rows - first))
             counts = _samples(rows, settings_reader)
-            if where is not None:
-                counts *= where.takes(rows)
+            counts *= takes(rows, input_file, where)
             if num_left is not None:
                 counts[np.cumsum(counts > 0) > num_left] = 0
                 num_left -= int(np.count_nonzero(counts))
@@ -78,18 +79,23 @@ class Ids:
         """Add the ids of the rows taken; `taken` are their indices in `column`.
 
         Raises:
-            InputError: one of these ids is null.
+            InputError: one of these ids is null, or not valid text.
         """
         ids = column.take(taken)
         if ids.null_count:
-            row = first + int(taken[ids.is_null().to_numpy().argmax()])
-            raise InputError(
-                f"data.id_column={self._field.name!r}: null in row {row} of "
-                f"{self._files[file].path}; give every row an id, or set data.id_column=null"
-            )
+            self._refuse("null", first + int(taken[ids.is_null().to_numpy().argmax()]), file)
+        _, wrong = with_valid_utf8(pa.table([ids], names=[self._field.name]))
+        if wrong:
+            self._refuse("not valid UTF-8", first + int(taken[wrong[self._field.name][0]]), file)
         self._hashes.append(pl.Series(ids_of(ids), dtype=pl.String).hash())
         rows = first + taken
         self._rows.append(np.stack([np.full_like(rows, file), rows], axis=1))
+
+    def _refuse(self, what: str, row: int, file: int) -> NoReturn:
+        raise InputError(
+            f"data.id_column={self._field.name!r}: {what} in row {row} of "
+            f"{self._files[file].path}; give every row an id, or set data.id_column=null"
+        )
 
     def check(self) -> None:
         """

@@ -5,7 +5,7 @@ both use this module, so that a part gets exactly the output rows that were plan
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from engine.errors import UserError
 from pipeline.config.job import ColumnsConfig, GenerationConfig
+from pipeline.input.columns import Columns
 
 MAX_SAMPLES = 100_000
 """The most samples of one row: all results of a part are in memory until it is written."""
@@ -35,10 +36,13 @@ class RowSettings:
     """Why the row's settings are invalid; the other fields are then the job's, with one sample."""
 
 
-def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]:
+def override_columns(
+    schema: pa.Schema | Columns, config: ColumnsConfig, ignored: Collection[str] = ()
+) -> dict[str, str]:
     """Maps each setting to the input column that overrides it, for the columns that exist.
 
-    A column with a default name is optional; a column that the user named must exist.
+    A column with a default name is optional; a column that the user named must exist. A column in
+    `ignored` is used only under another name than the default.
 
     Raises:
         UserError: a column that the user named does not exist, or an override column does not
@@ -47,7 +51,7 @@ def override_columns(schema: pa.Schema, config: ColumnsConfig) -> dict[str, str]
     found: dict[str, str] = {}
     for field in fields(config):
         setting, column = field.name, getattr(config, field.name)
-        if column in schema.names:
+        if column in schema.names and not (column in ignored and column == field.default):
             kind = schema.field(column).type
             if not _is_number(kind):
                 raise UserError(

@@ -7,10 +7,16 @@ import polars as pl
 import pyarrow as pa
 
 from engine.errors import UserError
+from pipeline.input.columns import Columns
+from pipeline.input.errors import first_line
+from pipeline.input.utf8 import with_valid_utf8
 
 CROSS_ROW_SIGNS = ('"Agg":', '"Over":', '"Window":')
 """Parts of a serialized polars expression that mean it aggregates over rows or looks at other rows.
 Such a condition would depend on how the rows are batched."""
+
+FAULTS = (Exception, pl.exceptions.PanicException)
+"""What polars raises: for a type that it does not know it may panic."""
 
 
 class Where:
@@ -19,11 +25,11 @@ class Where:
     It is tried on an empty table when it is created, so that a wrong condition fails early.
 
     Raises:
-        UserError: polars cannot evaluate it, it names no column or one that does not exist, it
-            looks at other rows, or its result is not a boolean.
+        UserError: polars cannot evaluate it, it names no column or one that does not exist or
+            cannot be read, it looks at other rows, or its result is not a boolean.
     """
 
-    def __init__(self, expression: str, schema: pa.Schema) -> None:
+    def __init__(self, expression: str, schema: pa.Schema | Columns) -> None:
         self.expression = expression
         try:
             self._expr = pl.sql_expr(expression)
@@ -31,7 +37,7 @@ class Where:
             # polars warns that this format may change; a test would notice.
             with warnings.catch_warnings(action="ignore"):
                 serialized = self._expr.meta.serialize(format="json")
-        except Exception as error:
+        except FAULTS as error:
             raise self._fault(error) from error
         if any(sign in serialized for sign in CROSS_ROW_SIGNS):
             raise UserError(
@@ -47,11 +53,13 @@ class Where:
         self.takes(pa.schema([schema.field(name) for name in self.columns]).empty_table())
 
     def takes(self, rows: pa.Table) -> np.ndarray:
-        """One bool per row: whether it is taken. Where the condition is null, it is not."""
+        """One bool per row: whether it is taken. Where the condition is null, it is not. Bytes of a
+        text that are not UTF-8 count as U+FFFD."""
+        used, _ = with_valid_utf8(rows.select(self.columns))
         try:
-            frame = pl.DataFrame(pl.from_arrow(rows.select(self.columns)))
+            frame = pl.DataFrame(pl.from_arrow(used))
             answer = frame.select(self._expr.alias("takes"))["takes"]
-        except Exception as error:
+        except FAULTS as error:
             raise self._fault(error) from error
         if answer.dtype != pl.Boolean or len(answer) != rows.num_rows:
             raise UserError(
@@ -60,9 +68,8 @@ class Where:
             )
         return answer.fill_null(False).to_numpy()
 
-    def _fault(self, error: Exception) -> UserError:
-        reason = str(error).strip().splitlines()[0]
+    def _fault(self, error: BaseException) -> UserError:
         return UserError(
-            f"data.where={self.expression!r}: polars cannot do this ({reason}); give a SQL "
-            "condition over the columns, such as length(prompt) < 2000 AND lang = 'py'"
+            f"data.where={self.expression!r}: polars cannot do this ({first_line(error)}); give a "
+            "SQL condition over the columns, such as length(prompt) < 2000 AND lang = 'py'"
         )

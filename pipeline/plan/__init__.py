@@ -1,6 +1,8 @@
 """What is there to do in this run, and which worker does it?
 
 `build.py`: inspects the input, cuts it into parts and writes the plan
+`choice.py`: which columns each step needs, and their names in the output
+`rehearsal.py`: sends two rows through all later steps, before anything is written
 `run_json.py`: the plan, as it stands in run.json
 `fingerprint.py`: the settings and files that every launch into one run folder must share
 `part_size.py`: how many rows a part has if `data.part_rows` is null

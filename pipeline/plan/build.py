@@ -4,38 +4,30 @@ Rank 0 does this at every start. If the run folder already holds a plan, the set
 still have the same fingerprint, and the parts stay as they were cut.
 """
 
+import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from engine.errors import UserError
-from pipeline.config.job import JobConfig
-from pipeline.input.files import (
-    InputFile,
-    common_schema,
-    inspect_all,
-    list_inputs,
-    names_of,
-    stamps_of,
-)
+from pipeline.config.job import DataConfig, JobConfig
+from pipeline.input.columns import common_columns
+from pipeline.input.files import InputFile, inspect_all, stamps_of
+from pipeline.input.listing import Found, list_inputs, names_of
 from pipeline.input.parts import Part, cut, cut_counted
 from pipeline.input.row_counts import count_rows
-from pipeline.input.row_settings import SettingsReader, override_columns
-from pipeline.input.where import Where
+from pipeline.input.row_settings import SettingsReader
 from pipeline.plan import pace, part_size
+from pipeline.plan.choice import Choice, choose
 from pipeline.plan.fingerprint import check_same, differing, fingerprint
 from pipeline.plan.part_size import PartSize
+from pipeline.plan.rehearsal import rehearse
 from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.prompt.columns import checked_columns
-from pipeline.prompt.kept import kept_schema
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.output_rows import (
-    NOTHING_KEPT,
-    OWN_COLUMNS,
-    check_writable,
-    output_schema,
-)
 from pipeline.run_folder.strangers import check_is_free
 
 
@@ -53,64 +45,90 @@ def make_plan(
     Raises:
         UserError: the input cannot be read, or lacks what the job needs.
     """
-    stamps = stamps_of(paths := list_inputs(config.data.path))
-    if before is not None and (unchanged := _unchanged(before, config, checkpoint, paths, stamps)):
+    listing = list_inputs(config.data.path, config.output)
+    stamps = stamps_of(listing.paths)
+    say(listing.notes)
+    if before is not None and (
+        unchanged := _unchanged(before, config, checkpoint, listing.files, stamps)
+    ):
         return unchanged
-    files, schemas = inspect_all(paths, stamps)
-    schema = common_schema(files, schemas)
-    prompts = checked_columns(schema, config.prompt)
-    overrides = override_columns(schema, config.columns)
-    where = None if config.data.where is None else Where(config.data.where, schema)
-    id_columns = _id_columns(schema, config.data.id_column)
-    carried = _carried(schema.names, config.data.carry, [*overrides.values(), *id_columns])
-    kept = kept_schema(schema, prompts, config.prompt) if config.prompt.keep else None
-    check_writable(output_schema(_only(schema, carried), kept or NOTHING_KEPT))
+    files, declared = inspect_all(listing.files, stamps)
+    if before is not None and (same := _same_files(before, config, checkpoint, files)):
+        return same
+    files, columns = common_columns(files, declared)
+    choice = choose(config, files, columns, checked_columns(columns, config.prompt))
+    say(note for name, note in columns.texts.items() if name in choice.read_schema.names)
+    settings_reader = SettingsReader(config.generation, choice.overrides)
+    rehearse(files, choice, settings_reader)
     part_rows = part_size.given_rows(config, before)
+    size, parts = _parts(config, files, choice, settings_reader, part_rows, num_workers)
     revision = _revision(checkpoint)
-    fields = fingerprint(config, files, checkpoint, revision, part_rows, prompts.names)
-    if before is not None and not differing(before.fingerprint, fields):
-        parts, num_first, num_joined = before.parts, before.num_first, before.num_joined
-        why_part_rows = before.why_part_rows
-    else:
-        size, parts = _parts(config, files, schema, overrides, where, part_rows, num_workers)
-        num_first, num_joined = pace.num_first(config, size.rows, len(parts), num_workers), None
-        fields["data.part_rows"], why_part_rows = size.rows, size.why
-    also_read = [*overrides.values(), *(where.columns if where else []), *id_columns]
     return Plan(
         files=files,
         parts=parts,
-        prompt_columns=prompts.names,
-        kept_schema=kept,
-        read_schema=_only(schema, [*carried, *prompts.names, *also_read]),
-        carried=carried,
-        overrides=overrides,
+        prompt_columns=choice.prompts,
+        kept_schema=choice.kept_schema,
+        read_schema=choice.read_schema,
+        carried=choice.carried,
+        renamed=choice.renamed,
+        overrides=choice.overrides,
         model_path=config.model.path,
-        model_revision=_revision(checkpoint),
-        fingerprint=fields,
-        num_first=num_first,
-        num_joined=num_joined,
-        why_part_rows=why_part_rows,
+        model_revision=revision,
+        fingerprint=fingerprint(config, files, checkpoint, revision, size.rows, choice.prompts),
+        num_first=pace.num_first(config, size.rows, len(parts), num_workers),
+        num_joined=None,
+        why_part_rows=size.why,
     )
 
 
-def _only(schema: pa.Schema, names: list[str]) -> pa.Schema:
-    """The schema of the named columns, each of them once."""
-    return pa.schema([schema.field(name) for name in dict.fromkeys(names)])
+def say(notes: Iterable[str]) -> None:
+    """Tell the user what is done with the input without being asked for."""
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
+
+
+def _same_files(
+    before: Plan, config: JobConfig, checkpoint: Path, files: list[InputFile]
+) -> Plan | None:
+    """The plan `before` with the files' present paths and stamps, if their contents and the
+    settings are the same; otherwise None. Its columns stay as they are: a later version may choose
+    others."""
+    if not any(file.keys for file in before.files):  # an earlier version knew no key=value folders
+        files = [replace(file, keys={}) for file in files]
+    fields = _fingerprint_as_before(before, config, checkpoint, files)
+    if differing(before.fingerprint, fields):
+        return None
+    now = [
+        replace(old, path=new.path, stamp=new.stamp)
+        for old, new in zip(before.files, files, strict=True)
+    ]
+    return replace(before, files=now, model_path=config.model.path, fingerprint=fields)
+
+
+def _fingerprint_as_before(
+    before: Plan, config: JobConfig, checkpoint: Path, files: list[InputFile]
+) -> dict[str, Any]:
+    """The fingerprint of this job with these files, if what the plan chooses by itself (the columns
+    of prompts, and the rows of a part unless the config says) is as in the plan `before`."""
+    part_rows, columns = part_size.given_rows(config, before), before.prompt_columns
+    return fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows, columns)
 
 
 def _unchanged(
-    before: Plan, config: JobConfig, checkpoint: Path, paths: list[str], stamps: list[str | None]
+    before: Plan, config: JobConfig, checkpoint: Path, found: list[Found], stamps: list[str | None]
 ) -> Plan | None:
     """The plan `before` with the files' present paths, if the file system says that no file has
     changed and the fingerprint is the same; otherwise None. It lets a job resume without reading
     any input."""
     if None in stamps or [file.stamp for file in before.files] != stamps:
         return None
-    if [file.name for file in before.files] != names_of(paths):
+    if [file.name for file in before.files] != names_of([file.path for file in found]):
         return None
-    files = [replace(file, path=path) for file, path in zip(before.files, paths, strict=True)]
-    part_rows, columns = part_size.given_rows(config, before), before.prompt_columns
-    fields = fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows, columns)
+    pairs = list(zip(before.files, found, strict=True))
+    if any(new.keys.get(key) != value for old, new in pairs for key, value in old.keys.items()):
+        return None
+    files = [replace(old, path=new.path) for old, new in pairs]
+    fields = _fingerprint_as_before(before, config, checkpoint, files)
     if differing(before.fingerprint, fields):
         return None
     return replace(before, files=files, model_path=config.model.path, fingerprint=fields)
@@ -138,26 +156,24 @@ def pin(plan: Plan, folder: RunFolder) -> None:
 def _parts(
     config: JobConfig,
     files: list[InputFile],
-    schema: pa.Schema,
-    overrides: dict[str, str],
-    where: Where | None,
+    choice: Choice,
+    settings_reader: SettingsReader,
     part_rows: int | None,
     num_workers: int,
 ) -> tuple[PartSize, list[Part]]:
     """Cut the input into parts, of `part_rows` rows or as many as their number suggests, and count
     their output rows.
 
-    Only the columns that this depends on are read: those of data.where, the id column, and the
-    override columns if rows can differ in their number of output rows. If there are none, no row is
-    read.
+    Only the columns that this depends on are read: those of data.where, of ids, and the override
+    columns if rows can differ in their number of output rows. If there are none, no row is read.
     """
-    data, settings_reader = config.data, SettingsReader(config.generation, overrides)
-    names = _id_columns(schema, data.id_column) + (where.columns if where else [])
+    data, where = config.data, choice.where
+    names = [*choice.ids, *(where.columns if where else [])]
     names += settings_reader.columns if settings_reader.needs_count else []
     if names:
         counted = count_rows(
             files,
-            _only(schema, names),
+            pa.schema([choice.read_schema.field(name) for name in dict.fromkeys(names)]),
             settings_reader=settings_reader,
             where=where,
             id_column=data.id_column,
@@ -172,49 +188,18 @@ def _parts(
         size = part_size.of_rows(num_rows, num_outcomes, part_rows, num_workers)
         parts = cut(files, size.rows, data.limit, settings_reader.num_samples)
     if not parts:
-        taken = "" if where is None else f" that data.where={data.where!r} takes"
-        raise UserError(f"data.path={data.path}: no rows{taken} in {len(files)} files")
+        raise UserError(_no_rows(data, files))
     return size, parts
 
 
-def _id_columns(schema: pa.Schema, name: str | None) -> list[str]:
-    """data.id_column as a list: one column, or none if it is null.
-
-    Raises:
-        UserError: the data has no such column, or one of another type than text or integers.
-    """
-    if name is None:
-        return []
-    if name not in schema.names:
-        raise UserError(
-            f"data.id_column={name!r}: not in the data, which has {', '.join(schema.names)}; name "
-            "one of these, or null"
-        )
-    kind = schema.field(name).type
-    if not (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    ):
-        raise UserError(
-            f"data.id_column={name!r}: is of type {kind}, but ids must be text or whole numbers; "
-            "name another column, or null"
-        )
-    return [name]
-
-
-def _carried(available: list[str], carry: list[str] | None, overriding: list[str]) -> list[str]:
-    """The input columns that go to the output: those named by data.carry, otherwise all. Then a
-    column in `overriding` (settings and ids) is left out if it has the name of an output column:
-    the output's `seed`, for example, takes the place of the input's.
-
-    Raises:
-        UserError: data.carry names a column that the data does not have.
-    """
-    missing = [name for name in carry or [] if name not in available]
-    if missing:
-        raise UserError(
-            f"data.carry: {', '.join(missing)} not in the data, which has {', '.join(available)}; "
-            "name some of these, or null for all"
-        )
-    if carry is not None:
-        return carry
-    return [name for name in available if name not in overriding or name not in OWN_COLUMNS]
+def _no_rows(data: DataConfig, files: list[InputFile]) -> str:
+    num_rows = sum(file.num_rows for file in files)
+    there = f"data.path={data.path}: no rows"
+    if not num_rows:
+        return f"{there} in {len(files)} files; name files with at least one row"
+    if data.where is None:
+        return f"{there} that did not fail, of {num_rows} in {len(files)} files; name another run"
+    return (
+        f"{there} that data.where={data.where!r} takes, of {num_rows} in {len(files)} files; "
+        "loosen the condition (it is not true where a column is null)"
+    )

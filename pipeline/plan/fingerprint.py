@@ -58,7 +58,7 @@ def fingerprint(
     return {
         **kept,
         "data.part_rows": part_rows,
-        "input files": [f"{file.name} ({file.num_rows} rows, {file.digest})" for file in files],
+        "input files": [_of_file(file) for file in files],
         "model files": f"{digest_of(checkpoint)} ({where})",
     }
 
@@ -104,6 +104,12 @@ def digest_of(checkpoint: Path) -> str:
                 stream.seek(-(1 << 20), 2)
                 digest.update(stream.read())
     return digest.hexdigest()[:16]
+
+
+def _of_file(file: InputFile) -> str:
+    """Name and contents, and what the names of its folders add to its rows."""
+    keys = "".join(f", {key}={value}" for key, value in file.keys.items() if value is not None)
+    return f"{file.name} ({file.num_rows} rows, {file.digest}{keys})"
 
 
 def _compared(name: str, values: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ pipeline/plan/build.py makes it.
 
 import base64
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ class Plan:
     read_schema: pa.Schema
     """All columns that are read: carried, for prompts, for settings, for data.where and for ids."""
     carried: list[str]
-    """Input columns that go to the output."""
+    """Input columns that go to the output, by their names in the input."""
     overrides: dict[str, str]
     """Setting -> the column by which rows override it."""
     model_path: str
@@ -42,6 +42,8 @@ class Plan:
     kept_schema: pa.Schema | None = None
     """The output's columns that hold the prompts (pipeline/prompt/kept.py); None without
     prompt.keep."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Carried column -> its name in the output, if that is another."""
     num_first: int | None = None
     """With data.part_minutes: how many parts are timed before the later ones are joined into
     larger ones (pipeline/plan/pace.py). None: no parts are joined."""
@@ -82,8 +84,16 @@ class Plan:
 
     @property
     def output_schema(self) -> pa.Schema:
-        carried = pa.schema([self.read_schema.field(name) for name in self.carried])
-        return output_schema(carried, self.kept_schema or NOTHING_KEPT)
+        carried = (
+            self.read_schema.field(name).with_name(self.renamed.get(name, name))
+            for name in self.carried
+        )
+        return output_schema(pa.schema(carried), self.kept_schema or NOTHING_KEPT)
+
+    def carried_of(self, rows: pa.Table) -> pa.Table:
+        """The carried columns of rows that were read, with their names in the output."""
+        names = [self.renamed.get(name, name) for name in self.carried]
+        return rows.select(self.carried).rename_columns(names)
 
     def joined(self, num_joined: int) -> "Plan":
         """The plan with its final parts: after the first ones, up to `num_joined` are joined into
@@ -103,7 +113,7 @@ class Plan:
             ],
             "read_schema": _encoded(self.read_schema),
             "kept_schema": None if self.kept_schema is None else _encoded(self.kept_schema),
-            "output_columns": {field.name: str(field.type) for field in self.output_schema},
+            "output_columns": {its.name: str(its.type) for its in self.output_schema},
             "num_rows": self.num_rows,
             "num_outcomes": self.num_outcomes,
             "versions": library_versions(),
@@ -117,11 +127,12 @@ class Plan:
     def from_json(cls, text: str) -> "Plan":
         raw = json.loads(text)
         raw |= {
-            "files": [InputFile(**file) for file in raw["files"]],
+            "files": [InputFile.from_dict(file) for file in raw["files"]],
             "parts": [Part(index, *part) for index, part in enumerate(raw["parts"])],
             "read_schema": _decoded(raw["read_schema"]),
             "kept_schema": _decoded(raw["kept_schema"]) if raw.get("kept_schema") else None,
         }
+        # An earlier version had fewer fields; those without a default make it no plan.
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
 
 

@@ -1,11 +1,10 @@
 """The schema of the output, and the output table of one part: one row per input row and sample."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.errors import UserError
 from engine.request import FinishReason, Result
@@ -37,6 +36,8 @@ _result_values = attrgetter(*RESULT_COLUMNS)
 OWN_COLUMNS = (*COLUMNS_BEFORE.names, *COLUMNS_AFTER.names)
 """All columns that are not carried from the input, but for those of prompt.keep=true."""
 NOTHING_KEPT = pa.schema([])
+MOST_NAMES = 12
+"""The most names that a message lists."""
 
 
 class Outcome(NamedTuple):
@@ -52,34 +53,46 @@ class Outcome(NamedTuple):
 
 def output_schema(carried: pa.Schema, kept: pa.Schema = NOTHING_KEPT) -> pa.Schema:
     """The schema of the output: row id, sample index, the carried columns, the prompts if they are
-    kept, then all others.
-
-    Raises:
-        UserError: a carried column has the name of an output column.
-    """
-    clash = [name for name in carried.names if name in (*OWN_COLUMNS, *kept.names)]
-    if clash:
-        raise UserError(
-            f"data.carry: the input's {_quoted(clash)} would collide with the output's own "
-            f"{_quoted(clash)}; rename them in the input, or carry others: data.carry=[NAME, ...]"
-        )
+    kept, then all others."""
     return pa.schema([*COLUMNS_BEFORE, *carried, *kept, *COLUMNS_AFTER])
 
 
-def check_writable(schema: pa.Schema) -> None:
-    """Check that Parquet can hold each column, before any GPU time is spent.
+def check_names(carried: Mapping[str, str], kept: Collection[str] = ()) -> None:
+    """Check that no two columns of the output have names that differ at most in case: engines for
+    SQL take them for one. `carried` maps the input's columns to their names in the output; `kept`
+    are the columns of prompt.keep.
 
     Raises:
-        UserError: Parquet cannot hold a column.
+        UserError: a carried column has the name of an output column, or of another one.
     """
-    for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except pa.ArrowException as error:
+    own = {name.casefold(): name for name in (*OWN_COLUMNS, *kept)}
+    clashes = {name: own[new.casefold()] for name, new in carried.items() if new.casefold() in own}
+    if clashes:
+        raise UserError(
+            f"data.carry: the input's {_quoted(clashes)} would collide with the output's own "
+            f"{_quoted(clashes.values())}{_in_case(clashes.items())}; {_remedy(clashes, carried)}"
+        )
+    seen: dict[str, str] = {}
+    for name, new in carried.items():
+        other = seen.setdefault(new.casefold(), name)
+        if other != name:
             raise UserError(
-                f"data.carry: column {field.name!r} of type {field.type} cannot be written to "
-                f"Parquet ({error}); carry the others: data.carry=[NAME, ...]"
-            ) from error
+                f"data.carry: the input's {other!r} and {name!r} would collide in the output"
+                f"{_in_case([(carried[other], new)])}; {_remedy([name], carried)}"
+            )
+
+
+def _in_case(pairs: Iterable[tuple[str, str]]) -> str:
+    """A note for names that are not the same letter by letter."""
+    differ = any(one != other for one, other in pairs)
+    return " (engines for SQL take names that differ only in case for one)" if differ else ""
+
+
+def _remedy(clashes: Collection[str], carried: Collection[str]) -> str:
+    new = ",".join(f"{name}:input_{name.lower()}" for name in clashes)
+    others = [name for name in carried if name not in clashes]
+    kept = ", ".join(others) if len(others) <= MOST_NAMES else f"{', '.join(others[:3])}, ..."
+    return f"rename: 'data.rename={{{new}}}', or leave out: 'data.carry=[{kept}]'"
 
 
 def output_table(
@@ -121,5 +134,5 @@ def output_table(
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _quoted(names: list[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)

@@ -97,6 +97,13 @@ def another_run(place: Path) -> list[str]:
     return []
 
 
+def two_of_one_name(place: Path) -> list[str]:
+    pq.write_table(
+        pa.Table.from_arrays([["a"], [1], [2]], names=["prompt", "n", "n"]), "two.parquet"
+    )
+    return ["data.path=two.parquet"]
+
+
 PROMPT = {"prompt": ["a", "b"]}
 TWICE = {"prompt": ["a", "b"], "key": ["x", "x"]}
 JOB: dict[str, tuple[Make, str]] = {
@@ -115,10 +122,11 @@ JOB: dict[str, tuple[Make, str]] = {
     "text called Parquet": (put("text.parquet", "hello"), "text.parquet: cannot be read"),
     "an empty Parquet file": (put("zero.parquet", ""), "zero.parquet: cannot be read"),
     "a line that is not JSON": (put("a.jsonl", '{"prompt": "a"}\n{"prompt"'), "line 2: not JSON"),
-    "a line that is no object": (put("a.jsonl", '["a"]\n'), "line 1: list; must be an object"),
+    "a line that is no object": (put("a.jsonl", '["a"]\n'), "line 1: str; must be an object"),
     "a column of two types": (put("a.jsonl", '{"prompt": 1}\n{"prompt": "a"}\n'), "'prompt'"),
-    "half a surrogate pair": (put("a.jsonl", '{"prompt": "\\ud800"}\n'), "line 1: half a"),
-    "not UTF-8": (put("a.jsonl", b'{"prompt": "\xff"}\n'), "line 1: not UTF-8; fix the line"),
+    "a key not UTF-8": (put("a.jsonl", b'{"\xff": 1}\n'), "a.jsonl line 1: the key"),
+    "an array without end": (put("a.json", '[{"prompt": "a"},'), "the array does not end"),
+    "two columns of one name": (two_of_one_name, "2 columns are called 'n'"),
     "half a gzip file": (put("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n')[:-9]), "cannot be"),
     "files that disagree": (table(PROMPT, {"prompt": [1]}), "the files disagree on column"),
     "no prompt": (table({"question": ["a"]}), "neither is in the data, which has question"),

@@ -143,6 +143,16 @@ def test_a_system_prompt_needs_the_chat_template() -> None:
         job_config(raw(**{"prompt.system": "x", "prompt.chat": False}))
 
 
+def test_a_mapping_of_names() -> None:
+    assert job_config(raw()).data.rename is None
+    assert job_config(raw(**{"data.rename": {"a": "b"}})).data.rename == {"a": "b"}
+    for wrong in ("a", ["a"], {"a": ["b"]}):
+        with pytest.raises(ValueError, match=r"data\.rename=.*: give a mapping, \{NAME: VALUE\}"):
+            job_config(raw(**{"data.rename": wrong}))
+    with pytest.raises(ValueError, match=r"data\.rename: 'a' gets the name ''"):
+        job_config(raw(**{"data.rename": {"a": ""}}))
+
+
 def test_a_missing_field_is_named() -> None:
     config = raw()
     del config["model"]["path"]

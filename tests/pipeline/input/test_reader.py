@@ -31,7 +31,7 @@ def test_each_part_has_its_rows_in_every_format_and_reading_order(
     reader = PartReader(plan.files, plan.read_schema)
     for part in plan.parts[order]:
         wanted = rows[part.first_row : part.first_row + part.num_rows]
-        read, ids = reader.read(part)
+        read, ids, _ = reader.read(part)
         assert read.to_pylist() == wanted
         assert ids == [f"in:{part.first_row + i}" for i in range(part.num_rows)]
 
@@ -44,15 +44,15 @@ def test_several_files_are_read_one_after_another(checkpoint: Path, tmp_path: Pa
     plan = plan_of(checkpoint, data)
     reader = PartReader(plan.files, plan.read_schema)
     read = [reader.read(part) for part in plan.parts]
-    assert [row for rows, _ in read for row in rows.to_pylist()] == prompts(11)
-    ids = [row_id for _, part_ids in read for row_id in part_ids]
+    assert [row for rows, _, _ in read for row in rows.to_pylist()] == prompts(11)
+    ids = [row_id for _, part_ids, _ in read for row_id in part_ids]
     assert ids == [f"a:{i}" for i in range(5)] + [f"b:{i}" for i in range(6)]
 
 
 def test_only_the_columns_needed_are_read(checkpoint: Path, tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "in.parquet", prompts(3))
     plan = plan_of(checkpoint, data, data__carry=["task_id"])
-    read, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+    read, _, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
     assert read.column_names == ["task_id", "prompt"]
 
 
@@ -68,7 +68,7 @@ def test_carried_types_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "in.parquet")
     plan = plan_of(checkpoint, tmp_path / "in.parquet")
-    read, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+    read, _, _ = PartReader(plan.files, plan.read_schema).read(plan.parts[0])
     assert read.schema.types == table.schema.types
     assert read.to_pylist() == table.to_pylist()
 

@@ -31,8 +31,8 @@ def read(plan: Plan, where: str | None = None, ids: str | None = None) -> tuple[
     schema = plan.read_schema
     reader = PartReader(plan.files, schema, None if where is None else Where(where, schema), ids)
     parts = [reader.read(part) for part in plan.parts]
-    return [row for rows, _ in parts for row in rows.to_pylist()], [
-        row_id for _, ids_of_part in parts for row_id in ids_of_part
+    return [row for rows, _, _ in parts for row in rows.to_pylist()], [
+        row_id for _, ids_of_part, _ in parts for row_id in ids_of_part
     ]
 
 
