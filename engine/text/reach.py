@@ -6,8 +6,9 @@ tools. Two checks find that:
 - Every text of the row (contents, and the data of further keys) is looked for in the rendered
   prompt. This is done for each row.
 - A text that is left out may be in the prompt by chance, being part of another. So each shape of
-  conversation (its roles and keys) is also rendered with contents that are all different, and once
-  without each key. This is done for one row of each shape; a data set has few.
+  conversation (its roles, keys and lengths of lists) is also rendered with standard texts in place
+  of the row's, all contents different, and once without each key. This is done once for each shape:
+  a data set has few. What it finds depends on the shape alone, not on the row that came first.
 
 Templates may trim white space at both ends, and may show texts as JSON does.
 """
@@ -62,11 +63,12 @@ class ReachCheck:
                     self._check_data(f"{place}.{key}", key, turn[key], rendered)
         if tools is not None:
             self._check_data(self._options.tools, "tools", tools, rendered)
-        shape = (tools is not None, *map(_shape, turns))
+        shape = _shape(turns, tools)
         if shape not in self._faults:
             if len(self._faults) >= MAX_SHAPES:
                 self._faults.clear()
-            self._faults[shape] = self._fault(turns, tools)
+            standard = [_standard_turn(turn, place) for place, turn in enumerate(turns)]
+            self._faults[shape] = self._fault(standard, None if tools is None else _standard(tools))
         if (fault := self._faults[shape]) is not None:
             raise PromptError(fault.format(places=places, content=content))
 
@@ -95,35 +97,30 @@ class ReachCheck:
             yield path, key, value if isinstance(value, str) else json.dumps(value)
 
     def _fault(self, turns: list[Turn], tools: Tools | None) -> str | None:
-        """What the template leaves out of such a conversation, as a message in which `check`
-        names the turns; None: nothing."""
-        marks = [f"41592653589{place:06}" for place in range(len(turns))]
-        marked = [
-            {**turn, "content": mark if (turn["content"] or "").strip() else turn["content"]}
-            for turn, mark in zip(turns, marks, strict=True)
-        ]
-        rendered = self._try(marked, tools)
-        if rendered is None:  # it refuses these contents, so the row's own were the only test
+        """What the template leaves out of a conversation of standard texts, as a message in which
+        `check` names the turns; None: nothing."""
+        rendered = self._try(turns, tools)
+        if rendered is None:  # it refuses these texts, so the row's own are the only test
             return None
-        for place, turn in enumerate(marked):
-            if turn["content"] == marks[place] and marks[place] not in rendered:
+        for place, turn in enumerate(turns):
+            if (turn["content"] or "") not in rendered:
                 return (
                     f"{{places[{place}]}}{{content}}: not in the prompt, because the chat template "
                     f"leaves out this {_escaped(turn['role'])} turn; remove it, or {self._remedy}"
                 )
             for key in self._data_of(turn):
                 without = {its: value for its, value in turn.items() if its != key}
-                if self._is_ignored(marked, tools, place, without, rendered):
+                if self._is_ignored(turns, tools, place, without, rendered):
                     return (
                         f"{{places[{place}]}}.{_escaped(key)}: not in the prompt, because the "
                         f"chat template ignores it; {self._allow(key)}, or {self._remedy}"
                     )
-            if turn["role"] not in KNOWN_ROLES and self._is_unknown(marked, tools, place, rendered):
+            if turn["role"] not in KNOWN_ROLES and self._is_unknown(turns, tools, place, rendered):
                 return (
                     f"{{places[{place}]}}.role: {_escaped(repr(turn['role']))}, which the chat "
                     f"template does not know; give the turn a role that it knows, or {self._remedy}"
                 )
-        if tools is not None and self._try(marked, None) == rendered:
+        if tools is not None and self._try(turns, None) == rendered:
             return (
                 f"{_escaped(self._options.tools)}: not in the prompt, because the chat template "
                 f"ignores tools; {self._options.without_tools}, or {self._remedy}"
@@ -172,11 +169,38 @@ class ReachCheck:
         )
 
 
-def _shape(turn: Turn) -> Any:
-    role, content = turn["role"], turn["content"]
-    if len(turn) == 2 and content:
-        return role
-    return (role, *(key for key in turn if key != "content"), bool((content or "").strip()))
+def _shape(turns: list[Turn], tools: Tools | None) -> Any:
+    """What the standard texts of a conversation depend on."""
+    if tools is None and all(_is_plain(turn) for turn in turns):
+        return tuple([turn["role"] for turn in turns])
+    standard = [_standard_turn(turn, place) for place, turn in enumerate(turns)]
+    return json.dumps([standard, _standard(tools)])
+
+
+def _is_plain(turn: Turn) -> bool:
+    content = turn["content"]
+    return len(turn) == 2 and bool(content) and not content.isspace()
+
+
+def _standard_turn(turn: Turn, place: int) -> Turn:
+    """The turn with standard texts. They are digits: no template changes their case."""
+    content = turn["content"]
+    if content is not None:
+        content = f"41592653589{place:06}" if content.strip() else ""
+    standard = {key: _standard(its, key) for key, its in turn.items()} if len(turn) > 2 else {}
+    return {**standard, "role": turn["role"], "content": content}
+
+
+def _standard(value: Any, key: str = "") -> Any:
+    if isinstance(value, str):
+        return value if key == "type" else "41592653588"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 41592653587
+    if isinstance(value, list):
+        return [_standard(its, key) for its in value]
+    if isinstance(value, dict):
+        return {inner: _standard(its, inner) for inner, its in value.items()}
+    return value
 
 
 def _escaped(text: str) -> str:

@@ -179,6 +179,27 @@ def test_keys_that_may_be_left_out_are_named_by_the_user(folder: Path) -> None:
     assert "sunny" in some.conversation("m", messages).text
 
 
+@pytest.mark.parametrize("order", [[False, True], [True, False]])
+def test_a_rows_error_does_not_depend_on_the_rows_before_it(
+    folder: Path, order: list[bool]
+) -> None:
+    template = (
+        "{% for m in messages %}{% if m.train %}TRAIN {{ m.note }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    some = chat(folder, template)
+    for is_trained in order:
+        row = [turn("user", "a", train=is_trained, note="a")]
+        if is_trained:
+            assert some.conversation("m", row).text == "TRAIN aa"
+        else:
+            with pytest.raises(PromptError, match=r"m\[0\]\.(train|note): not in the prompt"):
+                some.conversation("m", row)
+    blank = [turn("user", "a"), turn("assistant", " "), turn("user", "b")]
+    assert some.conversation("m", blank).text == "a b"
+    assert some.conversation("m", [blank[0], blank[2]]).text == "ab"
+
+
 def test_a_shape_is_tried_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some, count = chat(folder, PLAIN), 0
     render = some._reach._render
