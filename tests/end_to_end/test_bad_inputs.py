@@ -88,7 +88,9 @@ def another_run(place: Path) -> list[str]:
 
 
 def two_of_one_name(place: Path) -> list[str]:
-    pq.write_table(pa.Table.from_arrays([["a"], [1], [2]], names=["prompt", "n", "n"]), "two.parquet")
+    pq.write_table(
+        pa.Table.from_arrays([["a"], [1], [2]], names=["prompt", "n", "n"]), "two.parquet"
+    )
     return ["data.path=two.parquet"]
 
 
