@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from engine.text.chat import PromptError
@@ -89,7 +88,7 @@ def _cell_fault(name: str, error: Exception) -> str:
     return f"{name}: cannot be read ({type(error).__name__}: {first_line(error)})"
 
 
-def log_replaced(changed: dict[str, list[int]], numbers: np.ndarray, path: str) -> None:
+def log_replaced(changed: dict[str, list[int]], numbers: Sequence[int], path: str) -> None:
     """Say in the log which cells on their way to the output were not UTF-8."""
     for name, rows in changed.items():
         log.warning(

@@ -41,8 +41,8 @@ class Rows(Protocol):
 class PartRows(NamedTuple):
     rows: pa.Table
     ids: list[str]
-    numbers: np.ndarray
-    """The row's number in its file: 0 is the first."""
+    numbers: list[int]
+    """Each row's number in its file: 0 is the first."""
 
 
 class PartReader:
@@ -73,7 +73,7 @@ class PartReader:
         """
         rows, file = self.rows(part.file, part.first_row, part.num_read), self._files[part.file]
         taken = takes(rows, file, self._where)
-        numbers = np.arange(part.first_row, part.first_row + part.num_read)[taken]
+        numbers: list[int] = (part.first_row + np.flatnonzero(taken)).tolist()
         rows = rows if taken.all() else rows.filter(taken)
         changed = "the file was changed after the plan was made: restore it"
         if rows.num_rows != part.num_rows:

@@ -88,6 +88,37 @@ def test_a_file_that_was_shortened_after_planning_stops_the_job(
         PartReader(plan.files, plan.read_schema).read(plan.parts[0])
 
 
+def test_an_id_that_has_become_null_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(8))
+    plan = plan_of(checkpoint, data, data__id_column="task_id")
+    rows = prompts(8)
+    rows[5]["task_id"] = None
+    write_parquet(data, rows)
+    reader = PartReader(plan.files, plan.read_schema, None, "task_id")
+    reader.read(plan.parts[0])
+    with pytest.raises(
+        ValueError, match=r"'task_id': now null in row 5 of .*in\.parquet; .*restore"
+    ):
+        reader.read(plan.parts[1])
+
+
+def test_a_column_that_is_gone_or_has_changed_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "n": 1}])
+    plan = plan_of(checkpoint, data)
+    for changed, message in (
+        ({"prompt": "x"}, "has no column 'n' now"),
+        ({"prompt": "x", "n": "a"}, "column 'n' of type string cannot be read as int64"),
+    ):
+        write_parquet(data, [changed])
+        with pytest.raises(ValueError, match=message):
+            PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+    lines = write_json_lines(tmp_path / "in.jsonl", [{"prompt": "x", "n": 1}])
+    plan = plan_of(checkpoint, lines)
+    write_json_lines(lines, [{"prompt": "x", "n": "a"}])
+    with pytest.raises(ValueError, match=r"column 'n' of lines 1 to 1 is not of type int64"):
+        PartReader(plan.files, plan.read_schema).read(plan.parts[0])
+
+
 def test_seeds_have_63_bits_and_never_change() -> None:
     """The number is pinned: another one would change the rows of every sampled run."""
     assert seed_of(0, "in:0", 0) == 7246054906908696213
