@@ -63,6 +63,8 @@ def _fault(file: Place, num_rows: int | None, schema: pa.Schema) -> str | None:
     if num_rows is None:
         return "is not in the plan"
     try:
+        if not is_whole_parquet(file):
+            return "is not a complete Parquet file"
         opened = open_parquet(file)
         if opened.metadata.num_rows != num_rows:
             return f"has {opened.metadata.num_rows} rows, not {num_rows}"
@@ -81,7 +83,7 @@ def _broken_figures(folder: RunFolder) -> Iterator[tuple[Place, str]]:
             whole = list(pool.map(is_whole_parquet, files))
         for file, is_whole in zip(files, whole, strict=True):
             if not is_whole:
-                yield file, "is cut short: the figures are without it"
+                yield file, "is not a complete Parquet file; the figures are without it"
 
 
 def _say(message: str) -> None:
