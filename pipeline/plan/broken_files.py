@@ -9,7 +9,6 @@ On a store nothing is looked at: an object is stored whole or not at all, and 60
 take minutes. A foreign part there is found when the run is finished (pipeline/report/finish.py).
 """
 
-import logging
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,6 @@ from pipeline.run_folder.files import Place, is_whole_parquet, names, open_parqu
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.store import THREADS
 
-log = logging.getLogger("pipeline")
-
 NUM_NAMED = 10
 """At most this many files are named."""
 
@@ -36,14 +33,13 @@ def set_aside_broken(plan: Plan, folder: RunFolder) -> list[str]:
         return []
     faults = []
     for file, fault in [*_broken_parts(plan, folder), *_broken_figures(folder)]:
-        moved = folder.set_aside(file)
+        folder.set_aside(file)
         faults.append(f"{file.parent.name}/{file.name} {fault}")
-        log.warning("%s; it is %s now", faults[-1], moved)
     for fault in faults[:NUM_NAMED]:
         again = "; its rows are generated again" if fault.startswith("data/") else ""
         _say(f"{fault}: moved to {folder.broken}{again}")
     if len(faults) > NUM_NAMED:
-        _say(f"{len(faults) - NUM_NAMED} more such files: moved to {folder.broken}, see the log")
+        _say(f"{len(faults) - NUM_NAMED} more such files: moved to {folder.broken}")
     return faults
 
 
@@ -63,6 +59,8 @@ def _fault(file: Place, num_rows: int | None, schema: pa.Schema) -> str | None:
     if num_rows is None:
         return "is not in the plan"
     try:
+        if not is_whole_parquet(file):
+            return "is not a complete Parquet file"
         opened = open_parquet(file)
         if opened.metadata.num_rows != num_rows:
             return f"has {opened.metadata.num_rows} rows, not {num_rows}"
@@ -81,7 +79,7 @@ def _broken_figures(folder: RunFolder) -> Iterator[tuple[Place, str]]:
             whole = list(pool.map(is_whole_parquet, files))
         for file, is_whole in zip(files, whole, strict=True):
             if not is_whole:
-                yield file, "is cut short: the figures are without it"
+                yield file, "is not a complete Parquet file; the figures are without it"
 
 
 def _say(message: str) -> None:

@@ -83,10 +83,13 @@ def at_work(folder: RunFolder) -> AtWork:
     """Whether a launch is at work in this run folder. Nothing is written, and nobody is waited
     for."""
     launch, silent_s = read_launch(folder), _silent_s(folder)
-    is_held = _is_renewed(folder) if isinstance(folder.path, UPath) else _is_locked(folder)
-    is_elsewhere = launch is not None and launch.host != socket.gethostname()
-    if is_held is False and is_elsewhere and silent_s is not None and silent_s < FRESH_S:
-        is_held = None
+    if isinstance(folder.path, UPath):
+        is_held: bool | None = _is_renewed(folder)
+    else:
+        is_held = _is_locked(folder)
+        is_elsewhere = launch is not None and launch.host != socket.gethostname()
+        if is_held is False and is_elsewhere and silent_s is not None and silent_s < FRESH_S:
+            is_held = None
     return AtWork(is_held=is_held, holder=holder_of(folder), silent_s=silent_s, launch=launch)
 
 

@@ -104,14 +104,14 @@ class RunFolder:
     def log_file(self, rank: int) -> Place:
         return self.logs / f"rank-{rank}.log"
 
-    def set_aside(self, file: Place) -> Path:
+    def set_aside(self, file: Place) -> None:
         """Move a file out of data/, stats/ or timeline/ to broken/, under a name that no glob for
         Parquet finds and that no other file has. Returns its new path."""
         assert isinstance(file, Path), f"{file}: only files on a disk are set aside"
         assert isinstance(self.broken, Path), f"{file}: files of one run are all on a disk"
         self.broken.mkdir(exist_ok=True)
         name = f"{file.parent.name}-{file.name}.{time.time_ns() // 1_000_000}"
-        return file.rename(self.broken / name)
+        file.rename(self.broken / name)
 
     def parts_done(self) -> set[int]:
         """The indices of the parts that have a file in data/, from a single listing."""

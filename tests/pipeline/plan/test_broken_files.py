@@ -42,11 +42,18 @@ def with_fewer_rows(file: Path) -> None:
 
 
 BREAKAGES = {
-    "cut short": (cut_short, "cannot be read"),
-    "without its last byte": (lambda f: cut_short(f, f.stat().st_size - 1), "cannot be read"),
-    "empty": (lambda f: cut_short(f, 0), "cannot be read"),
-    "zeros": (lambda f: f.write_bytes(bytes(f.stat().st_size)), "cannot be read"),
-    "text": (lambda f: f.write_text("row_id,text\n"), "cannot be read"),
+    "cut short": (cut_short, "is not a complete Parquet file"),
+    "without its last byte": (
+        lambda f: cut_short(f, f.stat().st_size - 1),
+        "is not a complete Parquet file",
+    ),
+    "empty": (lambda f: cut_short(f, 0), "is not a complete Parquet file"),
+    "zeros": (lambda f: f.write_bytes(bytes(f.stat().st_size)), "is not a complete Parquet file"),
+    "text": (lambda f: f.write_text("row_id,text\n"), "is not a complete Parquet file"),
+    "a broken footer": (
+        lambda f: f.write_bytes(f.read_bytes()[:-300] + bytes(292) + f.read_bytes()[-8:]),
+        "cannot be read (",
+    ),
     "other rows": (with_fewer_rows, "has 3 rows, not 4"),
     "other columns": (without_a_column, "has other columns than planned"),
     "a foreign Parquet file": (
@@ -95,7 +102,9 @@ def test_figures_that_are_cut_short_are_set_aside(
     out, printed = capfd.readouterr()
     for name in ("stats/part-00001.parquet", "stats/part-00003.parquet", "timeline/rank-0000-"):
         assert f"pipeline.run: {name}" in printed
-    assert printed.count("is cut short: the figures are without it: moved to") == 3
+    assert (
+        printed.count("is not a complete Parquet file; the figures are without it: moved to") == 3
+    )
     assert out.count("test is done") == 1
 
 
@@ -138,16 +147,16 @@ def test_many_broken_parts_are_counted(
 
 
 def test_sound_files_are_looked_at_quickly(done: RunFolder, tmp_path: Path) -> None:
-    """60,000 parts take seconds, so 2,000 take much less than one each thousand."""
+    """60,000 parts take some seconds of one core."""
     plan, content = load(done), Path(done.data_file(0)).read_bytes()
     parts = [replace(plan.parts[0], index=index) for index in range(2_000)]
     folder = RunFolder(tmp_path / "many")
     folder.make()
     for part in parts:
         Path(folder.data_file(part.index)).write_bytes(content)
-    began = time.monotonic()
+    began = time.process_time()
     assert set_aside_broken(replace(plan, parts=parts), folder) == []
-    assert time.monotonic() - began < 5.0
+    assert time.process_time() - began < 1.0
 
 
 def test_a_table_that_is_whole_is_not_moved(done: RunFolder) -> None:
