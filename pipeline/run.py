@@ -15,12 +15,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from engine.errors import UserError
-from engine.model.load import check_weights, fetch_checkpoint
+from engine.legal import block_length_of
+from engine.model.load import check_weights, fetch_checkpoint, read_config
 from engine.parallel import TensorParallel
-from pipeline.config.job import JobConfig, as_dict
+from pipeline.config.job import JobConfig
 from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
 from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
@@ -33,6 +32,7 @@ from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.report.finish import check_failures, finish
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
+from pipeline.stats import starts
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
 from pipeline.stats.progress import ProgressLine, show_progress
@@ -67,8 +67,10 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             plan = make_plan_of(config, folder, worker)
             folder.make()
             held.enter_context(locked(folder))
-            plan = pin_plan(config, plan, folder)
-            session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
+            plan = pin(plan, folder)
+            left = find_remaining(plan, folder, config.retry_failed)
+            left = record_start(config, left, folder, worker)
+            session.set(LEFT, left.to_json())
             session.set(PLAN, plan.to_json())
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
@@ -157,15 +159,17 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     return make_plan(config, checkpoint, existing_plan(folder), num_workers)
 
 
-def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder) -> Plan:
-    """Write run.json and config.yaml, or, if the run exists, check that it has the same plan.
-
-    Raises:
-        UserError: the run folder holds another run.
-    """
-    plan = pin(plan, folder)
-    folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
-    return plan
+def record_start(
+    config: JobConfig, left: Remaining, folder: RunFolder, worker: Worker
+) -> Remaining:
+    """Record this start and write config.yaml, if there is something to do; returns `left` with
+    the start's number."""
+    if not left.num_outcomes:
+        return left
+    model = read_config(fetch_checkpoint(config.model.path, config.model.revision))
+    block_length = block_length_of(model, config.engine)
+    number = starts.record(config, folder, left.num_outcomes, worker, block_length)
+    return replace(left, start=number)
 
 
 def start_line(

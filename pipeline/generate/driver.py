@@ -179,7 +179,9 @@ class Driver:
         stats = stats_table(row)
         if full.retried is not None:
             table = replace_rows(_read(self._folder.data_file(index)), table, full.retried)
-            stats = pa.concat_tables([_read(self._folder.stats_file(index)), stats])
+            # An earlier version's file may lack columns.
+            before = _read(self._folder.stats_file(index))
+            stats = pa.concat_tables([before, stats], promote_options="default")
         self._timeline.write_before_part()
         self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)

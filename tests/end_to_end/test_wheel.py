@@ -89,5 +89,7 @@ def test_the_wheel_says_its_version_and_holds_licence_and_every_module(wheel: Pa
     for package in ("engine", "pipeline", "jobs"):
         for module in (ROOT / package).rglob("*.py"):
             assert str(module.relative_to(ROOT)) in names, "pyproject.toml lists every package"
+    for file in (ROOT / "pipeline" / "report" / "templates").iterdir():
+        assert str(file.relative_to(ROOT)) in names, "pyproject.toml lists the templates"
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert str("pipeline" / file.relative_to(ROOT)) in names
