@@ -115,7 +115,7 @@ def _starts(found: Found) -> str:
     if not any(settings):
         return ""
     lines = [
-        f"| {start.number} | {start.started_at or 'not recorded'} "
+        f"| {start.name} | {start.started_at or 'not recorded'} "
         f"| {found.num_rows_of.get(start.number, 0)} | {_cell(of_start)} |"
         for start, of_start in zip(found.starts, settings, strict=True)
     ]

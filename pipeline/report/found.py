@@ -31,7 +31,10 @@ PARTS_AT_ONCE = 16
 """Parts that are read at the same time from a store, where reading is mostly waiting."""
 NUM_FAULTS = 10
 """At most this many faults of parts are named."""
-FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
+FAULTS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(pa.ArrowException, yaml.YAMLError),
+)
 """What reading a missing or damaged piece raises."""
 T = TypeVar("T")
 
@@ -189,7 +192,11 @@ def _settings(found: Found, given: dict[str, Any] | None) -> dict[str, Any]:
     file = found.folder.config_file
     if found.starts:
         return found.starts[-1].settings
-    read = _try(found, "the settings", lambda: _yaml(file), None) if exists(file) else None
+    read = (
+        _try(found, "the settings", lambda: _yaml(file), None, is_extra=True)
+        if exists(file)
+        else None
+    )
     if read or given:
         return read or given or {}
     found.missing.append(f"{file.name}: does not exist; settings are shown as far as planned")

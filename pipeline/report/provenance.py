@@ -53,7 +53,7 @@ def starts_table(found: Found) -> Table | None:
         return None
     rows = [
         [
-            "before" if start.number == 0 else str(start.number),
+            start.name,
             _moment(start.started_at),
             start.host or "",
             "" if start.num_workers is None else f"{start.num_workers:,}",

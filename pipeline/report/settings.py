@@ -67,7 +67,10 @@ def _value(name: str, value: Any, per_start: dict[str, list[Any]], starts: list[
     if name not in per_start:
         return _plain(value)
     told = zip(starts, per_start[name], strict=True)
-    return ", ".join(f"{_plain(one)} in start {start.number}" for start, one in told)
+    return ", ".join(
+        f"{_plain(one)} {f'in start {start.number}' if start.number else 'before'}"
+        for start, one in told
+    )
 
 
 def _block_length(value: Any, starts: list[Start]) -> str:

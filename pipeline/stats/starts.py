@@ -11,6 +11,7 @@ config.yaml when the first record was written.
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from engine.errors import UserError
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.run_folder.files import exists, names, read_text
 from pipeline.run_folder.layout import RunFolder
@@ -28,6 +30,8 @@ from pipeline.run_folder.store import THREADS
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.versions import git_revision, library_versions
 from pipeline.workers.ranks import Worker
+
+log = logging.getLogger("pipeline")
 
 START_NAME = re.compile(r"start-(\d+)\.json")
 
@@ -53,6 +57,11 @@ class Start:
     versions: dict[str, str] | None = None
     git_revision: str | None = None
 
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return str(self.number) if self.number else "before"
+
 
 def record(
     config: JobConfig, folder: RunFolder, num_left: int, worker: Worker, block_length: int
@@ -60,8 +69,8 @@ def record(
     """Record this start, and write config.yaml for it; returns its number. Only rank 0 does this,
     while it holds the run folder's lock."""
     numbers = _numbers(folder)
-    if not numbers and folder.parts_done() and exists(folder.config_file):
-        _write(folder, Start(number=0, settings=yaml.safe_load(read_text(folder.config_file))))
+    if not numbers and folder.parts_done() and (before := _settings_before(folder)):
+        _write(folder, Start(number=0, settings=before))
     start = Start(
         number=max(numbers, default=0) + 1,
         started_at=CLOCK.now().isoformat(),
@@ -89,11 +98,20 @@ def read_starts(folder: RunFolder) -> list[Start]:
     """All records, the first start first.
 
     Raises:
-        ValueError, KeyError, TypeError: a record is damaged.
+        UserError: a record is damaged.
     """
     known = {field.name for field in fields(Start)}
-    raw = (json.loads(text) for text in _texts(folder))
-    return [Start(**{name: made[name] for name in known & made.keys()}) for made in raw]
+    starts = []
+    for number, text in zip(sorted(_numbers(folder)), _texts(folder), strict=True):
+        try:
+            raw = json.loads(text)
+            starts.append(Start(**{name: raw[name] for name in known & raw.keys()}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{folder.start_file(number)}: damaged ({error}); remove it, and the settings of "
+                "that start are no longer told"
+            ) from error
+    return starts
 
 
 def identity(folder: RunFolder) -> str:
@@ -133,6 +151,16 @@ def differing(starts: Iterable[Start]) -> dict[str, list[Any]]:
     fields_ = dict.fromkeys(name for one in all_flat for name in one)
     values = {name: [one.get(name) for one in all_flat] for name in fields_}
     return {name: those for name, those in values.items() if any(v != those[0] for v in those)}
+
+
+def _settings_before(folder: RunFolder) -> dict[str, Any] | None:
+    """The settings in config.yaml, which earlier versions wrote; None without them."""
+    try:
+        settings = yaml.safe_load(read_text(folder.config_file))
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError) as error:
+        log.warning("%s: cannot be read (%s); its settings are lost", folder.config_file, error)
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def _write(folder: RunFolder, start: Start) -> None:
