@@ -61,7 +61,6 @@ class Box:
 class Path:
     """A line in a drawing."""
 
-    name: str
     colour: str
     d: str
     """SVG's path data."""
@@ -138,7 +137,7 @@ def line_chart(
     if not shown:
         return None
     axis = Axis.round(max(shown) or 1.0, 4)
-    paths = [Path(line.name, line.colour, _path(line.values, edges, axis)) for line in lines]
+    paths = [Path(line.colour, _path(line.values, edges, axis)) for line in lines]
     boxes = [
         Box(SIDE * low, SIDE * (high - low), _title(moment, lines, place))
         for place, ((low, high), moment) in enumerate(zip(edges, moments, strict=True))
