@@ -16,12 +16,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from engine.errors import UserError
-from engine.model.load import check_weights, fetch_checkpoint
+from engine.legal import block_length_of
+from engine.model.load import check_weights, fetch_checkpoint, read_config
 from engine.parallel import TensorParallel
-from pipeline.config.job import JobConfig, as_dict
+from pipeline.config.job import JobConfig
 from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
 from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
@@ -39,6 +38,7 @@ from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import check_is_unlocked, locked
 from pipeline.run_folder.strangers import check_is_free
+from pipeline.stats import starts
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
 from pipeline.stats.progress import ProgressLine, show_progress
@@ -72,7 +72,9 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
             plan = begin(config, folder, worker, held)
-            session.set(LEFT, find_remaining(plan, folder, config.retry_failed).to_json())
+            left = find_remaining(plan, folder, config.retry_failed)
+            left = record_start(config, left, folder, worker)
+            session.set(LEFT, left.to_json())
             session.set(PLAN, plan.to_json())
         plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
         log_to(folder, worker.rank)
@@ -190,21 +192,23 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
         held.enter_context(locked(folder))
         if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
             plan = make_plan_of(config, folder, worker)
-    pin_plan(config, plan, folder, worker)
+    pin(plan, folder)
+    write_launch(folder, this_launch(worker))
     set_aside_broken(plan, folder)
     return plan
 
 
-def pin_plan(config: JobConfig, plan: Plan, folder: RunFolder, worker: Worker) -> None:
-    """Write run.json, or, if the run exists, check that it has the same plan; then config.yaml and
-    launch.json.
-
-    Raises:
-        UserError: the run folder holds another run.
-    """
-    pin(plan, folder)
-    folder.write_text(folder.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
-    write_launch(folder, this_launch(worker))
+def record_start(
+    config: JobConfig, left: Remaining, folder: RunFolder, worker: Worker
+) -> Remaining:
+    """Record this start and write config.yaml, if there is something to do; returns `left` with
+    the start's number."""
+    if not left.num_outcomes:
+        return left
+    model = read_config(fetch_checkpoint(config.model.path, config.model.revision))
+    block_length = block_length_of(model, config.engine)
+    number = starts.record(config, folder, left.num_outcomes, worker, block_length)
+    return replace(left, start=number)
 
 
 def start_line(

@@ -2,11 +2,11 @@
 
 The task (pipeline/tasks) turns each generation into a program that contains its test. Each program
 runs by itself, under limits (pipeline/tasks/sandbox.py). The scores are written to the run folder:
-scores.parquet has one row per generation, scores.json the summary, which is printed too.
+scores.parquet has one row per generation, scores.json the summary, which is printed too. The run's
+report is written again with them and, if the run is finished, so are its card and summary.json.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -14,7 +14,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +21,13 @@ import yaml
 
 from engine.errors import UserError
 from pipeline.plan.run_json import load
+from pipeline.report.finish import describe, write_report
+from pipeline.report.found import read_run
+from pipeline.report.scores import Scores
+from pipeline.report.summary import summarize
 from pipeline.run_folder.files import Place, exists, open_parquet, read_text
 from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.starts import identity
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
 from pipeline.tasks.sandbox import Limits, Outcome, SandboxError, run_program
@@ -41,24 +45,6 @@ SCHEMA = pa.schema(
 MAX_REASONS_SHOWN = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreSummary:
-    task: str
-    num_prompts: int
-    num_rows: int
-    """All output rows, failed ones too."""
-    num_passed: int
-    pass_at: dict[int, float]
-    """k -> pass@k, the mean over all prompts."""
-    reasons: dict[str, int]
-    """Kind of outcome (see kind_of) -> rows, the most frequent first."""
-    missing_parts: int
-    """Parts that are not done yet; above 0 only with --partial."""
-    has_network: bool
-    """Some programs could reach the network, because the system does not allow cutting it off."""
-    duration_s: float
-
-
 def score_run(
     run: str | Place,
     *,
@@ -67,8 +53,8 @@ def score_run(
     num_workers: int | None = None,
     ks: Sequence[int] | None = None,
     is_partial: bool = False,
-) -> ScoreSummary:
-    """Score a run and write scores.parquet and scores.json to its folder.
+) -> Scores:
+    """Score a run, write scores.parquet and scores.json to its folder, and describe the run again.
 
     `task` defaults to the job's task, `num_workers` to the number of CPU cores; for `ks` see
     choose_ks. `is_partial` allows a run that is not finished.
@@ -81,6 +67,7 @@ def score_run(
         raise UserError(f"workers={num_workers}: must be at least 1")
     start = time.perf_counter()
     folder = RunFolder(run)
+    scored = identity(folder)
     files, num_missing = data_files(folder, is_partial)
     name = task or task_of(folder)
     if name not in TASKS:
@@ -92,7 +79,7 @@ def score_run(
     rows = read_rows(files, [*OUTPUT_COLUMNS, *TASKS[name].columns])
     scores, has_network = run_all(rows, TASKS[name], limits or Limits(), num_workers or num_cores())
     num_correct = Counter(score["row_id"] for score in scores if score["passed"])
-    summary = ScoreSummary(
+    summary = Scores(
         task=name,
         num_prompts=num_prompts,
         num_rows=len(scores),
@@ -102,10 +89,22 @@ def score_run(
         missing_parts=num_missing,
         has_network=has_network,
         duration_s=time.perf_counter() - start,
+        identity=scored,
     )
     folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, SCHEMA))
-    folder.write_text(folder.path / "scores.json", json.dumps(asdict(summary), indent=1) + "\n")
+    folder.write_text(folder.score_file, summary.to_json())
+    tell_scores(folder)
     return summary
+
+
+def tell_scores(folder: RunFolder) -> None:
+    """Write the run's report with the scores. If the run is finished, its card and summary.json
+    too; otherwise the job writes these when it ends."""
+    found = read_run(folder)
+    if found.is_complete and exists(folder.summary_file):
+        describe(found, summarize(found))
+    else:
+        write_report(found, summarize(found))
 
 
 def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
@@ -272,7 +271,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def report(summary: ScoreSummary, run: str | Place) -> str:
+def report(summary: Scores, run: str | Place) -> str:
     """The text that is printed at the end."""
     lines = [
         f"task {summary.task}: {summary.num_rows} generations for {summary.num_prompts} prompts, "

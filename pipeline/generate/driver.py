@@ -188,7 +188,8 @@ class Driver:
         if full.retried is not None:
             table = replace_rows(_read(self._folder.data_file(index)), table, full.retried)
             before = self._folder.stats_file(index)
-            stats = pa.concat_tables([_read(before), stats]) if exists(before) else stats
+            if exists(before):  # an earlier version's may lack columns
+                stats = pa.concat_tables([_read(before), stats], promote_options="default")
         self._timeline.write_before_part()
         self._folder.write_table(self._folder.stats_file(index), stats)
         self._folder.write_table(self._folder.data_file(index), table)

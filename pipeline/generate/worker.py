@@ -79,7 +79,7 @@ def make_driver(
     meter = Meter(
         engine.stats,
         engine.page_bytes * parallel.size,  # each rank holds the same number of heads of a page
-        writer_columns(worker, device, parallel),
+        writer_columns(worker, device, parallel, left.start),
         start_s=session.start_s,
         plan_s=load_began - session.began,
         load_s=time.perf_counter() - load_began,
@@ -134,12 +134,14 @@ def limit_to_share(config: EngineConfig, num_to_do: int, num_workers: int) -> En
 
 
 def writer_columns(
-    worker: Worker, device: torch.device, parallel: TensorParallel
+    worker: Worker, device: torch.device, parallel: TensorParallel, start: int | None
 ) -> dict[str, Any]:
-    """The columns of a stats row that say which worker wrote it: for a group, its first rank."""
+    """The columns of a stats row that say which worker wrote it, for a group its first rank, and in
+    which start."""
     name = device_name(device)
     return {
         "rank": worker.rank,
+        "start": start,
         "host": worker.host,
         "device": name if parallel.size == 1 else f"{parallel.size} x {name}",
         "versions": library_versions(),

@@ -35,6 +35,8 @@ class Remaining:
     """Failed rows that are not to run again."""
     last_at: str | None = None
     """Time of the last entry in the workers' timelines (ISO 8601); None in a new run."""
+    start: int | None = None
+    """The number of this start (pipeline/stats/starts.py); None if nothing is left to do."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -1,20 +1,24 @@
-"""Draws line charts and histograms as SVG text that a page can hold inline, without a library.
+"""Computes line charts, histograms and bars: where everything stands, and what its tooltip says.
 
-Colours are CSS classes (c0, c1, ...), which the style sheet in pipeline/report/html.py defines.
+templates/charts.html turns them into markup. Drawings are SVG that is stretched to the width of
+its card; the labels beside them are text of the page, so they keep their size on any screen.
+Coordinates inside a drawing run from 0 to SIDE, to the right and downwards. Places of labels are
+shares of the width or height, from 0 to 1.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 
-from pipeline.stats.formatting import short
+from pipeline.stats.formatting import number, short
 
-WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 40
-INNER_W, INNER_H = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+SIDE = 1000
 MAX_BARS = 24
 NUM_COLOURS = 8
+MAX_NAMED = 10
+"""Lines whose values a tooltip names."""
+THIN = "one worker each"
+"""The legend's entry for thin lines, of which there may be dozens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,68 @@ class Series:
     colour: str
     """A CSS class: c0, c1, ..., `thin` or `total`."""
     values: Sequence[float | None]
-    """One for each x; None where nothing was measured."""
+    """One for each interval; None where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    place: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of the x axis in which there is nothing."""
+
+    low: float
+    high: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in a drawing, as wide as an interval: a bar, or the place that shows a title."""
+
+    x: float
+    width: float
+    title: str
+    height: float = SIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A line in a drawing."""
+
+    colour: str
+    d: str
+    """SVG's path data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    title: str
+    about: str
+    x_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    """Their places count from the top."""
+    paths: list[Path] = field(default_factory=list)
+    bars: list[Box] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    """Invisible: they show the values under the mouse."""
+    gaps: list[Gap] = field(default_factory=list)
+    legend: dict[str, str] = field(default_factory=dict)
+    """Name -> CSS class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """An amount in a list of amounts, as a bar beneath its name."""
+
+    name: str
+    percent: float
+    """Its length, of the longest."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +121,46 @@ class Axis:
 
 
 def line_chart(
-    xs: Sequence[float],
-    series: Sequence[Series],
+    title: str,
+    about: str,
+    lines: Sequence[Series],
     *,
-    label: str,
     x_label: str,
-    marks: Iterable[float] = (),
-    x_end: float,
-) -> str:
-    """Lines over `xs`, on an x axis from 0 to `x_end`, and a dashed vertical line at each of
-    `marks`. `label` is read by screen readers."""
-    shown = [value for line in series for value in line.values if value is not None]
+    edges: Sequence[tuple[float, float]],
+    moments: Sequence[str],
+    ticks: list[Tick],
+    gaps: list[Gap],
+) -> Chart | None:
+    """Lines over intervals, each interval from `edges[i][0]` to `edges[i][1]` on the x axis and
+    called `moments[i]`; None if no line has a value."""
+    shown = [value for line in lines for value in line.values if value is not None]
     if not shown:
-        return placeholder("nothing was measured")
-    x_axis, y_axis = Axis.exact(0.0, x_end or 1.0, 6), Axis.round(max(shown) or 1.0, 4)
-    drawn = [_axes(x_axis, y_axis, x_label)]
-    for mark in marks:
-        x = _x(x_axis.share(mark))
-        drawn.append(f'<path class="mark" d="M{x:.1f} {TOP}V{TOP + INNER_H}"/>')
-    drawn.extend(_line(xs, line, x_axis, y_axis) for line in series)
-    return _svg(label, drawn)
+        return None
+    axis = Axis.round(max(shown) or 1.0, 4)
+    paths = [Path(line.colour, _path(line.values, edges, axis)) for line in lines]
+    boxes = [
+        Box(SIDE * low, SIDE * (high - low), _title(moment, lines, place))
+        for place, ((low, high), moment) in enumerate(zip(edges, moments, strict=True))
+    ]
+    names = {THIN if line.colour == "thin" else line.name: line.colour for line in lines}
+    return Chart(
+        title=title,
+        about=about,
+        x_label=x_label,
+        x_ticks=ticks,
+        y_ticks=_y_ticks(axis),
+        paths=[path for path in paths if path.d],
+        boxes=boxes,
+        gaps=gaps,
+        legend=names if len(lines) > 1 else {},
+    )
 
 
-def histogram(counts: Mapping[int, int], *, label: str, x_label: str) -> str:
-    """Rows by length in tokens, in bins of a round width. `counts` maps a length to its rows."""
+def histogram(counts: Mapping[int, int], title: str, about: str, x_label: str) -> Chart | None:
+    """Rows by length in tokens, in bins of a round width; None without rows. `counts` maps a length
+    to its rows."""
     if not counts:
-        return placeholder("no row succeeded")
+        return None
     low, high = min(counts), max(counts)
     width = max(1, math.ceil(nice_step((high - low + 1) / MAX_BARS)))
     bins: dict[int, int] = {}
@@ -89,23 +168,35 @@ def histogram(counts: Mapping[int, int], *, label: str, x_label: str) -> str:
         bins[length // width] = bins.get(length // width, 0) + count
     x_axis = Axis.exact(min(bins) * width, (max(bins) + 1) * width, 6)
     y_axis = Axis.round(max(bins.values()), 4, least_step=1.0)
-    drawn = [_axes(x_axis, y_axis, x_label)]
+    bars, boxes = [], []
     for place, count in sorted(bins.items()):
-        x, end = (_x(x_axis.share(edge * width)) for edge in (place, place + 1))
-        height = INNER_H * y_axis.share(count)
+        x, end = (SIDE * x_axis.share(edge * width) for edge in (place, place + 1))
         first, last = place * width, (place + 1) * width - 1
         lengths = f"{first}" if first == last else f"{first} to {last}"
-        drawn.append(
-            f'<rect class="bar" x="{x + 0.5:.1f}" y="{TOP + INNER_H - height:.1f}" '
-            f'width="{max(0.5, end - x - 1):.1f}" height="{height:.1f}">'
-            f"<title>{lengths} tokens: {count:,} rows</title></rect>"
-        )
-    return _svg(label, drawn)
+        text = f"{lengths} tokens: {count:,} rows"
+        gap = 0.08 * (end - x)
+        bars.append(Box(x + gap / 2, end - x - gap, text, SIDE * y_axis.share(count)))
+        boxes.append(Box(x, end - x, text))
+    return Chart(
+        title=title,
+        about=about,
+        x_label=x_label,
+        x_ticks=[Tick(x_axis.share(tick), short(tick)) for tick in x_axis.ticks],
+        y_ticks=_y_ticks(y_axis),
+        bars=bars,
+        boxes=boxes,
+    )
 
 
-def placeholder(why: str) -> str:
-    """In place of a chart or table that would be empty: why it is."""
-    return f'<p class="none">{escape(why)}</p>'
+def bars(rows: Iterable[tuple[str, float, str]]) -> list[Bar]:
+    """A bar for each (name, amount, amount as text). One for an amount above 0 has at least 0.3 %
+    of the longest one's length, so that it can be seen."""
+    rows = list(rows)
+    greatest = max((amount for _, amount, _ in rows), default=0.0) or 1.0
+    return [
+        Bar(name, max(0.3, 100 * amount / greatest) if amount else 0.0, text)
+        for name, amount, text in rows
+    ]
 
 
 def nice_step(least: float) -> float:
@@ -114,49 +205,36 @@ def nice_step(least: float) -> float:
     return next(size * power for size in (1, 2, 5, 10) if size * power >= least * (1 - 1e-9))
 
 
-def _line(xs: Sequence[float], line: Series, x_axis: Axis, y_axis: Axis) -> str:
-    """The line as an SVG path, interrupted where there is no value."""
-    half = INNER_W / len(xs) / 2
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, value in zip(xs, line.values, strict=True):
+def _path(values: Sequence[float | None], edges: Sequence[tuple[float, float]], axis: Axis) -> str:
+    """The line through the middles of the intervals, interrupted where there is no value and where
+    an interval does not begin where the one before ends. From its first interval's beginning to its
+    last one's end it is level, so that a single interval is visible too."""
+    path, before = "", -1.0
+    for (low, high), value in zip(edges, values, strict=True):
         if value is None:
-            runs.append([])
-        else:
-            y = TOP + INNER_H * (1 - y_axis.share(value))
-            runs[-1].append((_x(x_axis.share(x)), y))
-    path = ""
-    for run in filter(None, runs):
-        if len(run) == 1:  # a path of one point is invisible: draw it as wide as its interval
-            ((x, y),) = run
-            run = [(x - half, y), (x + half, y)]
-        path += f"M{'L'.join(f'{x:.1f} {y:.1f}' for x, y in run)}"
-    title = f"<title>{escape(line.name)}</title>"
-    return f'<path class="line {line.colour}" d="{path}">{title}</path>' if path else ""
+            path, before = _closed(path, before), -1.0
+            continue
+        y = f"{SIDE * (1 - axis.share(value)):.0f}"
+        if abs(low - before) > 1e-9:
+            path = f"{_closed(path, before)}M{SIDE * low:.1f} {y}"
+        path += f"L{SIDE * (low + high) / 2:.1f} {y}"
+        before = high
+    return _closed(path, before)
 
 
-def _axes(x_axis: Axis, y_axis: Axis, x_label: str) -> str:
-    bottom = TOP + INNER_H
-    drawn = []
-    for tick in y_axis.ticks:
-        y = TOP + INNER_H * (1 - y_axis.share(tick))
-        drawn.append(f'<path class="grid" d="M{LEFT} {y:.1f}h{INNER_W}"/>')
-        drawn.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="end">{short(tick)}</text>')
-    for tick in x_axis.ticks:
-        x = _x(x_axis.share(tick))
-        drawn.append(f'<path class="tick" d="M{x:.1f} {bottom}v4"/>')
-        drawn.append(f'<text x="{x:.1f}" y="{bottom + 17}" class="middle">{short(tick)}</text>')
-    middle = LEFT + INNER_W / 2
-    label = f'<text x="{middle}" y="{HEIGHT - 5}" class="middle">{escape(x_label)}</text>'
-    return "".join([*drawn, f'<path class="tick" d="M{LEFT} {bottom}h{INNER_W}"/>', label])
+def _closed(path: str, end: float) -> str:
+    """The path, continued level to `end`, the end of its last interval; -1: it has ended."""
+    return path if end < 0 else f"{path}H{SIDE * end:.1f}"
 
 
-def _x(share: float) -> float:
-    """The x coordinate in the drawing of a place on the x axis (see Axis.share)."""
-    return LEFT + INNER_W * share
+def _title(moment: str, lines: Sequence[Series], place: int) -> str:
+    """A tooltip: the lines' values in an interval. Of many lines, the last ones, among which is
+    their total, and how many more there are."""
+    values = [(line.name, value) for line in lines if (value := line.values[place]) is not None]
+    told = [f"{name} {number(value)}" for name, value in values[-MAX_NAMED:]]
+    more = [f"and {len(values) - MAX_NAMED} more"] if len(values) > MAX_NAMED else []
+    return f"at {moment}: {', '.join([*told, *more]) or 'nothing was measured'}"
 
 
-def _svg(label: str, drawn: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-        f"{''.join(drawn)}</svg>"
-    )
+def _y_ticks(axis: Axis) -> list[Tick]:
+    return [Tick(1 - axis.share(tick), short(tick)) for tick in axis.ticks]

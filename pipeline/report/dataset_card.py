@@ -4,10 +4,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.job import JobConfig, as_dict
 from pipeline.plan.run_json import Plan
+from pipeline.report.found import Found
+from pipeline.report.settings import settings_table, start_settings
 from pipeline.run_folder.output_rows import NOTHING_KEPT, OWN_COLUMNS
-from pipeline.stats.formatting import figures, one_line
+from pipeline.stats.formatting import STAND_IN, figures, one_line
 
 MEANINGS = {
     "row_id": "the input's `data.id_column`; without one, its file and row number",
@@ -43,30 +44,35 @@ SIZES = [
 """The Hub's size categories, each with the number of rows that it stays below."""
 
 
-def dataset_card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
+def dataset_card(found: Found, summary: dict[str, Any]) -> str:
     """The text of the card: YAML for the Hub, then Markdown."""
+    plan = found.plan
+    assert plan is not None, "only a complete run has a card"
     revision = f" at revision `{plan.model_revision}`" if plan.model_revision else ""
-    settings = as_dict(config)
     samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
-    names = ", ".join(plan.overrides)
-    overrides = f"; the input's columns may override per row: {names}" if names else ""
+    model = f"`{plan.model_path}`{revision}"
+    title = f"Generations of `{plan.model_path}`"
+    made = f"{plan.num_outcomes} generations{samples} by the diffusion language model\n{model}."
+    if found.is_stand_in:
+        title = f"Not generations: a stand-in's output for `{plan.model_path}`"
+        made = f"{plan.num_outcomes} rows{samples}. **{STAND_IN}** Tokenizer: {model}."
+    files = ", ".join(f"`{file.name}` ({file.num_rows} rows)" for file in plan.files[:20])
+    settings = "\n".join(
+        f"| {group} | {_cell(', '.join(f'{name} `{value}`'.strip() for name, value in values))} |"
+        for group, values in settings_table(found)
+    )
     return f"""---
-{yaml.safe_dump(_front(plan), sort_keys=False, allow_unicode=True)}---
+{yaml.safe_dump(_front(found, plan), sort_keys=False, allow_unicode=True)}---
 
-# Generations of `{plan.model_path}`
+# {title}
 
-{plan.num_outcomes} generations{samples} by the diffusion language model
-`{plan.model_path}`{revision}.
+{made}
 
 | | |
 |---|---|
-| input | {", ".join(f"`{file.name}` ({file.num_rows} rows)" for file in plan.files[:20])} |
-| prompt | {_settings(settings["prompt"])} |
-| generation | {_settings(settings["generation"])}, run seed {config.seed}{overrides} |
-| decoding | {_settings(settings["decoding"])} |
-| cache | {_settings(settings["cache"])} |
-| engine | {_settings(settings["engine"])}, {config.model.dtype} |
-
+| input | {files} |
+{settings}
+{_starts(found)}
 ## Outcome
 
 {_outcome(summary)}
@@ -79,17 +85,48 @@ def dataset_card(config: JobConfig, plan: Plan, summary: dict[str, Any]) -> str:
 """
 
 
-def _front(plan: Plan) -> dict[str, Any]:
-    """The YAML header, which the Hub and the library `datasets` read."""
+def _front(found: Found, plan: Plan) -> dict[str, Any]:
+    """The YAML header, which the Hub and the library `datasets` read.
+
+    `datasets` names its cache of a local folder after the folder's name and a hash of `configs`,
+    not of the files. The description has the rows' identity, so that the rows of another run, or
+    those from before a retry, are not taken from the cache.
+    """
     sizes = (size for size, limit in SIZES if plan.num_outcomes < limit)
-    files = [{"split": "train", "path": "data/*.parquet"}]
+    default = {
+        "config_name": "default",
+        "description": f"Rows of run {found.identity}",
+        "data_files": [{"split": "train", "path": "data/*.parquet"}],
+    }
+    tags = ["synthetic", "diffusion-language-model"]
+    name = f"Generations of {plan.model_path}"
+    if found.is_stand_in:
+        tags, name = ["stand-in", "no-model"], f"Stand-in output, no model ran ({plan.model_path})"
     return {
-        "pretty_name": f"Generations of {plan.model_path}",
+        "pretty_name": name,
         "task_categories": ["text-generation"],
         "size_categories": [next(sizes, "n>1T")],
-        "tags": ["synthetic", "diffusion-language-model"],
-        "configs": [{"config_name": "default", "data_files": files}],
+        "tags": tags,
+        "configs": [default],
     }
+
+
+def _starts(found: Found) -> str:
+    """The starts that did the rows, if there are several and their settings differ."""
+    settings = start_settings(found.starts)
+    if not any(settings):
+        return ""
+    lines = [
+        f"| {start.name} | {start.started_at or 'not recorded'} "
+        f"| {found.num_rows_of.get(start.number, 0)} | {_cell(of_start)} |"
+        for start, of_start in zip(found.starts, settings, strict=True)
+    ]
+    head = "## Starts\n\nThe rows were made in several starts, with other settings.\n\n"
+    return f"\n{head}| start | began | rows | settings |\n|---|---|---|---|\n{_lines(lines)}"
+
+
+def _lines(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _outcome(summary: dict[str, Any]) -> str:
@@ -117,6 +154,6 @@ def _columns(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _settings(section: dict[str, Any]) -> str:
-    shown = (f"{name} `{value!r}`" for name, value in section.items() if value is not None)
-    return ", ".join(shown).replace("|", "\\|").replace("\n", " ")
+def _cell(text: str) -> str:
+    """A text for a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")

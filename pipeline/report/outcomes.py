@@ -49,12 +49,14 @@ class Outcomes:
     """The same for the generated tokens before EOS."""
     kinds: dict[str, ErrorKind] = field(default_factory=dict)
     """Message with its numbers replaced by # -> this kind of error."""
+    first_failed: int | None = None
+    """The first part that has a failed row."""
 
     def errors(self, limit: int) -> list[ErrorKind]:
         """The `limit` most frequent kinds of error."""
         return sorted(self.kinds.values(), key=lambda kind: -kind.count)[:limit]
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, table: pa.Table, part: int | None = None) -> None:
         """Count the rows of a part; `table` has the columns COLUMNS."""
         for reason in pc.value_counts(table["finish_reason"]).to_pylist():
             self.reasons[reason["values"]] += reason["counts"]
@@ -63,7 +65,8 @@ class Outcomes:
         succeeded = table.filter(pc.is_null(table["error"]))
         _count(self.prompt_lengths, succeeded["num_prompt_tokens"])
         _count(self.generated_lengths, succeeded["num_generated_tokens"])
-        self.add_errors(table)
+        if self.add_errors(table).num_rows and self.first_failed is None:
+            self.first_failed = part
 
     def add_errors(self, table: pa.Table) -> pa.Table:
         """Count the failed rows by kind of error, and return them."""

@@ -43,6 +43,8 @@ class RunFolder:
         self.card_file = self.path / "README.md"
         self.report_file = self.path / "report.html"
         self.scores_file = self.path / "scores.parquet"
+        self.score_file = self.path / "scores.json"
+        self.starts = self.path / "starts"
         self.data = self.path / "data"
         self.stats = self.path / "stats"
         self.timeline = self.path / "timeline"
@@ -62,7 +64,10 @@ class RunFolder:
                 store.write(trial, lambda stream: stream.write(b"trial"))
                 store.remove(trial)
                 return
-            for folder in (self.data, self.stats, self.timeline, self.logs, self._tmp):
+            for folder in (
+                *(self.data, self.stats, self.timeline, self.starts),
+                *(self.logs, self._tmp),
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
             trial.touch()
             trial.unlink()
@@ -100,6 +105,9 @@ class RunFolder:
 
     def timeline_file(self, rank: int, start: str) -> Place:
         return self.timeline / f"rank-{rank:04d}-{start}.parquet"
+
+    def start_file(self, number: int) -> Place:
+        return self.starts / f"start-{number:04d}.json"
 
     def log_file(self, rank: int) -> Place:
         return self.logs / f"rank-{rank}.log"

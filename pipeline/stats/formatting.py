@@ -17,12 +17,14 @@ CAUSE_NAMES = {
 }
 """Where a worker's seconds go -> the words for it."""
 UNITS = (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1))
+STAND_IN = "No model ran (stand_in=true): each row holds the first tokens of its own prompt."
 assert {*CAUSES, "tail_s"} == set(CAUSE_NAMES), "every cause of time needs a name"
 
 
 def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value) of each figure of a run, as dataset card, report and terminal show them."""
     return [
+        *([("stand-in", STAND_IN)] if summary["stand_in"] else []),
         ("rows", f"{summary['num_rows_out']:,}"),
         ("failed", f"{summary['num_failed']:,}"),
         ("tokens (before EOS)", f"{summary['num_generated_tokens']:,}"),
@@ -38,6 +40,23 @@ def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("wall time", f"{duration(summary['wall_s'])}, including loading"),
         ("warm-up", _warm_up(summary)),
         ("workers' time", _shares(summary)),
+        *score_figures(summary["score"]),
+    ]
+
+
+def score_figures(score: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """(name, value) of each pass@k, of the programs that passed, and of the failures by kind."""
+    if score is None:
+        return []
+    share = f"{score['num_passed']:,} of {score['num_rows']:,}"
+    kinds = score["reasons"].items()
+    failures = [f"{kind} {count:,}" for kind, count in kinds if kind != "passed"]
+    missing = score["missing_parts"]
+    return [
+        *((f"pass@{k}", f"{value:.4f}") for k, value in score["pass_at"].items()),
+        ("passed", f"{share}, task {score['task']}"),
+        ("failures by kind", ", ".join(failures) or "none"),
+        *([("not scored", f"{missing:,} parts")] if missing else []),
     ]
 
 

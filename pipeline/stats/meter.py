@@ -105,6 +105,7 @@ def _type(kind: Any) -> pa.DataType:
 WORK_SCHEMA = pa.schema(
     [
         ("rank", pa.int32()),
+        ("start", pa.int32()),
         *((name, pa.string()) for name in ("host", "device", "git_revision")),
         ("versions", pa.map_(pa.string(), pa.string())),
         *((f.name, _type(f.type)) for f in fields(Work)),
@@ -114,7 +115,8 @@ WORK_SCHEMA = pa.schema(
         ("finished_at", pa.timestamp("us", "UTC")),
     ]
 )
-"""One stretch of work: which worker did it, what it did, and when it ended (`finished_at`; it began
+"""One stretch of work: which worker did it in which start (starts/; null before these were
+recorded), what it did, and when it ended (`finished_at`; it began
 `total_s` earlier)."""
 STATS_SCHEMA = pa.schema([("part", pa.int32()), *WORK_SCHEMA])
 """A row of stats/."""

@@ -130,7 +130,7 @@ def test_a_broken_engine_stops_the_job_and_the_same_command_resumes_it(
     assert str(folder.log_file(0)) in said
     assert "Traceback" in folder.log_file(0).read_text()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.run.pin_plan", fails_before_there_is_a_log)
+        patch.setattr("pipeline.run.pin", fails_before_there_is_a_log)
         with pytest.raises(SystemExit):
             run(config, 0)
     said = capfd.readouterr().err

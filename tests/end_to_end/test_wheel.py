@@ -68,6 +68,7 @@ def test_a_job_and_a_notebook_run_from_the_wheel(home: Path, installed: Path) ->
     job = run(home, installed, "-m", "pipeline.run", "conf=demo", "data.limit=3", "output=out")
     assert job.returncode == 0, job.stderr
     assert (home / "out" / "summary.json").is_file()
+    assert (home / "out" / "report.html").is_file()
     notebook = run(home, installed, "-c", NOTEBOOK)
     assert notebook.stdout.split() == [str(installed / "engine" / "__init__.py"), "None"]
     score = run(home, installed, "-m", "pipeline.score", "out")
@@ -89,5 +90,7 @@ def test_the_wheel_says_its_version_and_holds_licence_and_every_module(wheel: Pa
     for package in ("engine", "pipeline", "jobs"):
         for module in (ROOT / package).rglob("*.py"):
             assert str(module.relative_to(ROOT)) in names, "pyproject.toml lists every package"
+    for file in (ROOT / "pipeline" / "report" / "templates").iterdir():
+        assert str(file.relative_to(ROOT)) in names, "pyproject.toml lists the templates"
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert str("pipeline" / file.relative_to(ROOT)) in names

@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.input.parts import Part
+from pipeline.run import run as run_job
+from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import output_schema
 from pipeline.score import main, pass_at_k, score_run
 from pipeline.tasks import TASKS
 from pipeline.tasks.sandbox import Limits
+from tests.checkpoints import job, write_parquet
 from tests.pipeline.plan.plans import plan_of
 
 PROMPT = 'def double(x: int) -> int:\n    """Twice x."""\n'
@@ -126,6 +129,12 @@ def test_a_run_is_scored(run: Path) -> None:
     saved = json.loads((run / "scores.json").read_text())
     assert saved["pass_at"] == {"1": 0.25, "2": 0.5}
     assert list((run / "tmp").iterdir()) == []
+    assert not (run / "summary.json").exists(), "the job writes it when it ends"
+    assert not (run / "README.md").exists()
+    report = (run / "report.html").read_text()
+    assert "<b>0.2500</b><span>pass@1</span>" in report
+    assert "failed: AssertionError" in report
+    assert "task functions" in report
 
 
 def test_a_run_whose_parts_were_joined_is_whole(run: Path) -> None:
@@ -170,6 +179,53 @@ def test_scoring_again_replaces_the_scores(run: Path) -> None:
     score_run(run, limits=SHORT, ks=[1])
     assert score_run(run, limits=SHORT, ks=[2]).pass_at == {2: 0.5}
     assert json.loads((run / "scores.json").read_text())["pass_at"] == {"2": 0.5}
+
+
+def finished(tmp_path: Path, checkpoint: Path, **changes: Any) -> RunFolder:
+    """A run of four prompts, one of them null, by the stand-in."""
+    rows = [
+        {
+            "task_id": f"t/{i}",
+            "prompt": PROMPT if i else None,
+            "entry_point": "double",
+            "test": TEST,
+        }
+        for i in range(4)
+    ]
+    data, output = write_parquet(tmp_path / "in.parquet", rows), tmp_path / "run"
+    changes = {"generation__max_new_tokens": 40, "stand_in": True, **changes}
+    run_job(job(checkpoint, data, output, task="functions", **changes), 0)
+    return RunFolder(output)
+
+
+def test_scoring_updates_summary_card_and_report(tmp_path: Path, checkpoint: Path) -> None:
+    folder = finished(tmp_path, checkpoint)
+    before = json.loads(folder.summary_file.read_text())
+    front = folder.card_file.read_text().split("---\n")[1]
+    scores = score_run(folder.path, limits=SHORT)
+    assert scores.num_passed == 0
+    after = json.loads(folder.summary_file.read_text())
+    told = after["score"]
+    assert (told["task"], told["pass_at"], told["num_rows"]) == ("functions", {"1": 0.0}, 4)
+    assert told["reasons"]["no generation"] == 1
+    assert {**after, "score": None} == before, "nothing else changes"
+    card = folder.card_file.read_text()
+    assert "- pass@1: 0.0000\n- passed: 0 of 4, task functions\n" in card
+    assert "no generation 1" in card
+    assert card.split("---\n")[1] == front, "the rows are the same, so is their identity"
+    assert "<b>0.0000</b><span>pass@1</span>" in folder.report_file.read_text()
+
+
+def test_scores_of_former_rows_are_said_to_be_out_of_date(tmp_path: Path, checkpoint: Path) -> None:
+    folder = finished(tmp_path, checkpoint)
+    score_run(folder.path, limits=SHORT)
+    finished(tmp_path, checkpoint, retry_failed=True)
+    assert json.loads(folder.summary_file.read_text())["score"] is None
+    assert "pass@1" not in folder.card_file.read_text()
+    assert "out of date" in folder.report_file.read_text()
+    score_run(folder.path, limits=SHORT)
+    assert json.loads(folder.summary_file.read_text())["score"] is not None
+    assert "out of date" not in folder.report_file.read_text()
 
 
 def test_the_command_prints_a_table_and_ends_with_0(run: Path) -> None:

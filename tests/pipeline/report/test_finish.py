@@ -141,8 +141,7 @@ def test_output_rows_are_the_samples_that_rows_request(checkpoint: Path, tmp_pat
     assert (summary["num_rows_in"], summary["num_rows_out"], summary["num_failed"]) == (10, 14, 5)
     card = a_job.folder.card_file.read_text()
     assert "14 generations for 10 prompts" in card
-    overrides = "max_new_tokens, temperature, num_samples, seed"
-    assert f"the input's columns may override per row: {overrides}" in card
+    assert "| rows may override | `max_new_tokens by column 'max_new_tokens', " in card
     a_job.folder.data_file(2).replace(a_job.folder.data_file(0))
     with pytest.raises(ValueError, match=r"part-00000\.parquet has 2 rows, not 7"):
         finished(a_job)

@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.report.finish import finish, summarize
+from pipeline.config.job import as_dict
+from pipeline.report.charts import line_chart
+from pipeline.report.finish import finish
+from pipeline.report.found import Found
 from pipeline.report.outcomes import Outcomes
-from pipeline.report.over_time import MAX_INTERVALS, over_time
+from pipeline.report.over_time import GAP_SHARE, MAX_GAPS, MAX_INTERVALS, over_time
 from pipeline.report.page import report
+from pipeline.report.summary import summarize
 from pipeline.stats.timeline import TIMELINE_SCHEMA
-from pipeline.stats.totals import add_up
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn
 from tests.pipeline.stats.timelines import Page, points, table_of
@@ -52,8 +55,20 @@ def outcomes_of(errors: list[str | None], length: int = 20) -> Outcomes:
 
 
 def page_of(a_job: Job, outcomes: Outcomes, work: pa.Table) -> tuple[str, Page]:
-    summary = summarize(a_job.config, a_job.plan, add_up(work), outcomes)
-    html = report(a_job.config, a_job.plan, summary, outcomes, work)
+    found = Found(
+        folder=a_job.folder,
+        plan=a_job.plan,
+        settings=as_dict(a_job.config),
+        work=work,
+        outcomes=outcomes,
+        parts=[part.index for part in a_job.plan.parts],
+    )
+    html = report(found, summarize(found))
+    return html, checked(html)
+
+
+def checked(html: str) -> Page:
+    """The page, parsed; it must be well-formed and self-contained."""
     page = Page(html)
     assert not {"script", "img", "link", "iframe"} & set(page.tags), (
         "the page must be self-contained"
@@ -62,7 +77,7 @@ def page_of(a_job: Job, outcomes: Outcomes, work: pa.Table) -> tuple[str, Page]:
         assert not name.startswith(("href", "src", "on")), (name, value)
     assert not re.search(r"\b(nan|inf)\b", html)
     assert "\x1b" not in html
-    return html, page
+    return page
 
 
 def test_two_workers_two_starts_and_nasty_errors(a_job: Job) -> None:
@@ -70,8 +85,10 @@ def test_two_workers_two_starts_and_nasty_errors(a_job: Job) -> None:
     rows += [row for rank in (0, 1) for row in points(rank, 1000.0 + DAY_S, 10, num_failed=1)]
     errors = [None] * 6 + [NASTY, "prompt of 12 tokens", "prompt of 340 tokens", "x" * 10_000]
     html, page = page_of(a_job, outcomes_of(errors), table_of(rows))
-    assert "A dashed line marks a restart" in page.text
-    assert html.count('class="mark"') == 4, "one restart in four charts"
+    assert "In a grey gap nobody worked" in page.text
+    assert html.count('class="gap"') == 4, "one gap in four charts"
+    assert page.text.count("nobody worked for 23 h 59 min") == 4, "the titles of the gaps"
+    assert "worker 0 200, worker 1 200" in page.text, "values under the mouse"
     assert "worker 0" in page.text
     assert "all workers" in page.text
     assert '</td><script>alert("x")</script>' in page.text, "markup is shown as text"
@@ -79,7 +96,7 @@ def test_two_workers_two_starts_and_nasty_errors(a_job: Job) -> None:
     assert "prompt of 340" not in page.text, "it differs only in a number"
     assert "in<7>, in<8>" in page.text
     assert "1 min 20 s" in page.text, "the wall time leaves out the day between the starts"
-    assert len(html) < 40_000
+    assert len(html) < 60_000
 
 
 def test_a_run_without_a_token_or_a_timeline(a_job: Job) -> None:
@@ -115,12 +132,12 @@ def test_intervals_hold_the_work_of_the_points() -> None:
     rows += points(1, 0.5, 60, every_s=3.0)
     run = over_time(table_of(rows))
     assert run is not None
-    assert (run.unit, run.num_workers, len(run.restarts)) == ("minutes", 2, 1)
-    assert run.end * 60 == pytest.approx(180.5 + 91)
-    assert len(run.xs) <= MAX_INTERVALS
-    total = run.tokens_per_s[-1]
-    interval_s = run.end * 60 / len(run.xs)
-    tokens = sum(value or 0.0 for value in total.values) * interval_s
+    assert (run.unit, run.num_workers, len(run.gaps)) == ("minutes", 2, 1)
+    assert run.run_s == pytest.approx(180.5 + 91)
+    assert len(run.edges) <= MAX_INTERVALS
+    total, length_s = run.tokens_per_s[-1], run.run_s * (1 + GAP_SHARE)
+    amounts = zip(total.values, run.edges, strict=True)
+    tokens = sum((value or 0.0) * (high - low) * length_s for value, (low, high) in amounts)
     assert tokens == pytest.approx(400 * 117, rel=0.02)
     for lines, value in ((run.mean_sequences, 8.0), (run.tokens_per_forward, 5.0)):
         for line in lines:
@@ -128,6 +145,44 @@ def test_intervals_hold_the_work_of_the_points() -> None:
             np.testing.assert_allclose(known, value)
     worker = run.tokens_per_s[1]
     assert worker.values[-1] is None, "worker 1 is not in the second start"
+
+
+def test_a_line_ends_where_nobody_worked() -> None:
+    """Two starts, half a minute apart: the line goes up to the gap, and begins again behind it."""
+    rows = [*points(0, 0.0, 20), *points(0, 70.0, 20)]
+    run = over_time(table_of(rows))
+    assert run is not None
+    (gap,) = run.gaps
+    assert gap.title == "nobody worked for 30 s"
+    assert not any(low < gap.high - 1e-9 and gap.low + 1e-9 < high for low, high in run.edges)
+    chart = line_chart(
+        "t",
+        "",
+        run.tokens_per_s,
+        x_label="",
+        edges=run.edges,
+        moments=run.moments,
+        ticks=run.ticks,
+        gaps=run.gaps,
+    )
+    assert chart is not None
+    (line,) = chart.paths
+    xs = [[float(x) for x in re.findall(r"[MLH]([\d.]+)", f"M{d}")] for d in line.d.split("M")[1:]]
+    assert [(min(piece), max(piece)) for piece in xs] == [
+        (0.0, pytest.approx(1000 * gap.low, abs=0.1)),
+        (pytest.approx(1000 * gap.high, abs=0.1), 1000.0),
+    ]
+    assert chart.boxes[0].title == "at 1.0 s: worker 0 200"
+
+
+def test_many_restarts_leave_the_page_small_and_the_longest_gaps_drawn() -> None:
+    rows = [row for start in range(300) for row in points(0, start * (100.0 + start), 2)]
+    run = over_time(table_of(rows))
+    assert run is not None
+    assert len(run.gaps) == MAX_GAPS
+    assert len(run.edges) <= MAX_INTERVALS + MAX_GAPS
+    assert run.edges[-1][1] == pytest.approx(1.0)
+    assert run.gaps[-1].title == "nobody worked for 11 min 33 s"
 
 
 def test_a_page_that_cannot_be_written_does_not_fail_the_run(

@@ -1,0 +1,62 @@
+"""`python -m pipeline.report RUN` writes the report of a run: of one that is finished, at work, or
+broken, also of an earlier version. It reads only the run's files, and what it cannot read, the
+report names.
+
+The report goes to RUN/report.html, or to `--output FILE`. Exit code 0: it is written; 2: RUN holds
+nothing of a run, or the report cannot be written.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.errors import UserError
+from pipeline.report.found import Found, read_run
+from pipeline.report.page import report
+from pipeline.report.summary import summarize
+from pipeline.run_folder.files import exists
+from pipeline.run_folder.layout import RunFolder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
+    parser.add_argument("run", help="the output of a run: a folder, or s3://BUCKET/FOLDER")
+    parser.add_argument("--output", help="file to write; default: RUN/report.html")
+    args = parser.parse_args(argv)
+    try:
+        written, found = write(args.run, args.output)
+    except (UserError, OSError) as error:
+        print(f"pipeline.report: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for gap in found.missing + found.faults:
+        print(f"not in the report: {gap}")
+    print(f"written: {written}")
+
+
+def write(run: str, output: str | None = None) -> tuple[str, Found]:
+    """Write the report of a run; returns where, and what the run was found to hold.
+
+    Raises:
+        UserError: the folder holds nothing of a run.
+        OSError: the folder cannot be read, or the report cannot be written.
+    """
+    folder = RunFolder(run)
+    if not any(map(exists, (folder.plan_file, folder.config_file))) and not folder.parts_done():
+        raise UserError(
+            f"{run}: has no run.json, no config.yaml and no part in data/; give the output folder "
+            "of a job"
+        )
+    found = read_run(folder)
+    html = report(found, summarize(found), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    if output is None:
+        folder.make()
+        folder.write_text(folder.report_file, html)
+    else:
+        Path(output).write_text(html, encoding="utf-8")
+    return output or str(folder.report_file), found
+
+
+if __name__ == "__main__":
+    main()
