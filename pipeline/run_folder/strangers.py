@@ -52,7 +52,7 @@ def strangers(folder: RunFolder) -> list[str]:
     Hidden ones do not count."""
     found: list[str] = []
     for name in _visible(entries(folder.path)):
-        if name in ("data/", "stats/", "timeline/"):
+        if name in ("data/", "stats/", "timeline/", "starts/"):
             found += [f"{name}{its}" for its in _visible(entries(folder.path / name.rstrip("/")))]
         elif name == "tmp/":
             inside = _visible(entries(folder.path / "tmp"))
