@@ -14,7 +14,7 @@ import pyarrow as pa
 from engine.errors import UserError
 from pipeline.config.job import DataConfig, JobConfig, PromptConfig
 from pipeline.input.columns import Columns, common_columns
-from pipeline.input.files import InputFile, inspect_all, stamps_of
+from pipeline.input.files import Declared, InputFile, inspect_all, stamps_of
 from pipeline.input.listing import Found, list_inputs, names_of
 from pipeline.input.parts import Part, cut, cut_counted
 from pipeline.input.row_counts import count_rows
@@ -52,6 +52,16 @@ def make_plan(
     files, declared = inspect_all(listing.files, stamps)
     if before is not None and (same := _same_files(before, config, checkpoint, files)):
         return same
+    return _new_plan(config, checkpoint, files, declared, num_workers)
+
+
+def _new_plan(
+    config: JobConfig,
+    checkpoint: Path,
+    files: list[InputFile],
+    declared: list[Declared],
+    num_workers: int,
+) -> Plan:
     files, columns = common_columns(files, declared)
     choice = choose(config, files, columns, _prompt_columns(columns, config.prompt))
     say(note for name, note in columns.texts.items() if name in choice.read_schema.names)
