@@ -15,7 +15,7 @@ import pyarrow as pa
 from engine.errors import UserError
 from pipeline.config.job import DataConfig, JobConfig
 from pipeline.input.columns import common_columns
-from pipeline.input.files import InputFile, inspect_all, stamps_of
+from pipeline.input.files import Declared, InputFile, inspect_all, stamps_of
 from pipeline.input.listing import Found, list_inputs, names_of
 from pipeline.input.parts import Part, cut, cut_counted
 from pipeline.input.row_counts import count_rows
@@ -55,12 +55,23 @@ def make_plan(
     files, declared = inspect_all(listing.files, stamps)
     if before is not None and (same := _same_files(before, config, checkpoint, files)):
         return same
+    part_rows = part_size.given_rows(config, before)
+    return _new_plan(config, checkpoint, files, declared, part_rows, num_workers)
+
+
+def _new_plan(
+    config: JobConfig,
+    checkpoint: Path,
+    files: list[InputFile],
+    declared: list[Declared],
+    part_rows: int | None,
+    num_workers: int,
+) -> Plan:
     files, columns = common_columns(files, declared)
     choice = choose(config, files, columns, checked_columns(columns, config.prompt))
     say(note for name, note in columns.texts.items() if name in choice.read_schema.names)
     settings_reader = SettingsReader(config.generation, choice.overrides)
     rehearse(files, choice, settings_reader)
-    part_rows = part_size.given_rows(config, before)
     size, parts = _parts(config, files, choice, settings_reader, part_rows, num_workers)
     revision = _revision(checkpoint)
     return Plan(
