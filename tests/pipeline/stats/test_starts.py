@@ -50,7 +50,7 @@ def test_a_start_is_its_own_however_soon_it_follows(pause_s: float, ranks: list[
     assert spans_of_starts(table) == [pytest.approx(span) for span in expected]
     charts = over_time(table)
     assert charts is not None
-    assert len(charts.restarts) == 2
+    assert len(charts.gaps) == 2
     totals = add_up(table)
     assert totals.num_starts == 3 * len(ranks)
     assert totals.wall_s == pytest.approx(3 * length)
