@@ -1,31 +1,57 @@
 """Turn the exception that stops a job into one message for all workers and an exit code.
 
-A UserError or OSError is something the user can fix, and the message says how. Any other exception
-is a bug or a fault of the machine, and the message says where its traceback is: in the worker's
-log. The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM.
+    UserError         the message as it is: the user can correct something
+    OSError           what the machine refused, of which file, and what helps
+    out of memory     which settings need less
+    anything else     a bug: its type and message, and where its traceback is
+
+The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM. A UserError would stop the job again
+however often torchrun starts its workers again (--max-restarts), so it is remembered for the next
+start, which says the same and does no work.
 """
 
 import errno
 import signal
+import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
 from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.store import without_secrets
+from pipeline.run_folder.store import StoreError, without_secrets
+from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
+from pipeline.workers.last_words import say_stopped
 from pipeline.workers.logs import LogState, worker_log
 from pipeline.workers.session import Session
 from pipeline.workers.shutdown import Terminated
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), "the disk is full; make room, or give another output"
+    ),
+    errno.EFBIG: "the file is larger than this file system or user may have; lower data.part_rows",
+    errno.EACCES: "this user may not read or write it; change its permissions",
+    errno.EPERM: "this user may not read or write it; change its permissions or owner",
+    errno.EROFS: "its file system is read-only; mount it for writing, or give another output",
+    errno.ENOENT: "is not there, or no longer; put it back",
+    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open; raise its limit (fs.file-max)",
+    errno.ENOMEM: "this machine has no memory left; start fewer workers, or free some",
+    errno.EIO: "the disk cannot read or write it; check the disk",
+    errno.ESTALE: "the network file system has lost it; mount it again",
+    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter output",
+}
+"""What an OSError's code says about its file, and what helps."""
 SILENCE_S = 15.0
 """Seconds that a worker holds its message back if another worker failed before it, or if it failed
 only because another rank of its group ended. Its launcher normally ends it within this time, so
@@ -45,14 +71,17 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
             print(f"pipeline.run interrupted. {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     except Terminated:
-        if session.worker.is_first:
+        if session.worker.is_first and not _others_failed(session):
             print(f"pipeline.run terminated (SIGTERM). {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         if lost_a_rank(error) or session.add("failures", 1) > 1:
             time.sleep(SILENCE_S)
         message = without_secrets(explanation(error, session, folder, log_state))
-        print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
+        is_final = isinstance(error, UserError) and not isinstance(error, Unreachable)
+        if is_final:
+            session.stop_for_good(message)
+        say_stopped(message, is_final)
         raise SystemExit(1) from error
 
 
@@ -63,19 +92,50 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
         return f"{error}. {RESUME}"
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"
-    if isinstance(error, OSError | GroupOutOfMemory):
+    if isinstance(error, GroupOutOfMemory):
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
     if isinstance(error, torch.OutOfMemoryError):
         return (
             f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.max_sequences or "
             f"engine.cache_tokens (if that is null, engine.memory_fraction). {RESUME}"
         )
-    where = f"the traceback is in {folder.log_file(rank)}"
-    if not log_state.has_traceback:
-        where = "".join(traceback.format_exception(error))
+    if isinstance(error, OSError) and (refused := refusal(error, folder)):
+        return f"{refused} (rank {rank} on {session.worker.host}). {RESUME}"
+    where = folder.log_file(rank) if log_state.has_traceback else _write_traceback(error)
     return (
-        f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"
-        f"{RESUME} The job's settings are not the cause; {where}"
+        f"a bug: {one_line(f'{type(error).__name__}: {error}')} (rank {rank} on "
+        f"{session.worker.host}); please report it, with the traceback in {where}. {RESUME}"
     )
+
+
+def refusal(error: OSError, folder: RunFolder) -> str | None:
+    """What the machine, the network or the store has refused, and what helps; None if `error` does
+    not say, which makes it a library's own."""
+    if isinstance(error, StoreError):
+        return f"{error}; check the network and the store, and start again"
+    file = error.filename or f"output={folder.path}"
+    said = error.strerror or str(error)
+    if error.errno in REMEDIES:
+        return f"{file}: {REMEDIES[error.errno]} ({said})"
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return f"{said or type(error).__name__}: the network has failed; start again once it is up"
+    if error.errno is not None:
+        return f"{file}: {said}; check the disk or the file system that holds it"
+    return None
+
+
+def _others_failed(session: Session) -> bool:
+    """Whether SIGTERM comes from torchrun, which ends the workers when one of them has failed."""
+    try:
+        return session.add("failures", 0) > 0
+    except dist.DistError:  # the launcher is gone, and its store with it
+        return False
+
+
+def _write_traceback(error: Exception) -> str:
+    """Write it to a file of its own: the run has no log yet. Returns the file's name."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="dllm-traceback-", suffix=".txt", delete=False
+    ) as file:
+        file.write(without_secrets("".join(traceback.format_exception(error))))
+    return file.name

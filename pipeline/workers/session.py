@@ -42,6 +42,9 @@ HOSTED_S, STARTS_S = 20.0, 300.0
 rank starts; if it does not answer, torchrun was killed, and its ranks should end soon. Rank 0's
 exists only once rank 0 has started."""
 
+STOPPED = "stopped for good"
+"""Why no job of this launch can go on, whatever the start: a key of its own, without JOB/START."""
+
 
 def retried_key(part: int) -> str:
     """The counter that keeps a part from being retried twice in one start (retry_failed=true).
@@ -182,6 +185,10 @@ class Session:
     def get_across_starts(self, name: str) -> str | None:
         """The value last set with `set_across_starts`, perhaps by a rank that is dead by now."""
         return self._store.get(f"{self._job}/{name}")
+
+    def stop_for_good(self, message: str) -> None:
+        """Let whatever starts next in this launch know that the job cannot go on, and why."""
+        self._store.set(STOPPED, message)
 
     def wait(self, name: str) -> str:
         """The value, once it has been set.

@@ -111,9 +111,9 @@ def test_the_settings_of_the_models_are_those_of_their_papers(launched: Launched
 
 
 def test_own_data_needs_no_ready_job(launched: Launched) -> None:
-    config = launched.one("data.path=x.parquet", "output=out")
+    config = launched.one("model=demo", "data.path=x.parquet", "output=out")
     assert (config.name, config.output) == (None, "out")
-    assert "output is missing" in launched.refused("data.path=x.parquet")
+    assert "output is missing" in launched.refused("model=demo", "data.path=x.parquet")
 
 
 def test_a_sweep_runs_all_jobs_in_turn(launched: Launched, tmp_path: Path) -> None:
