@@ -32,14 +32,11 @@ from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
 from pipeline.workers.last_words import say_stopped
 from pipeline.workers.logs import LogState, worker_log
-from pipeline.workers.session import Session
+from pipeline.workers.session import STOPPED, Session, launchers_store
 from pipeline.workers.shutdown import Terminated
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
-    **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT), "the disk is full; make room, or give another output"
-    ),
-    errno.EFBIG: "the file is larger than this file system or user may have; lower data.part_rows",
     errno.EACCES: "this user may not read or write it; change its permissions",
     errno.EPERM: "this user may not read or write it; change its permissions or owner",
     errno.EROFS: "its file system is read-only; mount it for writing, or give another output",
@@ -52,6 +49,12 @@ REMEDIES = {
     errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter output",
 }
 """What an OSError's code says about its file, and what helps."""
+CODES: dict[type[OSError], int] = {
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+}
+"""The code of an exception that comes without one."""
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 SILENCE_S = 15.0
 """Seconds that a worker holds its message back if another worker failed before it, or if it failed
 only because another rank of its group ended. Its launcher normally ends it within this time, so
@@ -79,8 +82,8 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
             time.sleep(SILENCE_S)
         message = without_secrets(explanation(error, session, folder, log_state))
         is_final = isinstance(error, UserError) and not isinstance(error, Unreachable)
-        if is_final:
-            session.stop_for_good(message)
+        if is_final and (store := launchers_store(session.worker)):
+            store.set(STOPPED, message)
         say_stopped(message, is_final)
         raise SystemExit(1) from error
 
@@ -113,15 +116,18 @@ def refusal(error: OSError, folder: RunFolder) -> str | None:
     not say, which makes it a library's own."""
     if isinstance(error, StoreError):
         return f"{error}; check the network and the store, and start again"
-    file = error.filename or f"output={folder.path}"
-    said = error.strerror or str(error)
-    if error.errno in REMEDIES:
-        return f"{file}: {REMEDIES[error.errno]} ({said})"
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return f"{said or type(error).__name__}: the network has failed; start again once it is up"
-    if error.errno is not None:
-        return f"{file}: {said}; check the disk or the file system that holds it"
-    return None
+    code = error.errno or CODES.get(type(error))
+    said = error.strerror or one_line(str(error)) or type(error).__name__
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or code in UNREACHABLE:
+        return f"the network has failed ({said}); start again once it is up"
+    if code is None:
+        return None
+    output, file = f"output={folder.path}", error.filename
+    if code in FULL:
+        full = file if file and not str(file).startswith(str(folder.path)) else output
+        return f"{full}: the disk is full ({error}); make room"
+    file = file or output
+    return f"{file}: {REMEDIES.get(code, 'check the disk or file system that holds it')} ({said})"
 
 
 def _others_failed(session: Session) -> bool:

@@ -30,6 +30,7 @@ from typing import Protocol
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
 from engine.errors import UserError
+from pipeline.workers.last_words import most_restarts
 from pipeline.workers.ranks import Worker
 
 POLL_S = 0.1
@@ -43,7 +44,7 @@ rank starts; if it does not answer, torchrun was killed, and its ranks should en
 exists only once rank 0 has started."""
 
 STOPPED = "stopped for good"
-"""Why no job of this launch can go on, whatever the start: a key of its own, without JOB/START."""
+"""The key of why no job of this launch can go on, in any start. It has no JOB/START."""
 
 
 def retried_key(part: int) -> str:
@@ -153,6 +154,17 @@ def connect(worker: Worker) -> Store:
     return TorchrunStore(worker, os.environ)
 
 
+def launchers_store(worker: Worker) -> Store | None:
+    """The store of a torchrun that may start its workers again; it outlives them. None if there is
+    none: without torchrun or --max-restarts, or if torchrun has ended."""
+    if not most_restarts():
+        return None
+    try:
+        return connect(worker) if worker.world > 1 else TorchrunStore(worker, os.environ)
+    except ConnectionError:
+        return None
+
+
 class Session:
     """One rank's view of the values and counters of one job, in its current start (see above)."""
 
@@ -185,10 +197,6 @@ class Session:
     def get_across_starts(self, name: str) -> str | None:
         """The value last set with `set_across_starts`, perhaps by a rank that is dead by now."""
         return self._store.get(f"{self._job}/{name}")
-
-    def stop_for_good(self, message: str) -> None:
-        """Let whatever starts next in this launch know that the job cannot go on, and why."""
-        self._store.set(STOPPED, message)
 
     def wait(self, name: str) -> str:
         """The value, once it has been set.

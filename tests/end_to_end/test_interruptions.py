@@ -39,7 +39,7 @@ def start(
     """Start a job with one worker, without torchrun."""
     command = [sys.executable, "-m", "pipeline.run", *ARGS, *args]
     return subprocess.Popen(
-        [*command, f"model.path={checkpoint}", f"data.path={data}"],
+        [*command, "model=demo", f"model.path={checkpoint}", f"data.path={data}"],
         cwd=data.parent,
         env=environment(),
         text=True,
