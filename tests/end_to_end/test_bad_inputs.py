@@ -95,7 +95,7 @@ JOB: dict[str, tuple[Make, str]] = {
     "unknown model": (with_args("model=lada"), "llada_8b"),
     "unknown field": (
         with_args("data.limt=3"),
-        "data.limt=3: no such field; did you mean data.limit=3?",
+        "data.limt=3: no such field",
     ),
     "a word for a number": (with_args("data.limit=many"), "a whole number or null"),
     "a number out of range": (with_args("data.part_rows=0"), "data.part_rows=0: give at least 1"),

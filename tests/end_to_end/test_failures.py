@@ -214,7 +214,7 @@ def test_a_librarys_error_is_a_bug_in_one_line_with_the_place_of_its_traceback(
         (OSError(errno.EROFS, "Read-only file system", "/a/f"), "/a/f: its file system is read-o"),
         (
             OSError(errno.EDQUOT, "Disk quota exceeded", "/a/f"),
-            "/a/f: the disk is full .*; make ro",
+            "/a/f: the disk is full .*; make",
         ),
         (OSError(errno.EXDEV, "Invalid link", "/a/f"), "/a/f: check the disk .* (Invalid link)"),
         (OSError(errno.EMFILE, "Too many open files"), "too many files open; raise the limit"),

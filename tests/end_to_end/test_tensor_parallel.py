@@ -82,6 +82,7 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
     for layout in BIDIRECTIONAL:
         (tmp_path / layout).symlink_to(place / layout)
     sweep = ["-m", f"model.path={','.join(BIDIRECTIONAL)}", "output=run/${model.path}"]
+    sweep += ["model.dtype=float32"]
     said = finished([*sweep, *args], tmp_path, num_workers=size)
     assert "Warning" not in said, said
     assert said.count(f"workers: 1, each of {size} ranks") == len(BIDIRECTIONAL)
