@@ -33,6 +33,8 @@ from pipeline.launch.names import alike, is_section, no_such_field
 
 FLAGS = "--help, --cfg job, -m (several jobs), --config-dir=FOLDER"
 SHOWS = ("cfg", "package", "info")
+ITEM = re.compile(r"""\s*('(\\.|[^'\\])*'|"(\\.|[^"\\])*")\s*(?=,|$)|[^,]+""")
+"""An item of a list: in quotes, or anything up to a comma."""
 IS_CALL = re.compile(r"\s*\w+\s*\(")
 
 
@@ -129,7 +131,9 @@ def _as_text(field: Field, value: str, is_sweep: bool) -> str:
     is_list = field.takes_list and value.startswith("[") and value.endswith("]")
     is_several = parsed is not None and parsed.is_sweep_override()
     if is_list:
-        return value if parsed else _list_of_literals(value)
+        read: Any = parsed.value() if parsed else None
+        is_texts = isinstance(read, list) and all(isinstance(item, str) for item in read)
+        return value if is_texts else _list_of_literals(value)
     if is_sweep and parsed is None and "," in value:
         raise UserError(
             f"{field.name}={value}: with -m a comma separates values, and these cannot be read; "
@@ -147,7 +151,8 @@ def _as_text(field: Field, value: str, is_sweep: bool) -> str:
 
 
 def _list_of_literals(value: str) -> str:
-    items = (item.strip() for item in value[1:-1].split(","))
+    """[A, B] with each item in quotes, unless it has some already."""
+    items = (item.group().strip() for item in ITEM.finditer(value[1:-1]))
     return f"[{','.join(item if _is_quoted(item) else as_literal(item) for item in items)}]"
 
 

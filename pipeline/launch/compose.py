@@ -67,8 +67,7 @@ class Composer:
         return cfg
 
     def _no_such_option(self, error: MissingConfigException) -> str:
-        missing = str(error.missing_cfg_file)
-        group, _, name = missing.rpartition("/")
+        group, _, name = str(error.missing_cfg_file).partition("/")
         if group not in (*GROUPS, "conf"):
             return str(error).split("\nConfig search path")[0].strip()
         known = options("" if group == "conf" else group) + self.own.options(group)
@@ -182,6 +181,7 @@ def _register(own: OwnFiles) -> None:
     # Of the groups, only `model` may be left without an option.
     root |= {name: defaults_of(cls) for name, cls in SECTIONS.items() if name != "engine"}
     store.store(name="schema", node=root)
+    store.repo.get("conf", {}).clear()  # of an earlier call in this process
     ready = {name: conf_folder() / f"{name}.yaml" for name in options()}
     for name, file in (ready | own.jobs()).items():
         store.store(

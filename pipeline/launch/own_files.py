@@ -47,8 +47,9 @@ class OwnFiles:
         return sorted({file.stem for file in self._files(group)})
 
     def jobs(self) -> dict[str, Path]:
-        """The ready jobs of the folder that the command line names."""
-        return {file.stem: file for file in self._files("conf") if file.stem in self.named}
+        """The ready jobs that stand in the folder itself, and that the command line names."""
+        files = [file for file in self._files("conf") if file.parent == self.folder]
+        return {file.stem: file for file in files if file.stem in self.named}
 
     def check(self) -> None:
         """
@@ -60,8 +61,9 @@ class OwnFiles:
             return
         if not self.folder.is_dir():
             raise UserError(f"--config-dir={self.folder}: no such folder")
-        jobs, named = self.jobs().values(), self.named
-        named = named.union(*(_words(file.read_text(errors="replace")) for file in jobs))
+        jobs = [file for file in self._files("conf") if file.stem in self.named]
+        texts = [file.read_text(errors="replace") for file in jobs]
+        named = self.named.union(*map(_words, texts))
         for group in ("conf", *GROUPS):
             for file in self._files(group):
                 ours = conf_folder() / ("" if group == "conf" else group) / file.name
