@@ -14,9 +14,7 @@ import errno
 import signal
 import socket
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,7 +28,7 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.store import StoreError, without_secrets
 from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
-from pipeline.workers.last_words import say_stopped
+from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.logs import LogState, worker_log
 from pipeline.workers.session import STOPPED, Session, launchers_store
 from pipeline.workers.shutdown import Terminated
@@ -104,11 +102,8 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
         )
     if isinstance(error, OSError) and (refused := refusal(error, folder)):
         return f"{refused} (rank {rank} on {session.worker.host}). {RESUME}"
-    where = folder.log_file(rank) if log_state.has_traceback else _write_traceback(error)
-    return (
-        f"a bug: {one_line(f'{type(error).__name__}: {error}')} (rank {rank} on "
-        f"{session.worker.host}); please report it, with the traceback in {where}. {RESUME}"
-    )
+    log = folder.log_file(rank) if log_state.has_traceback else None
+    return f"{bug_report(error, log)} (rank {rank} on {session.worker.host}). {RESUME}"
 
 
 def refusal(error: OSError, folder: RunFolder) -> str | None:
@@ -136,12 +131,3 @@ def _others_failed(session: Session) -> bool:
         return session.add("failures", 0) > 0
     except dist.DistError:  # the launcher is gone, and its store with it
         return False
-
-
-def _write_traceback(error: Exception) -> str:
-    """Write it to a file of its own: the run has no log yet. Returns the file's name."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="dllm-traceback-", suffix=".txt", delete=False
-    ) as file:
-        file.write(without_secrets("".join(traceback.format_exception(error))))
-    return file.name

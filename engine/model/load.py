@@ -66,7 +66,11 @@ def read_config(folder: Path) -> ModelConfig:
             f"model.path={folder} holds no config.json: name the folder of a checkpoint"
         )
     try:
-        return config_of(json.loads(file.read_text()), str(folder))
+        raw = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); copy the checkpoint again") from error
+    try:
+        return config_of(raw, str(folder))
     except KeyError as error:
         raise UserError(f"{file}: {error.args[0]} is missing: not a complete checkpoint") from error
     except UserError as error:

@@ -27,7 +27,7 @@ from pipeline.launch.checkpoint import check_model_is_chosen, model_option, sett
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
 from pipeline.launch.sweep import Sweep, printed_table
 from pipeline.stats.clock import process_age_s
-from pipeline.workers.last_words import say_stopped
+from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.ranks import this_worker
 
 __all__ = ["Job", "launch", "options", "say_and_exit"]
@@ -55,8 +55,9 @@ def launch(job: Job) -> None:
                 option = model_option(composer.compose(jobs[0]), line)
             else:
                 composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
-    except UserError as error:
-        say_and_exit(str(error), rank)
+    except Exception as error:
+        is_users = isinstance(error, UserError)
+        raise stopped(str(error) if is_users else bug_report(error), rank) from error
     if not line.flags:
         run_jobs(job, Sweep.of([config for config, _ in composed], jobs), [n for _, n in composed])
     elif rank == 0:
@@ -119,9 +120,14 @@ def at_home(path: Any) -> Any:
 
 
 def say_and_exit(message: str, rank: int) -> NoReturn:
-    """Stop a job in which all ranks fail for the same reason: rank 0 prints it, and the launcher
-    ends the others while they hold their message back."""
+    """Stop a job in which all ranks fail for the same reason."""
+    raise stopped(message, rank)
+
+
+def stopped(message: str, rank: int) -> SystemExit:
+    """The exit of a job in which all ranks fail for the same reason: rank 0 says it, and the
+    launcher ends the others while they hold their message back."""
     if rank:
         time.sleep(SILENCE_S)
     say_stopped(message)
-    raise SystemExit(1)
+    return SystemExit(1)

@@ -51,7 +51,7 @@ def check_model_is_chosen(cfg: DictConfig, known: list[str]) -> None:
 def settings_taken(option: str, config: JobConfig, choices: DictConfig) -> str:
     """What the job says at its start if it chose the settings itself."""
     if config.stand_in:
-        return f"stand_in=true: no model is run; tokenizer of model={option}"
+        return f"stand_in=true: no model is run; tokenizer of {config.model.path}"
     block_length = config.engine.block_length
     return (
         f"model.path={config.model.path}: settings of model={option}: dtype {config.model.dtype}, "

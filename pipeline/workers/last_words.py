@@ -8,8 +8,12 @@ last what a worker has written to the file that it gave it, so the message goes 
 import json
 import os
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Mapping
+
+from pipeline.run_folder.store import without_secrets
 
 Environment = Mapping[str, str]
 
@@ -31,6 +35,23 @@ def say_stopped(message: str, is_final: bool = True, env: Environment = os.envir
     told = {"py_callstack": text, "timestamp": str(int(time.time()))}
     with open(file, "w") as stream:
         json.dump({"message": {"message": text, "extraInfo": told}}, stream)
+
+
+def bug_report(error: BaseException, log: object | None = None) -> str:
+    """What is said of an exception that is nobody's mistake but ours. `log` is a file that has the
+    traceback; if there is none yet, the traceback gets a file of its own."""
+    name = log or _write_traceback(error)
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"a bug: {line}; please report it, with the traceback in {name}"
+
+
+def _write_traceback(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="dllm-traceback-", suffix=".txt", delete=False
+    ) as file:
+        file.write(without_secrets(text))
+    return file.name
 
 
 def most_restarts(env: Environment = os.environ) -> int:

@@ -89,6 +89,7 @@ def test_the_pages_have_commands_of_all_kinds() -> None:
         assert kind in text
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:runpy")
 @pytest.mark.parametrize(
     ("page", "script"),
     BLOCKS,

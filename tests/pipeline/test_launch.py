@@ -1,5 +1,6 @@
 """The command line: the config that it composes, and the message if it is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -319,7 +320,8 @@ class TestModel:
     ) -> None:
         config = launched.one("data.path=x", "output=y", "stand_in=true")
         assert config.model.path.endswith("jobs/demo/model")
-        assert "no model is run; tokenizer of model=demo" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert f"no model is run; tokenizer of {config.model.path}\n" in said
 
     @pytest.mark.parametrize(
         ("path", "option"),
@@ -373,6 +375,10 @@ class TestModel:
         assert "model=NAME says whose settings it runs with" in said
         said = launched.refused("data.path=x", "output=y", "model.path=/no/such")
         assert "model.path=/no/such: no such folder" in said
+        (tmp_path / "cut").mkdir()
+        (tmp_path / "cut" / "config.json").write_text('{"model_type": ')
+        said = launched.refused("data.path=x", "output=y", "model.path=cut")
+        assert "cut/config.json: cannot be read" in said
         (tmp_path / "bert").mkdir()
         (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
         said = launched.refused("data.path=x", "output=y", "model.path=bert")
@@ -464,3 +470,17 @@ class TestOwnFiles:
         assert "data.limt=3: no such field" in said
         said = launched.refused("conf=mine/job.yaml")
         assert "write --config-dir=mine conf=job" in said
+
+
+def test_an_error_of_a_library_is_a_bug_that_can_be_reported(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise TypeError("unhashable type: 'list'")
+
+    monkeypatch.setattr("pipeline.launch.compose_job", fails)
+    said = launched.refused("conf=demo")
+    assert "stopped: a bug: TypeError: unhashable type: 'list'; please report it" in said
+    (name,) = re.findall(r"traceback in (\S+\.txt)", said)
+    assert "in fails" in Path(name).read_text()
+    Path(name).unlink()
