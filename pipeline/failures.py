@@ -76,13 +76,13 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
             print(f"pipeline.run terminated (SIGTERM). {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
-        if lost_a_rank(error) or session.add("failures", 1) > 1:
-            time.sleep(SILENCE_S)
+        if is_late := lost_a_rank(error) or session.add("failures", 1) > 1:
+            time.sleep(SILENCE_S)  # if its launcher lives, it ends this worker meanwhile
         message = without_secrets(explanation(error, session, folder, log_state))
         is_final = isinstance(error, UserError) and not isinstance(error, Unreachable)
         if is_final and (store := launchers_store(session.worker)):
             store.set(STOPPED, message)
-        say_stopped(message, is_final)
+        say_stopped(message, is_final=is_final, to_launcher=not is_late)
         raise SystemExit(1) from error
 
 
@@ -102,6 +102,11 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
         )
     if isinstance(error, OSError) and (refused := refusal(error, folder)):
         return f"{refused} (rank {rank} on {session.worker.host}). {RESUME}"
+    if lost_a_rank(error):
+        return (
+            f"rank {rank} on {session.worker.host}: its launcher, or another rank of its group, "
+            f"has ended or cannot be reached ({one_line(str(error))}). {RESUME}"
+        )
     log = folder.log_file(rank) if log_state.has_traceback else None
     return f"{bug_report(error, log)} (rank {rank} on {session.worker.host}). {RESUME}"
 

@@ -131,8 +131,10 @@ def connect_or_exit(worker: Worker) -> Store:
         say_and_exit(why, worker.rank)
     try:
         return connect(worker)
-    except (UserError, ConnectionError) as error:
+    except UserError as error:
         say_and_exit(str(error), worker.rank)
+    except ConnectionError as error:
+        say_and_exit(str(error), worker.rank, to_launcher=False)
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:

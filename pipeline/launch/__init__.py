@@ -119,15 +119,15 @@ def at_home(path: Any) -> Any:
     return os.path.expanduser(path) if isinstance(path, str) else path
 
 
-def say_and_exit(message: str, rank: int) -> NoReturn:
+def say_and_exit(message: str, rank: int, to_launcher: bool = True) -> NoReturn:
     """Stop a job in which all ranks fail for the same reason."""
-    raise stopped(message, rank)
+    raise stopped(message, rank, to_launcher)
 
 
-def stopped(message: str, rank: int) -> SystemExit:
+def stopped(message: str, rank: int, to_launcher: bool = True) -> SystemExit:
     """The exit of a job in which all ranks fail for the same reason: rank 0 says it, and the
     launcher ends the others while they hold their message back."""
     if rank:
         time.sleep(SILENCE_S)
-    say_stopped(message)
+    say_stopped(message, to_launcher=to_launcher)
     return SystemExit(1)

@@ -73,6 +73,8 @@ def read_arguments(argv: Sequence[str]) -> CommandLine:
     flags = [f"--{name}" for name in ("help", "hydra-help", "resolve") if _given(args, name)]
     flags += [f"--{name}={_given(args, name)}" for name in SHOWS if _given(args, name)]
     fields, is_sweep = all_fields(), args.multirun
+    if is_sweep and flags:
+        raise UserError(f"-m with {' '.join(flags)}: these show one job; leave out one of them")
     readable = [_readable(its, fields, is_sweep) for its in overrides]
     return CommandLine(readable, is_sweep, args.config_dir, flags)
 
@@ -164,7 +166,10 @@ def _check_readable(key: str, value: str, field: Field | None, is_sweep: bool) -
     """
     parsed = _parsed(key, value)
     kind = type_in_words(field.hint) if field else "the name of an option"
-    if parsed is None or (field is None and parsed.value() is None):
+    is_option = field is None and key in (*GROUPS, "conf")
+    if parsed is None or not (
+        parsed.is_sweep_override() or isinstance(parsed.value(), str) or not is_option
+    ):
         raise UserError(f"{key}={value}: give {kind}")
     if parsed.is_sweep_override() and not is_sweep:
         raise UserError(

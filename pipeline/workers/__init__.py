@@ -5,4 +5,5 @@
 `groups.py`: the ranks that hold one model together.
 `shutdown.py`: SIGTERM, and the time it leaves to finish.
 `logs.py`: one log file per rank.
+`last_words.py`: why a worker stops, said where its user reads it.
 """

@@ -18,16 +18,23 @@ from pipeline.run_folder.store import without_secrets
 Environment = Mapping[str, str]
 
 
-def say_stopped(message: str, is_final: bool = True, env: Environment = os.environ) -> None:
+def say_stopped(
+    message: str,
+    *,
+    is_final: bool = True,
+    to_launcher: bool = True,
+    env: Environment = os.environ,
+) -> None:
     """Say that this worker stops because of `message`.
 
     If it is not final, torchrun may start the workers again (--max-restarts); until it no longer
-    does, the message is only one of several, and goes to stderr.
+    does, the message is only one of several, and goes to stderr. It also goes there if there is no
+    torchrun, or none that lives to print it (not `to_launcher`).
     """
     text = f"pipeline.run stopped: {message}"
-    file = env.get("TORCHELASTIC_ERROR_FILE")
-    if file is None:
-        print(text, file=sys.stderr, flush=True)
+    file = env.get("TORCHELASTIC_ERROR_FILE") if to_launcher else None
+    if file is None or not os.path.isdir(os.path.dirname(file)):
+        print(text, file=sys.__stderr__, flush=True)
         return
     if not is_final and int(env["TORCHELASTIC_RESTART_COUNT"]) < most_restarts(env):
         print(f"pipeline.run starts again, after this: {message}", file=sys.stderr, flush=True)
@@ -41,7 +48,7 @@ def bug_report(error: BaseException, log: object | None = None) -> str:
     """What is said of an exception that is nobody's mistake but ours. `log` is a file that has the
     traceback; if there is none yet, the traceback gets a file of its own."""
     name = log or _write_traceback(error)
-    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    line = " ".join(without_secrets(f"{type(error).__name__}: {error}").split())[:300]
     return f"a bug: {line}; please report it, with the traceback in {name}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch.distributed as dist
 
 from engine.runner import ModelRunner
 from pipeline.config.job import JobConfig
@@ -238,6 +239,21 @@ def test_what_the_machine_refuses_is_said_in_our_own_words(
     assert re.search(told.replace("(", r"\(").replace(")", r"\)"), said), said
     assert "a bug" not in said
     assert "Finished parts are kept" in said
+
+
+def test_a_launcher_that_has_gone_is_no_bug(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+) -> None:
+    monkeypatch.setattr("pipeline.failures.SILENCE_S", 0.0)
+    monkeypatch.setattr("pipeline.run.make_plan", raising(dist.DistNetworkError("no reply")))
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert "its launcher, or another rank of its group, has ended" in said
+    assert "(no reply)" in said
+    assert "a bug" not in said
 
 
 def test_a_run_folder_keeps_its_settings(

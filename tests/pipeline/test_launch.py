@@ -287,6 +287,8 @@ def test_several_paths_without_brackets_are_refused_unless_that_is_a_files_name(
         ("demo", "perhaps conf=demo"),
         ("~data.where", "write data.where=null"),
         ("model=null", "model=null: give the name of an option"),
+        ("cache={name:none}", "cache={name:none}: give the name of an option"),
+        ("decoding=[fixed,factor]", "decoding=[fixed,factor]: give the name of an option"),
         ("data.limit=3=4", "data.limit=3=4: give a whole number or null"),
         ("decoding=fixed,factor", "several values need -m"),
         ("hydra.verbose=true", "leave this out"),
@@ -302,6 +304,11 @@ def test_a_mistake_on_the_command_line_is_told_with_what_to_type(
     launched: Launched, arg: str, told: str
 ) -> None:
     assert told in launched.refused("conf=demo", arg)
+
+
+def test_flags_that_show_a_job_take_no_sweep(launched: Launched) -> None:
+    said = launched.refused("-m", "--cfg=job", "conf=demo", "seed=1,2")
+    assert "these show one job" in said
 
 
 class TestModel:
