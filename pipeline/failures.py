@@ -101,7 +101,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
             f"engine.cache_tokens (if that is null, engine.memory_fraction). {RESUME}"
         )
     if isinstance(error, OSError) and (refused := refusal(error, folder)):
-        return f"{refused} (rank {rank} on {session.worker.host}). {RESUME}"
+        return f"{refused}. {RESUME} (This was rank {rank} on {session.worker.host}.)"
     if lost_a_rank(error):
         return (
             f"rank {rank} on {session.worker.host}: its launcher, or another rank of its group, "
