@@ -67,8 +67,13 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     for wider in (float, str):
         if is_number and wider in options:
             return wider(value)
-    shown = " or ".join(_name_of(option) for option in options)
-    raise UserError(f"{name}={value!r}: give {shown}")
+    raise UserError(f"{name}={value!r}: give {type_in_words(hint)}")
+
+
+def type_in_words(hint: Any) -> str:
+    """What a field with this type hint takes: "a whole number or null"."""
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return " or ".join(_name_of(option) for option in (get_args(hint) if is_union else (hint,)))
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -11,7 +11,7 @@
     score       which generations pass their tests
     ------------------------------------------------------------------------------------------
     plan        cut the input into parts once, and share the parts among the workers
-    launch      from the command line to a JobConfig; the only module that imports Hydra
+    launch      from the command line to a JobConfig; the only room that imports Hydra
     failures    turn an exception into one clear message and an exit code
     ------------------------------------------------------------------------------------------
     input       which rows go in: files, schemas, ids, per-row settings

@@ -1,30 +1,57 @@
 """Turn the exception that stops a job into one message for all workers and an exit code.
 
-A UserError or OSError is something the user can fix, and the message says how. Any other exception
-is a bug or a fault of the machine, and the message says where its traceback is: in the worker's
-log. The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM.
+    UserError         the message as it is: the user can correct something
+    OSError           what the machine refused, of which file, and what helps
+    out of memory     which settings need less
+    anything else     a bug: its type and message, and where its traceback is
+
+The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM. A UserError would stop the job again
+however often torchrun starts its workers again (--max-restarts), so it is remembered for the next
+start, which says the same and does no work.
 """
 
 import errno
+import socket
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
 from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.store import without_secrets
+from pipeline.run_folder.store import StoreError, without_secrets
+from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
+from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.logs import LogState, worker_log
-from pipeline.workers.session import Session
+from pipeline.workers.session import STOPPED, Session, launchers_store
 from pipeline.workers.shutdown import Terminated
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {
+    errno.EACCES: "this user may not read or write it; change its permissions",
+    errno.EPERM: "this user may not read or write it; change its permissions or owner",
+    errno.EROFS: "its file system is read-only; mount it for writing, or give another output",
+    errno.ENOENT: "is not there, or no longer; put it back",
+    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open; raise its limit (fs.file-max)",
+    errno.ENOMEM: "this machine has no memory left; start fewer workers, or free some",
+    errno.EIO: "the disk cannot read or write it; check the disk",
+    errno.ESTALE: "the network file system has lost it; mount it again",
+    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter output",
+}
+"""What an OSError's code says about its file, and what helps."""
+CODES: dict[type[OSError], int] = {
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+}
+"""The code of an exception that comes without one."""
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 SILENCE_S = 15.0
 """Seconds that a worker holds its message back if another worker failed before it, or if it failed
 only because another rank of its group ended. Its launcher normally ends it within this time, so
@@ -40,15 +67,18 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
         with worker_log(folder, session.worker.rank) as log_state:
             yield
     except Terminated as end:
-        if session.worker.is_first:
+        if session.worker.is_first and (end.is_interrupt or not _others_failed(session)):
             how = "interrupted (Ctrl-C)" if end.is_interrupt else "terminated (SIGTERM)"
             print(f"pipeline.run {how}. {RESUME}", file=sys.stderr, flush=True)
         raise SystemExit(end.exit_code) from None
     except Exception as error:
-        if lost_a_rank(error) or session.add("failures", 1) > 1:
-            time.sleep(SILENCE_S)
+        if is_late := lost_a_rank(error) or session.add("failures", 1) > 1:
+            time.sleep(SILENCE_S)  # if its launcher lives, it ends this worker meanwhile
         message = without_secrets(explanation(error, session, folder, log_state))
-        print(f"pipeline.run stopped: {message}", file=sys.stderr, flush=True)
+        is_final = isinstance(error, UserError) and not isinstance(error, Unreachable)
+        if is_final and (store := launchers_store(session.worker)):
+            store.set(STOPPED, message)
+        say_stopped(message, is_final=is_final, to_launcher=not is_late)
         raise SystemExit(1) from error
 
 
@@ -59,19 +89,46 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
         return f"{error}. {RESUME}"
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"output={folder.path}: the disk is full ({error}); make room. {RESUME}"
-    if isinstance(error, OSError | GroupOutOfMemory):
+    if isinstance(error, GroupOutOfMemory):
         return f"rank {rank} on {session.worker.host}: {error}. {RESUME}"
     if isinstance(error, torch.OutOfMemoryError):
         return (
             f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.max_sequences or "
             f"engine.cache_tokens (if that is null, engine.memory_fraction). {RESUME}"
         )
-    where = f"the traceback is in {folder.log_file(rank)}"
-    if not log_state.has_traceback:
-        where = "".join(traceback.format_exception(error))
-    return (
-        f"rank {rank} on {session.worker.host}: {type(error).__name__}: {error}\n"
-        f"{RESUME} The job's settings are not the cause; {where}"
-    )
+    if isinstance(error, OSError) and (refused := refusal(error, folder)):
+        return f"{refused}. {RESUME} (This was rank {rank} on {session.worker.host}.)"
+    if lost_a_rank(error):
+        return (
+            f"rank {rank} on {session.worker.host}: its launcher, or another rank of its group, "
+            f"has ended or cannot be reached ({one_line(str(error))}). {RESUME}"
+        )
+    log = folder.log_file(rank) if log_state.has_traceback else None
+    return f"{bug_report(error, log)} (rank {rank} on {session.worker.host}). {RESUME}"
+
+
+def refusal(error: OSError, folder: RunFolder) -> str | None:
+    """What the machine, the network or the store has refused, and what helps; None if `error` does
+    not say, which makes it a library's own."""
+    if isinstance(error, StoreError):
+        return f"{error}; check the network and the store, and start again"
+    code = error.errno or CODES.get(type(error))
+    said = error.strerror or one_line(str(error)) or type(error).__name__
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or code in UNREACHABLE:
+        return f"the network has failed ({said}); start again once it is up"
+    if code is None:
+        return None
+    output, file = f"output={folder.path}", error.filename
+    if code in FULL:
+        full = file if file and not str(file).startswith(str(folder.path)) else output
+        return f"{full}: the disk is full ({error}); make room"
+    file = file or output
+    return f"{file}: {REMEDIES.get(code, 'check the disk or file system that holds it')} ({said})"
+
+
+def _others_failed(session: Session) -> bool:
+    """Whether SIGTERM comes from torchrun, which ends the workers when one of them has failed."""
+    try:
+        return session.add("failures", 0) > 0
+    except dist.DistError:  # the launcher is gone, and its store with it
+        return False

@@ -46,7 +46,7 @@ from pipeline.workers.command import this_launch
 from pipeline.workers.groups import check_world, describe_workers, joined_group
 from pipeline.workers.logs import log_to
 from pipeline.workers.ranks import Worker, device_of, this_worker
-from pipeline.workers.session import Session, Store, connect
+from pipeline.workers.session import STOPPED, Session, Store, connect, launchers_store
 from pipeline.workers.shutdown import Shutdown
 
 log = logging.getLogger("pipeline")
@@ -130,10 +130,16 @@ def generate_rows(
 
 
 def connect_or_exit(worker: Worker) -> Store:
+    """The store of this launch. Exits if there is none, or if a worker has said in it that the job
+    cannot go on: torchrun has then started the workers again for nothing."""
+    if (launchers := launchers_store(worker)) and (why := launchers.get(STOPPED)):
+        say_and_exit(why, worker.rank)
     try:
         return connect(worker)
-    except (UserError, ConnectionError) as error:
+    except UserError as error:
         say_and_exit(str(error), worker.rank)
+    except ConnectionError as error:
+        say_and_exit(str(error), worker.rank, to_launcher=False)
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:

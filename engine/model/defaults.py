@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from engine.model.families import FAMILIES
+from engine.model.load import fetch_config, read_config
 
 PACKAGES = Path(__file__).resolve().parents[2]
 """The folder that holds engine/, pipeline/ and jobs/: a checkout, or site-packages."""
@@ -69,11 +70,22 @@ def all_defaults() -> dict[str, CheckpointDefaults]:
 def defaults_for(path: str, family: str) -> CheckpointDefaults:
     """The defaults of the checkpoint at `path` (a hub id or a folder): those of the same published
     checkpoint, recognised by its hub id or folder name; otherwise those of its family."""
-    defaults = all_defaults()
-    for its in defaults.values():
-        if _is_same(path, its.path):
-            return its
-    return defaults[FAMILIES[family].DEFAULTS]
+    return _published_at(path) or all_defaults()[FAMILIES[family].DEFAULTS]
+
+
+def defaults_at(path: str, revision: str | None = None) -> CheckpointDefaults:
+    """As `defaults_for`, with the family that the checkpoint's config.json states. Only that file
+    is read, or fetched from the hub, and for a published checkpoint not even that.
+
+    Raises:
+        UserError: there is no such checkpoint, or its family is not supported.
+    """
+    published = _published_at(path)
+    return published or defaults_for(path, read_config(fetch_config(path, revision)).family)
+
+
+def _published_at(path: str) -> CheckpointDefaults | None:
+    return next((its for its in all_defaults().values() if _is_same(path, its.path)), None)
 
 
 def _is_same(path: str, published: str) -> bool:

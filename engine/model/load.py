@@ -26,16 +26,31 @@ def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
     Raises:
         UserError: `path` is not a folder, and neither the hub nor its local cache has it.
     """
+    return _fetch(path, revision, NEEDED_FILES, "")
+
+
+def fetch_config(path: str, revision: str | None = None) -> Path:
+    """As `fetch_checkpoint`, but a folder that is sure to hold only config.json.
+
+    Raises:
+        UserError: as for fetch_checkpoint.
+    """
+    return _fetch(path, revision, ["config.json"], "; model=NAME says whose settings it runs with")
+
+
+def _fetch(path: str, revision: str | None, files: list[str], remedy: str) -> Path:
     if Path(path).is_dir():
         return Path(path)
+    if path.startswith(("/", ".", "~")):
+        raise UserError(f"model.path={path}: no such folder; give a folder, or a name on the hub")
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED_FILES))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=files))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"model.path={path} (revision {revision or 'main'}) is not a folder, and the hub did "
             f"not provide it: {reason}\nCheck the spelling; if this machine is offline, download "
-            "it on one with a network and give the folder."
+            f"it on one with a network and give the folder{remedy}."
         ) from error
 
 
@@ -51,7 +66,11 @@ def read_config(folder: Path) -> ModelConfig:
             f"model.path={folder} holds no config.json: name the folder of a checkpoint"
         )
     try:
-        return config_of(json.loads(file.read_text()), str(folder))
+        raw = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); copy the checkpoint again") from error
+    try:
+        return config_of(raw, str(folder))
     except KeyError as error:
         raise UserError(f"{file}: {error.args[0]} is missing: not a complete checkpoint") from error
     except UserError as error:

@@ -1,7 +1,7 @@
 """All settings of a job: dataclasses that are built from plain dicts and check their own values.
 
 Every value is checked here once; other modules only read it. Composing the dicts with Hydra is in
-pipeline/launch.py.
+pipeline/launch/.
 """
 
 from collections.abc import Mapping
@@ -148,6 +148,7 @@ class CheckpointConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub; null: main."""
     dtype: str = "float32"
+    """float32, bfloat16 or float16."""
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -6,4 +6,5 @@
 `shutdown.py`: SIGTERM and Ctrl-C, and the time they leave to finish.
 `command.py`: the command that started them, to be typed again.
 `logs.py`: one log file per rank.
+`last_words.py`: why a worker stops, said where its user reads it.
 """

@@ -30,6 +30,7 @@ from typing import Protocol
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 
 from engine.errors import UserError
+from pipeline.workers.last_words import most_restarts
 from pipeline.workers.ranks import Worker
 
 POLL_S = 0.1
@@ -41,6 +42,9 @@ HOSTED_S, STARTS_S = 20.0, 300.0
 """Seconds to wait for the store of torchrun, and for that of rank 0. torchrun's exists before any
 rank starts; if it does not answer, torchrun was killed, and its ranks should end soon. Rank 0's
 exists only once rank 0 has started."""
+
+STOPPED = "stopped for good"
+"""The key of why no job of this launch can go on, in any start. It has no JOB/START."""
 
 
 def retried_key(part: int) -> str:
@@ -148,6 +152,17 @@ def connect(worker: Worker) -> Store:
             "share; start them with torchrun (srun torchrun ... -m pipeline.run)"
         )
     return TorchrunStore(worker, os.environ)
+
+
+def launchers_store(worker: Worker) -> Store | None:
+    """The store of a torchrun that may start its workers again; it outlives them. None if there is
+    none: without torchrun or --max-restarts, or if torchrun has ended."""
+    if not most_restarts():
+        return None
+    try:
+        return connect(worker) if worker.world > 1 else TorchrunStore(worker, os.environ)
+    except ConnectionError:
+        return None
 
 
 class Session:

@@ -52,11 +52,12 @@ def finished(args: Sequence[str], cwd: Path, code: int = 0, **how: Any) -> str:
 
 
 def told_once(said: str) -> str:
-    """The message in the job's only line that says why it stopped; torchrun prints the rest."""
-    lines = [line for line in said.splitlines() if line.startswith("pipeline.run stopped: ")]
+    """The message in the job's only line that says why it stopped. Under torchrun it stands in
+    torchrun's own last words."""
+    lines = [line for line in said.splitlines() if "pipeline.run stopped: " in line]
     assert len(lines) == 1, said
     assert "/pipeline/" not in said, "a traceback through our code"
-    return lines[0].removeprefix("pipeline.run stopped: ")
+    return lines[0].split("pipeline.run stopped: ")[1]
 
 
 def kill_a_worker(launcher: subprocess.Popen[str], run: Path, after_parts: int) -> None:

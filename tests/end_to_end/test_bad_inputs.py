@@ -110,7 +110,10 @@ JOB: dict[str, tuple[Make, str]] = {
     "no data": (with_args("data.path=???"), "data.path"),
     "unknown ready job": (with_args("conf=humanevl"), "humaneval"),
     "unknown model": (with_args("model=lada"), "llada_8b"),
-    "unknown field": (with_args("data.limt=3"), "data.limt: no such field; data has path"),
+    "unknown field": (
+        with_args("data.limt=3"),
+        "data.limt=3: no such field",
+    ),
     "a word for a number": (with_args("data.limit=many"), "a whole number or null"),
     "a number out of range": (with_args("data.part_rows=0"), "data.part_rows=0: give at least 1"),
     "no such file": (with_args("data.path=nowhere.parquet"), "no such file or folder"),
@@ -193,7 +196,8 @@ def test_a_fault_of_the_job_stops_it_with_one_message(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     write_parquet(Path("in.parquet"), prompts(3))
     make, told = JOB[fault]
-    args = ["output=run", "data.path=in.parquet", f"model.path={checkpoint}", *make(tmp_path)]
+    args = ["model=demo", f"model.path={checkpoint}", "output=run", "data.path=in.parquet"]
+    args += make(tmp_path)
     before = set(tmp_path.rglob("*"))
     capfd.readouterr()
     with mock.patch("sys.argv", ["pipeline.run", *args]), pytest.raises(SystemExit) as stop:

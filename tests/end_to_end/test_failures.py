@@ -3,10 +3,13 @@
 import errno
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+import torch.distributed as dist
 
 from engine.runner import ModelRunner
 from pipeline.config.job import JobConfig
@@ -101,6 +104,15 @@ def test_messages_replace_a_prompt_column(checkpoint: Path, tmp_path: Path) -> N
     assert "null" in third["error"]
 
 
+def traceback_of(said: str) -> str:
+    """The traceback in the file that a message names; the file is removed."""
+    (name,) = re.findall(r"with the traceback in (\S+\.txt)", said)
+    file = Path(name)
+    text = file.read_text()
+    file.unlink()
+    return text
+
+
 def fails_before_there_is_a_log(*args: Any) -> Any:
     raise RuntimeError("no log yet")
 
@@ -134,8 +146,8 @@ def test_a_broken_engine_stops_the_job_and_the_same_command_resumes_it(
         with pytest.raises(SystemExit):
             run(config, 0)
     said = capfd.readouterr().err
-    assert "the traceback is in" not in said, "the log is an earlier launch's"
-    assert "in fails_before_there_is_a_log" in said, "the traceback itself"
+    assert str(folder.log_file(0)) not in said, "the log is an earlier launch's"
+    assert "in fails_before_there_is_a_log" in traceback_of(said)
     assert 0 < len(folder.parts_done()) < 5
     run(config, 0)
     whole = job(checkpoint, data, tmp_path / "whole")
@@ -157,6 +169,91 @@ def test_a_full_disk_stops_the_job(
     said = stopped(job(checkpoint, data, tmp_path / "run"))
     assert f"output={tmp_path / 'run'}: the disk is full" in said
     assert "make room" in said
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("unhashable type: 'list'"),
+        KeyError("schema"),
+        ValueError("substring not found"),
+        pa.ArrowInvalid("Integer value out of bounds"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        OSError("Couldn't deserialize thrift: TProtocolException"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_librarys_error_is_a_bug_in_one_line_with_the_place_of_its_traceback(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr("pipeline.run.make_plan", raising(error))
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert said.startswith(f"a bug: {type(error).__name__}: ")
+    assert said.count("\n") == 1
+    assert "please report it" in said
+    assert "in make_plan_of" in traceback_of(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/f"), "/a/f: this user may not"),
+        (PermissionError("/a/f"), "this user may not read or write it; .* (/a/f)"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/f"), "/a/f: is not there"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/f"), "/a/f: its file system is read-o"),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/a/f"),
+            "/a/f: the disk is full .*; make",
+        ),
+        (OSError(errno.EXDEV, "Invalid link", "/a/f"), "/a/f: check the disk .* (Invalid link)"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files open; raise the limit"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "the network has failed"),
+        (ConnectionResetError(errno.ECONNRESET, "Reset by peer"), "the network has failed"),
+        (TimeoutError(), "the network has failed (TimeoutError); start again"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_said_in_our_own_words(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+    error: OSError,
+    told: str,
+) -> None:
+    monkeypatch.setattr("pipeline.run.make_plan", raising(error))
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert re.search(told.replace("(", r"\(").replace(")", r"\)"), said), said
+    assert "a bug" not in said
+    assert "Finished parts are kept" in said
+
+
+def test_a_launcher_that_has_gone_is_no_bug(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: Stopped,
+) -> None:
+    monkeypatch.setattr("pipeline.failures.SILENCE_S", 0.0)
+    monkeypatch.setattr("pipeline.run.make_plan", raising(dist.DistNetworkError("no reply")))
+    said = stopped(job(checkpoint, data, tmp_path / "run"))
+    assert "its launcher, or another rank of its group, has ended" in said
+    assert "(no reply)" in said
+    assert "a bug" not in said
 
 
 def test_a_run_folder_keeps_its_settings(

@@ -42,7 +42,7 @@ def start(
     module = ["pipeline.run"] if held_after is None else [HELD, str(held_after)]
     command = [sys.executable, "-m", *module, *ARGS, *args]
     return subprocess.Popen(
-        [*command, f"model.path={checkpoint}", f"data.path={data}"],
+        [*command, "model=demo", f"model.path={checkpoint}", f"data.path={data}"],
         cwd=data.parent,
         env=environment(),
         text=True,

@@ -25,7 +25,13 @@ def nodes(checkpoint: Path, tmp_path: Path) -> Iterator[list[subprocess.Popen[st
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     args = [
-        *("data.path=in.parquet", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
+        *(
+            "data.path=in.parquet",
+            "model=demo",
+            f"model.path={checkpoint}",
+            "output=run",
+            "data.part_rows=4",
+        ),
         *("decoding=fixed", "cache=none", "generation.max_new_tokens=20", "seed=3"),
         *("engine.max_sequences=2", "engine.block_length=4", "generation.temperature=0.7"),
     ]

@@ -131,7 +131,13 @@ def test_two_workers_and_a_resume_give_the_same_rows(
     num_rows = len(one_worker)
     folder = RunFolder(tmp_path / "run")
     args = [
-        *(f"data.path={data}", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
+        *(
+            f"data.path={data}",
+            "model=demo",
+            f"model.path={checkpoint}",
+            "output=run",
+            "data.part_rows=4",
+        ),
         *("decoding.threshold=0.9", f"generation.max_new_tokens={NEW_TOKENS}"),
         *(f"seed={SEED}", f"engine.block_length={BLOCK}"),
     ]

@@ -56,7 +56,12 @@ def config(checkpoint: Path, data: str | Path, output: str | Path, **changes: An
 def arguments(checkpoint: Path, output: str) -> list[str]:
     """The same job on a command line."""
     return [
-        *("data.path=s3://bucket/in/*.parquet", f"model.path={checkpoint}", f"output={output}"),
+        *(
+            "data.path=s3://bucket/in/*.parquet",
+            "model=demo",
+            f"model.path={checkpoint}",
+            f"output={output}",
+        ),
         *(f"data.part_rows={PART_ROWS}", "decoding=fixed", "cache=none"),
         *("generation.max_new_tokens=20", "engine.max_sequences=2", "engine.block_length=4"),
     ]

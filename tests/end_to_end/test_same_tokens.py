@@ -30,7 +30,13 @@ def two_workers(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("two")
     args = [
         *("-m", "cache=none,dual", "decoding=fixed,threshold", "generation.temperature=0.0,0.7"),
-        *(f"data.path={data}", f"model.path={checkpoint}", "data.part_rows=4", "seed=5"),
+        *(
+            f"data.path={data}",
+            "model=demo",
+            f"model.path={checkpoint}",
+            "data.part_rows=4",
+            "seed=5",
+        ),
         *(f"generation.max_new_tokens={NEW_TOKENS}", f"engine.block_length={BLOCK}"),
         "output=${cache.name}-${decoding.name}-${generation.temperature}",
     ]

@@ -89,6 +89,7 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
     for layout in BIDIRECTIONAL:
         (tmp_path / layout).symlink_to(place / layout)
     sweep = ["-m", f"model.path={','.join(BIDIRECTIONAL)}", "output=run/${model.path}"]
+    sweep += ["model.dtype=float32"]
     said = finished([*sweep, *args], tmp_path, num_workers=size)
     assert "Warning" not in said, said
     assert said.count(f"workers: 1, each of {size} ranks") == len(BIDIRECTIONAL)
@@ -106,7 +107,7 @@ def test_a_sweep_on_one_group_gives_the_rows_of_one_rank(
 def test_two_groups_with_expert_parallelism_write_every_row_once(
     place: Path, tmp_path: Path
 ) -> None:
-    args = [*arguments(place, 2), f"model.path={place / 'llada2'}", "cache=block_causal"]
+    args = [*arguments(place, 2), "model=demo_block", f"model.path={place / 'llada2'}"]
     args += ["engine.expert_parallel=true", "data.part_rows=1", "output=run"]
     said = finished(args, tmp_path, num_workers=4)
     assert "workers: 2, each of 2 ranks" in said
@@ -124,7 +125,13 @@ def test_after_kill_9_torchruns_restart_does_the_rest(place: Path, tmp_path: Pat
     changes |= {"generation__temperature": 0.7, "data__part_rows": 2}
     run(job(place / "llada", data, tmp_path / "one", **changes), 0)
     args = [
-        *(f"data.path={data}", f"model.path={place / 'llada'}", "output=run", "data.part_rows=2"),
+        *(
+            f"data.path={data}",
+            "model=demo",
+            f"model.path={place / 'llada'}",
+            "output=run",
+            "data.part_rows=2",
+        ),
         *("decoding=fixed", "generation.max_new_tokens=12", "generation.temperature=0.7"),
         *("engine.tensor_parallel=2", "engine.block_length=4", "engine.max_sequences=2"),
     ]
@@ -148,7 +155,13 @@ def test_the_rank_that_fails_reports_it_and_all_ranks_end(
     place: Path, tmp_path: Path, fault: str, message: str
 ) -> None:
     """The other rank is waiting in an exchange."""
-    args = [fault, *arguments(place, 2), f"model.path={place / 'llada'}", "output=run"]
+    args = [
+        fault,
+        *arguments(place, 2),
+        "model=demo",
+        f"model.path={place / 'llada'}",
+        "output=run",
+    ]
     said = finished(args, tmp_path, code=1, module="tests.end_to_end.broken")
     assert message in told_once(said)
     assert "gloo" not in said

@@ -59,7 +59,13 @@ def config(checkpoint: Path, data: Path, output: Path) -> JobConfig:
 def arguments(checkpoint: Path, data: Path) -> list[str]:
     """The same job as a command line."""
     return [
-        *(f"data.path={data}", f"model.path={checkpoint}", "output=run", "data.part_rows=4"),
+        *(
+            f"data.path={data}",
+            "model=demo",
+            f"model.path={checkpoint}",
+            "output=run",
+            "data.part_rows=4",
+        ),
         *("decoding=fixed", "cache=none", "generation.max_new_tokens=20"),
         *("generation.temperature=0.7", "engine.max_sequences=2", "engine.block_length=4"),
         *("seed=3", "progress_every_s=1"),
@@ -216,3 +222,34 @@ def test_a_mistake_is_reported_only_once_by_all_workers(
     with pytest.raises(SystemExit):
         run(config(broken, data, tmp_path / "other"), 0)
     assert "holds no *.safetensors file" in told_once(capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_torchrun_shows_a_fault_of_the_job_once_last_and_its_restarts_do_no_work(
+    checkpoint: Path, data: Path, tmp_path: Path, num_workers: int
+) -> None:
+    """Each plan that is made leaves a file: only the first start may make one."""
+    plans = tmp_path / "plans"
+    plans.mkdir()
+    said = finished(
+        [str(plans), *arguments(checkpoint, data), "prompt.column=question"],
+        tmp_path,
+        code=1,
+        launcher=["--max-restarts=2"],
+        num_workers=num_workers,
+        module="tests.end_to_end.counting_plans",
+    )
+    assert "prompt.column='question': not in the data" in told_once(said)
+    last = [line for line in said.splitlines() if line.strip("= ")][-1]
+    assert "pipeline.run stopped: prompt.column='question'" in last
+    assert len(list(plans.iterdir())) == 1
+
+
+def test_what_a_restart_may_cure_is_said_before_it_and_does_not_look_like_the_end(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    args = ["full_disk", *arguments(checkpoint, data)]
+    how = {"launcher": ["--max-restarts=1"], "module": "tests.end_to_end.broken"}
+    said = finished(args, tmp_path, code=1, **how)
+    assert said.count("pipeline.run starts again, after this: output=run: the disk is full") == 1
+    assert "output=run: the disk is full" in told_once(said)

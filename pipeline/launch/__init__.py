@@ -1,0 +1,133 @@
+"""Turn the command line into a JobConfig, with Hydra. No other room knows of Hydra.
+
+    command line  --arguments-->  GROUP=NAME and FIELD=VALUE, for each job of a sweep
+                  --compose-->    the settings that these and conf/*.yaml give
+                  --checkpoint--> with those of the model, if only its path was given
+                  -->             JobConfig  -->  the job
+
+`names.py` says which field a wrong name means, `own_files.py` reads a user's own YAML files,
+`sweep.py` gives the runs of a sweep folders of their own and prints their table.
+
+Every rank composes its own config. Only rank 0 prints.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+
+from engine.errors import UserError
+from pipeline.config.fields import PATHS
+from pipeline.config.job import JobConfig, job_config
+from pipeline.launch.arguments import CommandLine, read_arguments
+from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
+from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.sweep import Sweep, printed_table
+from pipeline.stats.clock import process_age_s
+from pipeline.workers.last_words import bug_report, say_stopped
+from pipeline.workers.ranks import this_worker
+
+__all__ = ["Job", "launch", "options", "say_and_exit"]
+
+NAMELESS = "runs/None"
+"""The value of run.yaml's default `output` without conf=NAME."""
+SILENCE_S = 30.0
+"""Seconds that ranks above 0 hold their message back when the command line is wrong: rank 0 prints
+the same message and ends, and then the launcher ends the others."""
+
+Job = Callable[[JobConfig, int, float], None]
+"""Called with the config, the job's number in a sweep (else 0), and the seconds since the process
+started (0 for later jobs of a sweep)."""
+
+
+def launch(job: Job) -> None:
+    """Run `job` with the config of the command line: once, or once for each job of a sweep. If
+    there are flags such as --help, show what they ask for instead."""
+    rank = this_worker().rank
+    try:
+        line = read_arguments(sys.argv[1:])
+        jobs = jobs_of(line)
+        with composing(line) as composer:
+            if line.flags:
+                option = model_option(composer.compose(jobs[0]), line)
+            else:
+                composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
+    except Exception as error:
+        is_users = isinstance(error, UserError)
+        raise stopped(str(error) if is_users else bug_report(error), rank) from error
+    if not line.flags:
+        run_jobs(job, Sweep.of([config for config, _ in composed], jobs), [n for _, n in composed])
+    elif rank == 0:
+        show(line, option)
+
+
+def run_jobs(job: Job, sweep: Sweep, notes: list[str | None]) -> None:
+    """Run the jobs one after another. `notes` are what is said of each before it begins."""
+    is_first = this_worker().is_first
+    with printed_table(sweep, is_first and len(sweep.configs) > 1):
+        for number, (config, note) in enumerate(zip(sweep.configs, notes, strict=True)):
+            if note and is_first:
+                print(note, file=sys.stderr, flush=True)
+            job(config, number, 0.0 if number else process_age_s())
+
+
+def compose_job(
+    composer: Composer, line: CommandLine, number: int, overrides: list[str]
+) -> tuple[JobConfig, str | None]:
+    """One job, and what to say about settings that nobody has typed.
+
+    Raises:
+        UserError: neither a ready job nor input data was given, no model, or a field is wrong.
+    """
+    cfg = composer.compose(overrides, number)
+    if cfg.hydra.runtime.choices.conf is None and OmegaConf.is_missing(cfg.data, "path"):
+        ready = ", ".join(f"conf={name}" for name in options())
+        raise UserError(
+            f"conf=null: choose a ready job ({ready}), or give your own data with "
+            "data.path=FILE output=FOLDER"
+        )
+    option = model_option(cfg, line)
+    if option is not None:
+        cfg = composer.compose([f"model={option}", *overrides], number)
+    check_model_is_chosen(cfg, options("model"))
+    choices = cfg.hydra.runtime.choices
+    config = read_config(as_plain(cfg))
+    return config, None if option is None else settings_taken(option, config, choices)
+
+
+def read_config(raw: dict[str, Any]) -> JobConfig:
+    """
+    Raises:
+        UserError: the run folder is missing, or a field is wrong.
+    """
+    if raw["name"] is None and raw["output"] == NAMELESS:
+        raise UserError("output is missing: without conf=NAME, give the run folder, output=FOLDER")
+    for name in PATHS:
+        section, _, field = name.rpartition(".")
+        where = raw[section] if section else raw
+        where[field] = at_home(where[field])
+    return job_config(raw)
+
+
+def at_home(path: Any) -> Any:
+    """The path, or paths, with the user's home folder for `~`."""
+    if isinstance(path, list):
+        return [at_home(its) for its in path]
+    return os.path.expanduser(path) if isinstance(path, str) else path
+
+
+def say_and_exit(message: str, rank: int, to_launcher: bool = True) -> NoReturn:
+    """Stop a job in which all ranks fail for the same reason."""
+    raise stopped(message, rank, to_launcher)
+
+
+def stopped(message: str, rank: int, to_launcher: bool = True) -> SystemExit:
+    """The exit of a job in which all ranks fail for the same reason: rank 0 says it, and the
+    launcher ends the others while they hold their message back."""
+    if rank:
+        time.sleep(SILENCE_S)
+    say_stopped(message, to_launcher=to_launcher)
+    return SystemExit(1)
