@@ -55,7 +55,7 @@ def _breakage(draw: random.Random, unbroken: Unbroken) -> Breakage:
         draw.uniform(0.0, unbroken.work_s if is_in_work else unbroken.first_part_s),
         is_in_work,
         draw.choice(["worker", "launcher", "all"]),
-        draw.choice([signal.SIGKILL, signal.SIGTERM]),
+        draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]),
     )
 
 
