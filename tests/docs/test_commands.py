@@ -148,6 +148,6 @@ def check_pip(args: list[str]) -> None:
     assert args[0] == "install"
     (wanted,) = [arg for arg in args[1:] if not arg.startswith(("-", "http"))]
     name, _, extras = wanted.partition("[")
-    assert name in (".", "torch", project["name"])
+    assert name in (".", "torch", "aiohttp", project["name"])
     if extras:
         assert extras.rstrip("]") in project["optional-dependencies"]

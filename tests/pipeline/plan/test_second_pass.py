@@ -28,12 +28,12 @@ def second(checkpoint: Path, data: Any, output: Path, **changes: Any) -> list[di
 
 
 def test_good_rows_keep_their_ids_and_columns_that_collide_get_the_runs_name(
-    checkpoint: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = [row for row in output_rows(first) if row["error"] is None]
-    capsys.readouterr()
+    capfd.readouterr()
     rows = second(checkpoint, first, tmp_path / "b", prompt__template="{prompt}|{text}")
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said.count("left out 1 rows that failed in that run") == 1
     assert [row["row_id"] for row in rows] == [row["row_id"] for row in before]
     for row, its in zip(rows, before, strict=True):
@@ -104,7 +104,7 @@ def test_a_condition_counts_only_good_rows(checkpoint: Path, first: Path, tmp_pa
 
 
 def test_a_second_pass_resumes(
-    checkpoint: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = second(checkpoint, first, tmp_path / "b")
     (tmp_path / "b" / "data" / "part-00001.parquet").unlink()
@@ -116,20 +116,20 @@ def test_a_second_pass_resumes(
 
 
 def test_a_run_of_failed_rows_only_has_a_remedy(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", [{"prompt": " "}, {"prompt": ""}])
     run(job(checkpoint, data, tmp_path / "a", stand_in=True, max_failed_fraction=1.0), 0)
     with pytest.raises(SystemExit):
         second(checkpoint, tmp_path / "a", tmp_path / "b")
-    assert "no rows that did not fail, of 2 in 1 files; name another run" in capsys.readouterr().err
+    assert "no rows that did not fail, of 2 in 1 files; name another run" in capfd.readouterr().err
     assert not (tmp_path / "b").exists()
 
 
 def test_a_summary_of_something_else_is_refused(
-    checkpoint: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (first / "summary.json").write_text(json.dumps({"num_parts": "many"}))
     with pytest.raises(SystemExit):
         second(checkpoint, first, tmp_path / "b")
-    assert "summary.json is not that of a run" in capsys.readouterr().err
+    assert "summary.json is not that of a run" in capfd.readouterr().err

@@ -146,10 +146,10 @@ def test_it_is_off_by_default_and_one_run_does_not_mix_both(
 
 @pytest.mark.parametrize("name", ["prompt_text", "messages_with_answer"])
 def test_an_input_column_of_the_same_name_is_refused_only_then(
-    checkpoint: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = write_parquet(tmp_path / "in.parquet", [{"prompt": "a", name: "b"}])
     assert rows_of(checkpoint, data, tmp_path / "a", prompt__keep=False)[0][name] == "b"
     with pytest.raises((SystemExit, UserError)):
         rows_of(checkpoint, data, tmp_path / "b")
-    assert f"{name!r} would collide" in capsys.readouterr().err
+    assert f"{name!r} would collide" in capfd.readouterr().err
