@@ -18,15 +18,21 @@ from tqdm.auto import tqdm
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
-from engine.config import EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
-from engine.from_dict import from_dict
 from engine.legal import block_length_of, check_model
-from engine.llm_arguments import Prompt, PromptBatch, component, dtype_of, is_conversation, is_int
-from engine.model.defaults import defaults_for, settings_in
+from engine.llm_arguments import (
+    Prompt,
+    PromptBatch,
+    component,
+    dtype_of,
+    engine_config,
+    is_conversation,
+    is_int,
+)
+from engine.model.defaults import defaults_for
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.request import FinishReason, Request, Result
 from engine.text.chat import ChatTokenizer, PromptError, check_not_blank
@@ -48,7 +54,31 @@ class Answer(Result):
 
 
 class LLM:
-    """One checkpoint, loaded, with its engine."""
+    """One checkpoint, loaded, with its engine.
+
+    Args:
+        model: a checkpoint folder, or a name on the hub.
+        revision: branch, tag or commit on the hub.
+        dtype: "float32", "bfloat16" or "float16".
+        device: "cuda" if there is a GPU, otherwise "cpu".
+        decoding: a name ("factor"), a name with settings ({"name": "factor", "factor": 2.0}),
+            or a strategy from engine.decoding.
+        cache: likewise.
+        block_length: positions denoised together.
+        chat: whether a text goes through the chat template as a user turn.
+        system: a system turn before every prompt that has none.
+        chat_template: the name of one of the checkpoint's chat templates, or a file.
+        optional_keys: keys of messages and tools that the chat template may leave out; what it
+            leaves out otherwise is an error of the prompt.
+        engine: any other field of EngineConfig, such as max_sequences or cache_tokens.
+
+    What is left out takes the checkpoint's own default, from its file in conf/model, and the
+    engine's from conf/engine (gpu.yaml on a GPU, otherwise default.yaml).
+
+    Raises:
+        UserError: no such checkpoint, a setting out of range, or settings that do not go
+            together.
+    """
 
     def __init__(
         self,
@@ -66,30 +96,6 @@ class LLM:
         optional_keys: Sequence[str] = (),
         **engine: Any,
     ) -> None:
-        """
-        Args:
-            model: a checkpoint folder, or a name on the hub.
-            revision: branch, tag or commit on the hub.
-            dtype: "float32", "bfloat16" or "float16".
-            device: "cuda" if there is a GPU, otherwise "cpu".
-            decoding: a name ("factor"), a name with settings ({"name": "factor", "factor": 2.0}),
-                or a strategy from engine.decoding.
-            cache: likewise.
-            block_length: positions denoised together.
-            chat: whether a text goes through the chat template as a user turn.
-            system: a system turn before every prompt that has none.
-            chat_template: the name of one of the checkpoint's chat templates, or a file.
-            optional_keys: keys of messages and tools that the chat template may leave out; what it
-                leaves out otherwise is an error of the prompt.
-            engine: any other field of EngineConfig, such as max_sequences or cache_tokens.
-
-        What is left out takes the checkpoint's own default, from its file in conf/model, and the
-        engine's from conf/engine (gpu.yaml on a GPU, otherwise default.yaml).
-
-        Raises:
-            UserError: no such checkpoint, a setting out of range, or settings that do not go
-                together.
-        """
         folder = fetch_checkpoint(str(model), revision)
         config = read_config(folder)
         defaults = defaults_for(str(model), config.family)
@@ -98,24 +104,16 @@ class LLM:
         self.dtype = dtype_of(dtype or defaults.dtype)
         self.decoding = component("decoding", DECODERS, decoding or defaults.decoding)
         self.cache = component("cache", CACHE_POLICIES, cache or defaults.cache)
-        if block_length is not None:
-            engine["block_length"] = block_length
-        base = settings_in("engine", "gpu" if self.device.type == "cuda" else "default")
-        self.config = from_dict(EngineConfig, base | defaults.engine | engine, "")
-        if self.config.tensor_parallel > 1:
-            raise UserError(
-                f"tensor_parallel={self.config.tensor_parallel}: LLM runs in one process; use "
-                "torchrun -m pipeline.run with engine.tensor_parallel"
-            )
+        self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)
         self.chat = bool(defaults.prompt.get("chat", True) if chat is None else chat)
         self.system = system
         template = None if chat_template is None else str(chat_template)
         options = ChatOptions(chat_template=template, optional_keys=tuple(optional_keys))
         self.tokenizer = ChatTokenizer.of_checkpoint(folder, options)
+        if self.chat and not self.tokenizer.has_chat_template:
+            raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
         if self.chat:
-            if not self.tokenizer.has_chat_template:
-                raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
             self.tokenizer.check_user_turn(system)
         self.engine = DiffusionEngine(
             load_model(folder, self.dtype, self.device),

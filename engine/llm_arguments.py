@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from engine.cache.base import CachePolicy
+from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from engine.from_dict import from_dict
@@ -80,6 +81,28 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
         raise UserError(f"dtype={name!r}: give one of {', '.join(DTYPES)}")
     its: torch.dtype = getattr(torch, name)
     return its
+
+
+def engine_config(
+    device: torch.device,
+    defaults: Mapping[str, Any],
+    block_length: int | None,
+    own: Mapping[str, Any],
+) -> EngineConfig:
+    """The engine's settings: the caller's `own`, else the checkpoint's, else those in conf/engine.
+
+    Raises:
+        UserError: an unknown setting, one out of range, or more than one rank.
+    """
+    base = settings_in("engine", "gpu" if device.type == "cuda" else "default")
+    given = {} if block_length is None else {"block_length": block_length}
+    config = from_dict(EngineConfig, {**base, **defaults, **own, **given}, "")
+    if config.tensor_parallel > 1:
+        raise UserError(
+            f"tensor_parallel={config.tensor_parallel}: LLM runs in one process; use torchrun -m "
+            "pipeline.run with engine.tensor_parallel"
+        )
+    return config
 
 
 def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
