@@ -125,5 +125,5 @@ def test_a_traceback_is_in_the_uploaded_log(
     with pytest.raises(SystemExit):
         run(job(checkpoint, data, f"s3://{BUCKET}/broken"), 0)
     said = capfd.readouterr().err
-    assert f"the traceback is in s3://{BUCKET}/broken/logs/rank-0.log" in said
+    assert f"with the traceback in s3://{BUCKET}/broken/logs/rank-0.log" in said
     assert "Traceback" in bucket.cat_file(f"{BUCKET}/broken/logs/rank-0.log").decode()

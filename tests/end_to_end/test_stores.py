@@ -14,7 +14,7 @@ import pytest
 from upath import UPath
 
 from engine.errors import UserError
-from pipeline.input.files import list_inputs
+from pipeline.input.listing import list_inputs
 from pipeline.run import run
 from pipeline.run_folder import lease, store
 from pipeline.run_folder.files import place
@@ -209,10 +209,10 @@ def test_input_files_are_found_on_a_store_like_on_a_disk(google: FlakyStore) -> 
     for name in [*names, "in/other.txt"]:
         store.write(stored(f"gs://found/{name}"), lambda to: to.write(b'{"prompt": "x"}\n'))
     odd, below, _, top = (f"gs://found/{name}" for name in names)
-    assert list_inputs("gs://found/in") == list_inputs("gs://found/in/") == [odd, below]
-    assert list_inputs("gs://found") == [odd, below, top]
-    assert list_inputs("gs://found/**/*.jsonl") == [below]
-    assert list_inputs(odd) == [odd]
+    assert list_inputs("gs://found/in").paths == list_inputs("gs://found/in/").paths == [odd, below]
+    assert list_inputs("gs://found").paths == [odd, below, top]
+    assert list_inputs("gs://found/**/*.jsonl").paths == [below]
+    assert list_inputs(odd).paths == [odd]
     with store.open_for_reading(odd) as file:
         assert file.read() == b'{"prompt": "x"}\n'
     with pytest.raises(UserError, match="no such file or folder"):
