@@ -13,7 +13,9 @@ one batch for both. Best against best is what a user gains; an equal batch shows
 waiting costs.
 
 Only tokens before EOS count; seconds are wall time of the whole loop. Rounds of (b) and (c)
-alternate and are compared pairwise, because a machine's speed drifts. Their token ids must be equal
+alternate and are compared pairwise, because a machine's speed drifts. On a CPU that others use at
+the same time, the ratio of CPU seconds is the steadier one, with OMP_NUM_THREADS=1 (several threads
+wait for each other busily). Their token ids must be equal
 row by row, in all batches, in float32 on CPU; on other devices and dtypes the rows that differ are
 counted. The output of all three is scored with the rows' own tests.
 """
@@ -84,39 +86,27 @@ def run(
     )
     print(workload.title)
     is_block_causal = workload.model.config.block_length is not None
-    bench = Bench(
-        workload, CACHE_POLICIES[cache or ("block_causal" if is_block_causal else "dual")]()
-    )
-    is_exact = (workload.device, dtype) == EXACT
+    cache = cache or ("block_causal" if is_block_causal else "dual")
+    bench, is_exact = Bench(workload, CACHE_POLICIES[cache]()), (workload.device, dtype) == EXACT
     with others_share() as others:
-        tried, best = try_batches(bench, batches, trial_rows, is_exact)
-        equal = [Entry(rival, max_sequences) for rival in RIVALS]
-        runs = measure(bench, [*best, *equal], rounds)
+        tried, best = try_batches(bench, batches, trial_rows, rounds, is_exact)
+        pairs = {"best": best, "equal": [Entry(rival, max_sequences) for rival in RIVALS]}
+        runs = measure(bench, [*pairs["best"], *pairs["equal"]], rounds)
         num_different = check_same(runs, is_exact)
         llada = workload.run(bench.llada(), num_requests=llada_rows)
-    figures = {entry.title: summary(done, workload) for entry, done in runs.items()}
-    figures = {"llada, alone": summary([llada], workload), **figures}
-    ratios = {"best": ratios_of(runs, *best), "equal": ratios_of(runs, *equal)}
-    print_table(figures)
-    over_llada = figures[best[1].title]["tokens_per_s"] / llada.tokens_per_s
-    print(f"{best[1].title}, over llada: {over_llada:.1f} x")
-    for name, pair in (("best", best), ("equal", equal)):
-        print_ratios(name, pair, ratios[name])
+    compared = compare(workload, pairs, runs, llada)
     print(f"other processes had {100 * others.share:.0f} % of the machine's cores meanwhile")
     return {
         "benchmark": "engine",
         "model": model.name,
-        "cache": type(bench.policy).__name__,
+        "cache": cache,
         "num_prompts": len(workload.requests),
         "num_prompts_llada": len(llada.results),
         "tried": tried,
         "best_batch": {entry.rival: entry.batch for entry in best},
         "equal_batch": max_sequences,
-        "engine_over_llada": over_llada,
-        "engine_over_lockstep": {name: statistics.median(of) for name, of in ratios.items()},
-        "engine_over_lockstep_by_round": ratios,
+        **compared,
         "num_rows_different_from_lockstep": num_different,
-        "figures": figures,
         "others_share_of_cores": others.share,
         "config": asdict(workload.config(max_sequences))
         | {"max_new_tokens": max_new_tokens, "dtype": dtype},
@@ -159,10 +149,10 @@ class Bench:
 
 
 def try_batches(
-    bench: Bench, batches: list[int], num_rows: int, is_exact: bool
+    bench: Bench, batches: list[int], num_rows: int, rounds: int, is_exact: bool
 ) -> tuple[dict[str, Any], list[Entry]]:
-    """Run both rivals with every batch on the first prompts, twice, and print the better of the two
-    speeds. Returns these, and each rival's fastest entry.
+    """Run both rivals with every batch on the first prompts, once a round, and print the best
+    speed of each. Returns these, and each rival's fastest entry.
 
     Raises:
         RuntimeError: as `check_same`.
@@ -170,7 +160,7 @@ def try_batches(
     bench.run(Entry("engine", max(batches)), num_rows)  # the first run is slower than the others
     entries = [Entry(rival, batch) for batch in batches for rival in RIVALS]
     runs: Runs = {entry: [] for entry in entries}
-    for _ in range(2):
+    for _ in range(rounds):
         for entry in entries:
             runs[entry].append(bench.run(entry, num_rows))
     check_same(runs, is_exact)
@@ -211,22 +201,47 @@ def check_same(runs: Runs, is_exact: bool) -> int:
     return num
 
 
+def compare(
+    workload: Workload, pairs: dict[str, list[Entry]], runs: Runs, llada: Run
+) -> dict[str, Any]:
+    """The figures of each entry and the ratios of each pair, printed and as part of the report."""
+    figures = {"llada, alone": summary([llada], workload)}
+    figures |= {entry.title: summary(done, workload) for entry, done in runs.items()}
+    print_table(figures)
+    own = pairs["best"][1].title
+    over_llada = figures[own]["tokens_per_s"] / llada.tokens_per_s
+    print(f"{own}, over llada: {over_llada:.1f} x")
+    ratios = {name: ratios_of(runs, pair, "wall_s") for name, pair in pairs.items()}
+    cpu_ratios = {name: ratios_of(runs, pair, "cpu_s") for name, pair in pairs.items()}
+    for name, pair in pairs.items():
+        print_ratios(name, pair, ratios[name], cpu_ratios[name])
+    return {
+        "engine_over_llada": over_llada,
+        "engine_over_lockstep": {name: statistics.median(of) for name, of in ratios.items()},
+        "engine_over_lockstep_by_round": ratios,
+        "engine_over_lockstep_in_cpu_s_by_round": cpu_ratios,
+        "figures": figures,
+    }
+
+
 def summary(runs: list[Run], workload: Workload) -> dict[str, Any]:
     """The figures of the run with the median speed."""
     run = sorted(runs, key=lambda one: one.tokens_per_s)[len(runs) // 2]
     return run.figures() | {"pass_at_1": workload.pass_at_1(run.results)}
 
 
-def ratios_of(runs: Runs, lockstep: Entry, engine: Entry) -> list[float]:
-    """The engine's speed over lock-step's, round by round."""
-    pairs = zip(runs[lockstep], runs[engine], strict=True)
-    return [own.tokens_per_s / other.tokens_per_s for other, own in pairs]
+def ratios_of(runs: Runs, pair: list[Entry], seconds: str) -> list[float]:
+    """The engine's tokens per second over lock-step's, round by round; `seconds`: of which kind, a
+    field of Run."""
+    speeds = [[run.num_tokens / getattr(run, seconds) for run in runs[entry]] for entry in pair]
+    return [own / other for other, own in zip(*speeds, strict=True)]
 
 
 def print_table(figures: dict[str, dict[str, Any]]) -> None:
     columns = {
         "tokens/s": "tokens_per_s",
         "wall s": "wall_s",
+        "CPU s": "cpu_s",
         "TPF": "tokens_per_forward",
         "query tok/tok": "query_tokens_per_token",
         "outside fwd": "share_outside_forward",
@@ -238,10 +253,12 @@ def print_table(figures: dict[str, dict[str, Any]]) -> None:
         print(f"{name:22}" + "".join(f"{row[key]:15.3f}" for key in columns.values()))
 
 
-def print_ratios(name: str, pair: list[Entry], ratios: list[float]) -> None:
+def print_ratios(
+    name: str, pair: list[Entry], ratios: list[float], cpu_ratios: list[float]
+) -> None:
     lockstep, engine = pair
     rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(
         f"{name + ':':7}{engine.title}, over {lockstep.title}: {statistics.median(ratios):.2f} x "
-        f"(rounds: {rounds})"
+        f"(rounds: {rounds}); in CPU seconds {statistics.median(cpu_ratios):.2f} x"
     )

@@ -35,6 +35,8 @@ class Run:
     results: list[Result]
     """In the order of the prompts."""
     wall_s: float
+    cpu_s: float
+    """CPU seconds of all threads of this process."""
     num_iterations: int
     num_forwards: dict[str, int]
     num_query_tokens: dict[str, int]
@@ -58,6 +60,7 @@ class Run:
     def figures(self) -> dict[str, Any]:
         return {
             "wall_s": self.wall_s,
+            "cpu_s": self.cpu_s,
             "tokens_per_s": self.tokens_per_s,
             "num_generated_tokens": self.num_tokens,
             "num_iterations": self.num_iterations,
@@ -107,9 +110,9 @@ class Workload:
             RuntimeError: a request failed.
         """
         requests = self.requests[:num_requests]
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         results = list(engine.results(requests))
-        wall_s = time.perf_counter() - start
+        wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
         failed = [result for result in results if result.error is not None]
         if failed:
             raise RuntimeError(f"{len(failed)} rows failed, the first with: {failed[0].error}")
@@ -117,6 +120,7 @@ class Workload:
         return Run(
             results=sorted(results, key=lambda result: cast(int, result.request_id)),
             wall_s=wall_s,
+            cpu_s=cpu_s,
             num_iterations=stats.num_iterations,
             num_forwards=stats.num_forwards,
             num_query_tokens=stats.num_query_tokens,

@@ -77,6 +77,7 @@ def test_query_tokens_of_a_failed_forward_count_for_no_sequence() -> None:
     run = Run(
         results=done.results,
         wall_s=1.0,
+        cpu_s=1.0,
         num_iterations=1,
         num_forwards={},
         num_query_tokens=done.num_query_tokens,
