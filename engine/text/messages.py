@@ -113,6 +113,11 @@ def _turn(name: str, message: Any) -> Turn:
     if not isinstance(message, Mapping):
         raise PromptError(f"{name}: {_kind(message)}; must be a message of role and content")
     role, content = message.get("role"), message.get("content")
+    if "role" not in message:
+        raise PromptError(
+            f"{name}: has no role, but {', '.join(map(str, message)) or 'nothing'}; must be a "
+            "message of role and content"
+        )
     if not isinstance(role, str):
         raise PromptError(f"{name}.role: {_kind(role)}; must be text")
     if not role:
@@ -213,4 +218,4 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return type(value).__name__
+    return "null" if value is None else type(value).__name__

@@ -54,6 +54,15 @@ class ReachCheck:
         Raises:
             PromptError: what does not reach the prompt.
         """
+        # The shape first: it names the whole key or turn, for which there is a remedy.
+        shape = _shape(turns, tools)
+        if shape not in self._faults:
+            if len(self._faults) >= MAX_SHAPES:
+                self._faults.clear()
+            standard = [_standard_turn(turn, place) for place, turn in enumerate(turns)]
+            self._faults[shape] = self._fault(standard, None if tools is None else _standard(tools))
+        if (fault := self._faults[shape]) is not None:
+            raise PromptError(fault.format(places=places, content=content))
         for place, turn in zip(places, turns, strict=True):
             text = turn["content"]
             if text and not _is_in(text, rendered):
@@ -63,38 +72,34 @@ class ReachCheck:
                     self._check_data(f"{place}.{key}", key, turn[key], rendered)
         if tools is not None:
             self._check_data(self._options.tools, "tools", tools, rendered)
-        shape = _shape(turns, tools)
-        if shape not in self._faults:
-            if len(self._faults) >= MAX_SHAPES:
-                self._faults.clear()
-            standard = [_standard_turn(turn, place) for place, turn in enumerate(turns)]
-            self._faults[shape] = self._fault(standard, None if tools is None else _standard(tools))
-        if (fault := self._faults[shape]) is not None:
-            raise PromptError(fault.format(places=places, content=content))
 
     def _data_of(self, turn: Turn) -> list[str]:
         left_out = ("role", "content", *self._options.optional_keys)
         return [key for key in turn if key not in left_out]
 
     def _check_data(self, name: str, key: str, value: Any, rendered: str) -> None:
-        for path, inner, text in self._said(name, key, value):
+        for path, optional, text in self._said(name, key, value, key):
             if not _is_in(text, rendered):
-                raise self._lost(path, text, inner)
+                raise self._lost(path, text, optional)
 
-    def _said(self, path: str, key: str, value: Any) -> Iterator[tuple[str, str, str]]:
-        """The place, the innermost key and the text of each value in the data of a key."""
+    def _said(
+        self, path: str, key: str, value: Any, optional: str
+    ) -> Iterator[tuple[str, str, str]]:
+        """The place and the text of each value in the data of a key, and between them the key that
+        would allow the template to leave it out."""
         if isinstance(value, list):
             for place, its in enumerate(value):
-                yield from self._said(f"{path}[{place}]", key, its)
+                yield from self._said(f"{path}[{place}]", key, its, optional)
         elif isinstance(value, dict):
             for inner, its in value.items():
                 if key in NAMES_IN:
-                    yield f"{path}.{inner}", inner, inner
+                    yield f"{path}.{inner}", optional, inner
                 elif inner in (*BOOKKEEPING, *self._options.optional_keys):
                     continue
-                yield from self._said(f"{path}.{inner}", inner, its)
+                which = optional if key in NAMES_IN else inner
+                yield from self._said(f"{path}.{inner}", inner, its, which)
         elif value is not None and not isinstance(value, bool):
-            yield path, key, value if isinstance(value, str) else json.dumps(value)
+            yield path, optional, value if isinstance(value, str) else json.dumps(value)
 
     def _fault(self, turns: list[Turn], tools: Tools | None) -> str | None:
         """What the template leaves out of a conversation of standard texts, as a message in which
@@ -103,10 +108,13 @@ class ReachCheck:
         if rendered is None:  # it refuses these texts, so the row's own are the only test
             return None
         for place, turn in enumerate(turns):
+            role = _escaped(turn["role"])
             if (turn["content"] or "") not in rendered:
+                known = "" if turn["role"] in KNOWN_ROLES else "give it a role that it knows, "
                 return (
                     f"{{places[{place}]}}{{content}}: not in the prompt, because the chat template "
-                    f"leaves out this {_escaped(turn['role'])} turn; remove it, or {self._remedy}"
+                    f"leaves out this turn of the role {role!r}; {known}remove it, or "
+                    f"{self._remedy}"
                 )
             for key in self._data_of(turn):
                 without = {its: value for its, value in turn.items() if its != key}

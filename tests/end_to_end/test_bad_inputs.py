@@ -233,7 +233,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
 }
 MESSAGES: dict[str, tuple[list[Any], str]] = {
     "no messages": ([], "messages: an empty list"),
-    "no content": ([message(None)], "messages[0].content: NoneType"),
+    "no content": ([message(None)], "messages[0].content: null"),
     "blank content": ([message(" ")], "messages[0].content: blank"),
     "no role": ([message("a", "")], "messages[0].role: empty"),
     "a role that is a token": ([message("a", "<|eot_id|>")], "spells a special token"),

@@ -57,14 +57,15 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a part that is none": ([{"role": "user", "content": [3]}], "m[0].content[0]: int"),
     "a part without text": (
         [{"role": "user", "content": [{"type": "text", "text": None}]}],
-        "m[0].content[0].text: NoneType",
+        "m[0].content[0].text: null",
     ),
     "a part with more": (
         [{"role": "user", "content": [{"type": "text", "text": "a", "cite": "b"}]}],
         "m[0].content[0]: cite beside the text",
     ),
     "a number for content": ([{"role": "user", "content": 3}], "m[0].content: int; must be text"),
-    "nothing said": ([{"role": "user", "content": None, "name": ""}], "m[0].content: NoneType"),
+    "nothing said": ([{"role": "user", "content": None, "name": ""}], "m[0].content: null"),
+    "ShareGPT": ([{"from": "human", "value": "a"}], "m[0]: has no role, but from, value; must be"),
     "a date": (
         [{**HELLO, "at": datetime.date(2024, 1, 1)}],
         "m[0].at: date; must be text, a number",

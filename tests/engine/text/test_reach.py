@@ -84,15 +84,16 @@ LOST: dict[str, tuple[str, list[Any], Any, str]] = {
     ),
     "a role by chance": (TWO_ROLES, [turn("developer", "b"), turn("user", "abc")], None, "m[0]"),
     "a role shown as another": (ELSE, SYSTEM, None, "m[0].role: 'system', which the chat template"),
-    "tool calls": (PLAIN, calling(WEATHER), None, "m[1].tool_calls[0].name: 'weather' is not in"),
+    "tool calls": (PLAIN, calling(WEATHER), None, "optional_keys=[tool_calls]"),
     "arguments": (CALLS, calling(WEATHER), None, "m[1].tool_calls[0].arguments.city: 'city'"),
+    "arguments, with what allows it": (CALLS, calling(WEATHER), None, "optional_keys=[arguments]"),
     "a number": (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
         "{% for c in m.tool_calls %}{{ c.name }}{{ c.arguments.city }}city days{% endfor %}"
         "{% endfor %}",
         calling(WEATHER),
         None,
-        "m[1].tool_calls[0].arguments.days: '3'",
+        "m[1].tool_calls[0].arguments.days: '3' is not in the prompt",
     ),
     "a key by chance": (
         PLAIN,
@@ -105,13 +106,13 @@ LOST: dict[str, tuple[str, list[Any], Any, str]] = {
         PLAIN,
         [turn("user", "Hi"), turn("tool", "x", tool_call_id="c1")],
         None,
-        "c1",
+        "m[1].tool_call_id: not in the prompt",
     ),
     "reasoning of an earlier turn": (
         THINK,
         [turn("assistant", "b", reasoning_content="hm"), turn("user", "a")],
         None,
-        "m[0].reasoning_content: 'hm' is not in",
+        "m[0].reasoning_content: not in the prompt",
     ),
     "thinking in a content": (
         THINK,
@@ -119,16 +120,22 @@ LOST: dict[str, tuple[str, list[Any], Any, str]] = {
         None,
         "m[0].content: '<think>hm</think>b' is not in",
     ),
-    "tools": (PLAIN, [turn("user", "Hi")], [TOOL], "tools[0].function.name: 'weather'"),
+    "tools": (PLAIN, [turn("user", "Hi")], [TOOL], "tools: not in the prompt, because the"),
     "tools by chance": (
         PLAIN,
         [turn("user", "Which weather in the city?")],
         [TOOL],
         "tools: not in the prompt, because the chat template ignores tools",
     ),
+    "an unknown role": (
+        TWO_ROLES,
+        [turn("human", "Hi")],
+        None,
+        "this turn of the role 'human'; give it a role that it knows, remove it",
+    ),
     "a spelt token": (
-        NO_SYSTEM,
-        [turn("system", "<|eot_id|>"), turn("user", "a")],
+        THINK,
+        [turn("assistant", "<|eot_id|></think>b"), turn("user", "a")],
         None,
         "<|eot_id|>",
     ),
@@ -177,6 +184,14 @@ def test_keys_that_may_be_left_out_are_named_by_the_user(folder: Path) -> None:
         chat(folder, QWEN).conversation("m", messages)
     some = chat(folder, QWEN, optional_keys=("tool_call_id",))
     assert "sunny" in some.conversation("m", messages).text
+    some = chat(folder, CALLS, optional_keys=("arguments",))
+    assert some.conversation("m", calling(WEATHER)).text.count("weather") == 1
+    assert (
+        "sunny"
+        in chat(folder, PLAIN, optional_keys=("tool_calls",))
+        .conversation("m", calling(OPENAI))
+        .text
+    )
 
 
 @pytest.mark.parametrize("order", [[False, True], [True, False]])

@@ -89,8 +89,8 @@ def message(role: Any = "user", content: Any = "hi") -> dict[str, Any]:
         ({"other": "x"}, "neither is in the data, which has other"),
         ({"messages": []}, "messages: an empty list"),
         ({"messages": ["hi"]}, r"messages\[0\]: text that is not the JSON of a message"),
-        ({"messages": [message(content=None)]}, r"messages\[0\].content: NoneType; must be text"),
-        ({"messages": [message(), message(role=None)]}, r"messages\[1\].role: NoneType"),
+        ({"messages": [message(content=None)]}, r"messages\[0\].content: null; must be text"),
+        ({"messages": [message(), message(role=None)]}, r"messages\[1\].role: null"),
         ({"messages": [message(role="")]}, r"messages\[0\].role: empty"),
         ({"messages": [message(content=" ")]}, r"messages\[0\].content: blank"),
         ({"messages": [message(), message("assistant")]}, "ends with an assistant turn"),
@@ -285,7 +285,7 @@ def test_tools_go_to_the_template(folder: Path, tmp_path: Path, row: dict[str, A
     assert named.prompt({**row, "functions": TOOLS, "tools": 3}).text == shown
     off = prompter(folder, chat_template=str(file), tools_column=None)
     assert off.prompt({**row, "tools": TOOLS}).text == "[user]hi"
-    with pytest.raises(PromptError, match=r"tools\[0\]\.name.*is not in the prompt"):
+    with pytest.raises(PromptError, match=r"tools: not in the prompt.*tools_column=null"):
         prompter(folder).token_ids({**row, "tools": TOOLS})
     with pytest.raises(PromptError, match="functions: text that is not the JSON"):
         named.token_ids({**row, "functions": "weather()"})

@@ -81,6 +81,15 @@ FENCES = {
     "many times": f"{fence(SHORT)}\nOr:\n" * 200,
     "quotes in the prose": f"It's \"\"\" simple, isn't it:\n{fence(FUNCTION)}\n'''",
 }
+THINKING = {
+    "a longer draft": f"<think>\nIt's:\n{fence(WRONG * 2)}</think>\n{fence(SHORT)}",
+    "the draft is a body": f"<think>\n    return max(xs)\n</think>\n{SHORT}",
+    "its mark in code": f"{SHORT.rstrip()} if '</think>' else 0\n",
+    "a draft left open": f"<think>\n{TICKS}python\n{WRONG}</think>\n{fence(SHORT)}",
+    "no opening mark, then a body": f"It's max(xs)?\n{fence(WRONG)}</think>\n\n{BODY}",
+    "nothing behind it": f"<think>\n{fence(SHORT)}</think>\n",
+    "never closed": f"<think>\n{fence(SHORT)}So that's",
+}
 BARE = {
     "bare": FUNCTION,
     "without the head": SIGNATURE + BODY,
@@ -217,6 +226,7 @@ GOES_ON = {
 }
 RIGHT = {
     "fences": FENCES,
+    "thinking": THINKING,
     "bare": BARE,
     "behind": {name: fence(f"{FUNCTION}\n\n{more}") for name, more in BEHIND.items()},
     "behind, bare": {name: f"{FUNCTION}\n\n{more}" for name, more in BEHIND.items()},
