@@ -25,7 +25,16 @@ from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.legal import block_length_of, check_model
-from engine.llm_arguments import Prompt, PromptBatch, component, dtype_of, is_conversation, is_int
+from engine.llm_arguments import (
+    Prompt,
+    PromptBatch,
+    check_chat,
+    component,
+    device_of,
+    dtype_of,
+    is_conversation,
+    is_int,
+)
 from engine.model.defaults import defaults_for, settings_in
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.request import FinishReason, Request, Result
@@ -94,7 +103,7 @@ class LLM:
         config = read_config(folder)
         defaults = defaults_for(str(model), config.family)
         self.name = str(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device_of(device)
         self.dtype = dtype_of(dtype or defaults.dtype)
         self.decoding = component("decoding", DECODERS, decoding or defaults.decoding)
         self.cache = component("cache", CACHE_POLICIES, cache or defaults.cache)
@@ -108,7 +117,8 @@ class LLM:
                 "torchrun -m pipeline.run with engine.tensor_parallel"
             )
         check_model(config, self.config, self.cache)
-        self.chat = bool(defaults.prompt.get("chat", True) if chat is None else chat)
+        self.chat: bool = defaults.prompt.get("chat", True) if chat is None else chat
+        check_chat(self.chat, system, optional_keys)
         self.system = system
         template = None if chat_template is None else str(chat_template)
         options = ChatOptions(chat_template=template, optional_keys=tuple(optional_keys))
@@ -245,7 +255,7 @@ class LLM:
             )
         ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, list | tuple) and ids and all(is_int(id) for id in ids):
-            return list(ids)
+            return [int(id) for id in ids]
         raise PromptError(
             f"prompt: {type(prompt).__name__}; give a text, a list of messages or of token ids"
         )
