@@ -26,7 +26,9 @@ from engine.legal import block_length_of, check_model
 from engine.llm_arguments import (
     Prompt,
     PromptBatch,
+    check_chat,
     component,
+    device_of,
     dtype_of,
     engine_config,
     is_conversation,
@@ -100,13 +102,14 @@ class LLM:
         config = read_config(folder)
         defaults = defaults_for(str(model), config.family)
         self.name = str(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device_of(device)
         self.dtype = dtype_of(dtype or defaults.dtype)
         self.decoding = component("decoding", DECODERS, decoding or defaults.decoding)
         self.cache = component("cache", CACHE_POLICIES, cache or defaults.cache)
         self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)
-        self.chat = bool(defaults.prompt.get("chat", True) if chat is None else chat)
+        self.chat: bool = defaults.prompt.get("chat", True) if chat is None else chat
+        check_chat(self.chat, system, optional_keys)
         self.system = system
         template = None if chat_template is None else str(chat_template)
         options = ChatOptions(chat_template=template, optional_keys=tuple(optional_keys))
@@ -243,7 +246,7 @@ class LLM:
             )
         ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, list | tuple) and ids and all(is_int(id) for id in ids):
-            return list(ids)
+            return [int(id) for id in ids]
         raise PromptError(
             f"prompt: {type(prompt).__name__}; give a text, a list of messages or of token ids"
         )

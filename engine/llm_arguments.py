@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class PromptBatch:
         num = len(listed)
         seeds = _each("seed", seed, num, int)
         if is_int(seed):
-            seeds = [derive_seed(seed, place) for place in range(num)]
+            seeds = [derive_seed(int(seed), place) for place in range(num)]
         return cls(
             listed,
             _each("max_new_tokens", max_new_tokens, num, int),
@@ -64,7 +65,8 @@ class PromptBatch:
 
 
 def is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Of numpy too."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_conversation(prompt: Any) -> bool:
@@ -103,6 +105,41 @@ def engine_config(
             "pipeline.run with engine.tensor_parallel"
         )
     return config
+
+
+def device_of(device: str | torch.device | None) -> torch.device:
+    """The device that is asked for; by default a GPU, if there is one.
+
+    Raises:
+        UserError: there is no such device, or this torch cannot use it.
+    """
+    try:
+        its = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError):
+        raise UserError(f"device={device!r}: give cuda, cuda:N or cpu") from None
+    if its.type == "cuda" and not (its.index or 0) < torch.cuda.device_count():
+        raise UserError(
+            f"device={str(device)!r}: torch {torch.__version__} finds "
+            f"{torch.cuda.device_count()} GPUs here; give another, or cpu"
+        )
+    return its
+
+
+def check_chat(chat: Any, system: str | None, optional_keys: Any) -> None:
+    """
+    Raises:
+        UserError: a value of the wrong kind, or a system turn for raw text.
+    """
+    if not isinstance(chat, bool):
+        raise UserError(f"chat={chat!r}: give True or False")
+    is_list = isinstance(optional_keys, Sequence) and not isinstance(optional_keys, str)
+    if not is_list or not all(isinstance(key, str) for key in optional_keys):
+        raise UserError(f"optional_keys={optional_keys!r}: give a list of keys")
+    if system is not None and not chat:
+        raise UserError(
+            f"system={system!r} with chat=False (the default of base models): raw text has no "
+            "system turn; put it into the texts, or set chat=True"
+        )
 
 
 def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
@@ -147,7 +184,7 @@ def _tools_of_each(tools: Any, num: int) -> list[Any]:
 
 def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
     """One value for each of `num` prompts."""
-    is_shared = isinstance(value, int | float | str) or value is None
+    is_shared = isinstance(value, Integral | float | str) or value is None
     values = [value] * num if is_shared else list(value)
     if len(values) != num:
         raise UserError(
@@ -156,4 +193,4 @@ def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
     for its in values:
         if not (is_int(its) or (kind is float and isinstance(its, float))):
             raise UserError(f"{name}={its!r}: give {'a number' if kind is float else 'an integer'}")
-    return values
+    return [int(its) if is_int(its) else its for its in values]

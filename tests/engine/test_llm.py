@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +146,28 @@ def test_a_wrong_component_or_engine_setting_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         LLM(folder, device="cpu", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"device": "gpu"}, "device='gpu': give cuda"),
+        ({"device": "cuda:99"}, "device='cuda:99': torch .* finds . GPUs"),
+        ({"chat": "no"}, "chat='no': give True or False"),
+        ({"optional_keys": "name"}, "optional_keys='name': give a list"),
+        ({"system": "Be brief.", "chat": False}, "system='Be brief.' with chat=False"),
+    ],
+)
+def test_a_wrong_argument_is_refused(folder: Path, setting: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        LLM(folder, **setting)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers(llm: LLM) -> None:
+    settings = {"max_new_tokens": np.int64(4), "seed": np.array([1]), "temperature": np.float64(1)}
+    (one,) = answers(llm, np.array([5, 6]), **settings)
+    (same,) = answers(llm, [[5, 6]], max_new_tokens=4, seed=[1], temperature=1.0)
+    assert (one.token_ids, one.seed, one.error) == (same.token_ids, 1, None)
 
 
 def test_components_are_chosen_by_name_with_settings_or_as_objects(folder: Path) -> None:

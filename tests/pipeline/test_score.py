@@ -15,8 +15,9 @@ from pipeline.input.parts import Part
 from pipeline.run import run as run_job
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import output_schema
-from pipeline.score import main, pass_at_k, score_run
+from pipeline.score import main, score_run
 from pipeline.tasks import TASKS
+from pipeline.tasks.pass_at_k import pass_at_k
 from pipeline.tasks.sandbox import Limits
 from tests.checkpoints import job, write_parquet
 from tests.pipeline.plan.plans import plan_of
