@@ -7,14 +7,14 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.errors import unreadable_is_an_error
+from pipeline.input.errors import InputError, unreadable_is_an_error
 from pipeline.input.json_kinds import JsonColumns
-from pipeline.input.json_lines import inspect_json_lines
+from pipeline.input.json_lines import HEAD_BYTES, OTHERS, PARQUET_MAGIC, inspect_json_lines
 from pipeline.input.listing import Found, is_parquet, names_of
 from pipeline.input.runs import EarlierRun
 from pipeline.run_folder.store import fs_and_path, open_for_reading
@@ -109,13 +109,32 @@ def _stamp(path: str) -> str | None:
 
 def _parquet(path: str) -> tuple[int, str, pa.Schema]:
     with open_for_reading(path) as file:
-        parquet = pq.ParquetFile(file)
+        try:
+            parquet = pq.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"data.path={path}: {_no_parquet(file)} ({error})") from error
         size = file.seek(0, os.SEEK_END)
         file.seek(size - 8)
         footer_size = int.from_bytes(file.read(4), "little")
         file.seek(0 if size <= WHOLE_BYTES else size - 8 - footer_size)
         digest = _digest(str(size).encode() + file.read())
         return parquet.metadata.num_rows, digest, parquet.schema_arrow.remove_metadata()
+
+
+def _no_parquet(file: IO[bytes]) -> str:
+    """What a file is that cannot be read as Parquet, and what to do."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if not head:
+        return "is empty; write it again, or leave it out"
+    if head.startswith(PARQUET_MAGIC):
+        return "is cut short or damaged; copy or write it again"
+    for magic, (what, remedy) in OTHERS.items():
+        if head.startswith(magic):
+            return f"is {what}, not Parquet; {remedy}"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return "looks like JSON, not Parquet; give it a name that ends in .jsonl"
+    return "is not a Parquet file; write it again, or leave it out"
 
 
 def _digest(data: bytes) -> str:

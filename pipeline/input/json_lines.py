@@ -21,14 +21,25 @@ BATCH_LINES = 1000
 HEAD_BYTES = 4096
 CHUNK_BYTES = 1 << 16
 GZIP = b"\x1f\x8b"
+PARQUET_MAGIC = b"PAR1"
 OTHERS = {
-    b"PAR1": ("a Parquet file", "give it a name that ends in .parquet"),
+    PARQUET_MAGIC: ("a Parquet file", "give it a name that ends in .parquet"),
     b"PK\x03\x04": ("a zip archive", "unpack it"),
     b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it, or pack it with gzip"),
     b"BZh": ("packed with bzip2", "unpack it, or pack it with gzip"),
     b"\xfd7zXZ": ("packed with xz", "unpack it, or pack it with gzip"),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
 }
 """What files with other first bytes are, and what to do."""
+KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "number",
+    float: "number",
+    str: "text",
+    list: "list",
+}
+"""What a line holds that is no object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,9 @@ def parse_line(line: Line, path: str) -> dict[str, Any]:
     except (RecursionError, ValueError):
         row = _by_value(line.text, place)
     if not isinstance(row, dict):
-        raise InputError(f"{place}: {type(row).__name__}; must be an object, {{...}}")
+        raise InputError(
+            f"{place}: {KINDS[type(row)]}; must be an object, {{...}}, whose keys are the columns"
+        )
     return row
 
 
@@ -142,7 +155,7 @@ def _open_text(path: str) -> _Text:
         InputError: the first bytes are those of another kind of file.
     """
     raw = _Peeked(open_for_reading(path))
-    if raw.head.startswith(GZIP) or path.lower().endswith(".gz"):
+    if raw.head.startswith(GZIP):  # whatever its name says: many programs unpack *.gz unasked
         raw = _Peeked(gzip.GzipFile(fileobj=io.BufferedReader(raw, HEAD_BYTES)))
     for magic, (what, remedy) in OTHERS.items():
         if raw.head.startswith(magic):

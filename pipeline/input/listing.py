@@ -59,8 +59,10 @@ def list_inputs(path: str | list[str], output: str | None = None) -> Listing:
     found: dict[str, Found] = {}
     notes: list[str] = []
     for entry in [path] if isinstance(path, str) else path:
-        for file in _Entry(entry, output).files(notes):
+        of_entry: list[str] = []
+        for file in _Entry(entry, output).files(of_entry):
             found.setdefault(file.path, file)
+        notes += of_entry
     files = _with_unlike_ids(list(found.values()))
     notes += [run.note for run in dict.fromkeys(f.run for f in files if f.run) if run.note]
     return Listing(files, notes)
@@ -102,19 +104,22 @@ class _Entry:
         fs, root = self._fs, self._root
         with unreadable_is_an_error(self._entry):
             if fs.isfile(root):
-                return self._found([root], None)
+                return self._found([root], None, [])
             if fs.isdir(root):
                 if is_run(fs, root):
                     return self._of_run()
                 listed = [str(path) for path in fs.find(root)]
                 paths = self._without_runs(listed, root, notes, deep=True)
                 paths = [path for path in paths if not path.lower().endswith(".json")]
-                return self._found([p for p in paths if not _is_hidden(p, root)], root)
+                return self._found([p for p in paths if not _is_hidden(p, root)], root, notes)
             if any(sign in root for sign in "*?["):
-                listed = [str(path) for path in fs.glob(root) if not fs.isdir(path)]
+                matched = [str(path) for path in fs.glob(root)]
+                listed = [path for path in matched if not fs.isdir(path)]
                 base = _fixed_part(root)
                 paths = self._without_runs(listed, base, notes, deep="**" in root)
-                return self._found([p for p in paths if not _is_hidden(p, "")], base)
+                if matched and not listed:
+                    notes = [f"data.path={self._entry}: matches only folders, such as {matched[0]}"]
+                return self._found([p for p in paths if not _is_hidden(p, "")], base, notes)
         raise InputError(f"data.path={self._entry}: no such file or folder; check the spelling")
 
     def _of_run(self) -> list[Found]:
@@ -141,17 +146,22 @@ class _Entry:
             notes.append(f"data.path={self._entry}: left out {shown}: {what} no input")
         return [path for path in paths if runs.isdisjoint(parents[path])]
 
-    def _found(self, paths: list[str], base: str | None) -> list[Found]:
-        """The readable files among `paths`; folders below `base` may be key=value.
+    def _found(self, paths: list[str], base: str | None, notes: list[str]) -> list[Found]:
+        """The readable files among `paths`; folders below `base` may be key=value. `notes` say
+        what was left out.
 
         Raises:
             InputError: none is readable.
         """
         readable = sorted(path for path in paths if path.lower().endswith(READABLE))
         if not readable:
+            endings = f"no file that ends in one of {', '.join(READABLE)}"
             raise InputError(
-                f"data.path={self._entry}: no file that ends in one of {', '.join(READABLE)} "
-                f"({len(paths)} other files); name a Parquet or JSON Lines file"
+                f"{notes[-1]}; there is {endings} besides; name a Parquet or JSON Lines file, or "
+                "the folders themselves: data.path=[FOLDER, ...]"
+                if notes
+                else f"data.path={self._entry}: {endings} ({len(paths)} other files); name a "
+                "Parquet or JSON Lines file"
             )
         return [
             Found(self._address(path), {} if base is None else _keys(path, base))

@@ -24,6 +24,7 @@ from pipeline.run_folder.store import THREADS
 
 NUM_NAMED = 10
 """At most this many files are named."""
+NOT_PLANNED = "is not in the plan"
 
 
 def set_aside_broken(plan: Plan, folder: RunFolder) -> list[str]:
@@ -36,7 +37,8 @@ def set_aside_broken(plan: Plan, folder: RunFolder) -> list[str]:
         folder.set_aside(file)
         faults.append(f"{file.parent.name}/{file.name} {fault}")
     for fault in faults[:NUM_NAMED]:
-        again = "; its rows are generated again" if fault.startswith("data/") else ""
+        is_planned = fault.startswith("data/") and not fault.endswith(NOT_PLANNED)
+        again = "; its rows are generated again" if is_planned else ""
         _say(f"{fault}: moved to {folder.broken}{again}")
     if len(faults) > NUM_NAMED:
         _say(f"{len(faults) - NUM_NAMED} more such files: moved to {folder.broken}")
@@ -57,7 +59,7 @@ def _fault(file: Place, num_rows: int | None, schema: pa.Schema) -> str | None:
     """What is wrong with a part's file; None if nothing is. `num_rows` is None if the plan has no
     such part."""
     if num_rows is None:
-        return "is not in the plan"
+        return NOT_PLANNED
     try:
         if not is_whole_parquet(file):
             return "is not a complete Parquet file"

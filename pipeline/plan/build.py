@@ -67,6 +67,8 @@ def _new_plan(
     part_rows: int | None,
     num_workers: int,
 ) -> Plan:
+    if not any(file.num_rows for file in files):  # then JSON Lines have no columns either
+        raise UserError(_no_rows(config.data, files))
     files, columns = common_columns(files, declared)
     choice = choose(config, files, columns, checked_columns(columns, config.prompt))
     say(note for name, note in columns.texts.items() if name in choice.read_schema.names)

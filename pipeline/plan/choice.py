@@ -9,6 +9,7 @@ import pyarrow.types as pt
 from engine.errors import UserError
 from pipeline.config.job import DataConfig, JobConfig
 from pipeline.input.columns import Columns
+from pipeline.input.errors import InputError
 from pipeline.input.files import InputFile
 from pipeline.input.row_settings import override_columns
 from pipeline.input.runs import NEEDED, ROW_ID
@@ -53,10 +54,13 @@ def choose(
     # The seed of an earlier run's row is that of its own result, not one for the next.
     overrides = override_columns(columns, config.columns, OWN_COLUMNS if of_runs else ())
     where = None if data.where is None else Where(data.where, columns)
+    if of_runs:
+        _check_needed(files, columns)
     ids = _id_columns(columns, data.id_column) + [name for name in NEEDED if of_runs]
     carried = _carried(columns.names, data, overrides)
-    renamed = _renamed(carried, columns.names, data.rename, _run_name(files))
     kept = kept_schema(columns, prompts, config.prompt) if config.prompt.keep else None
+    own = (*OWN_COLUMNS, *(kept.names if kept else ()))
+    renamed = _renamed(carried, columns.names, data.rename, _run_name(files), own)
     check_names({name: renamed.get(name, name) for name in carried}, kept.names if kept else ())
     _check_prompts(columns, prompts.prompts, config)
     also_read = columns.only(
@@ -120,10 +124,14 @@ def _carried(available: list[str], data: DataConfig, overrides: dict[str, str]) 
 
 
 def _renamed(
-    carried: Collection[str], available: list[str], rename: dict[str, str] | None, run: str | None
+    carried: Collection[str],
+    available: list[str],
+    rename: dict[str, str] | None,
+    run: str | None,
+    own: Collection[str],
 ) -> dict[str, str]:
     """The new names of carried columns: those of data.rename; and, for columns of an earlier run
-    that have the name of an output column, RUN_NAME.
+    that have the name of a column of this output (`own`), RUN_NAME.
 
     Raises:
         UserError: data.rename names a column that is not carried.
@@ -135,9 +143,25 @@ def _renamed(
             raise UserError(
                 f"data.rename: {name!r} is {has if name not in available else left_out}"
             )
-    own = {name.casefold() for name in OWN_COLUMNS}
-    of_run = {} if run is None else {n: f"{run}_{n}" for n in carried if n.casefold() in own}
+    names = {name.casefold() for name in own}
+    of_run = {} if run is None else {n: f"{run}_{n}" for n in carried if n.casefold() in names}
     return of_run | (rename or {})
+
+
+def _check_needed(files: Sequence[InputFile], columns: Columns) -> None:
+    """
+    Raises:
+        InputError: other files beside an earlier run lack the columns by which its rows are read.
+    """
+    faults = [columns.faults[name] for name in NEEDED if name in columns.faults]
+    run = next(file.run for file in files if file.run is not None)
+    if faults:
+        raise InputError(
+            f"{faults[0]}; other files beside an earlier run need its columns {', '.join(NEEDED)}: "
+            "give them a job of their own, or take all rows of the run as they are: "
+            f"data.path=[{run.path}/data, ...] columns.seed=null and a data.carry=[...] of "
+            "columns that all have"
+        )
 
 
 def _run_name(files: Sequence[InputFile]) -> str | None:

@@ -146,10 +146,11 @@ def flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 def differing(starts: Iterable[Start]) -> dict[str, list[Any]]:
     """SECTION.FIELD -> its value in each of these starts, for the fields that are not the same in
-    all."""
+    all. A field that one of them does not have, because its version did not, is none of them."""
     all_flat = [flat(start.settings) for start in starts]
-    fields_ = dict.fromkeys(name for one in all_flat for name in one)
-    values = {name: [one.get(name) for one in all_flat] for name in fields_}
+    first = all_flat[0] if all_flat else {}
+    fields_ = [name for name in first if all(name in one for one in all_flat)]
+    values = {name: [one[name] for one in all_flat] for name in fields_}
     return {name: those for name, those in values.items() if any(v != those[0] for v in those)}
 
 

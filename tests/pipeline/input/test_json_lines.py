@@ -218,3 +218,16 @@ def test_the_texts_of_an_objects_values() -> None:
     text = ' {"a" : [1, {"}": "]"}] ,\n"\\u0062":"\\"", "c": -1.5e3,"d":null } '
     assert values_of(text) == {"a": '[1, {"}": "]"}]', "b": '"\\""', "c": "-1.5e3", "d": "null"}
     assert values_of("{}") == {}
+
+
+@pytest.mark.parametrize("name", ["in.jsonl.gz", "in.json.gz"])
+def test_a_file_that_was_unpacked_under_its_old_name_is_read(tmp_path: Path, name: str) -> None:
+    assert read(put(tmp_path, LINES, name))[1] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"), [("null", "null"), ('"a"', "text"), ("1.5", "number"), ("true", "true or f")]
+)
+def test_a_line_that_is_no_object_says_what_it_is(tmp_path: Path, line: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"line 2: {kind}.*; must be an object"):
+        read(put(tmp_path, f'{{"a": 1}}\n{line}\n'))

@@ -170,3 +170,21 @@ def test_the_note_about_many_run_folders_is_short(tmp_path: Path) -> None:
     listing = list_inputs(str(tmp_path))
     assert listing.paths == [os.fspath(tmp_path / "a.parquet")]
     assert len(listing.notes[0]) < 400
+
+
+@pytest.mark.parametrize("pattern", ["runs", "runs/**/*.parquet"])
+def test_a_folder_of_runs_alone_says_that_they_were_left_out(tmp_path: Path, pattern: str) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name)
+    message = r"left out .*runs/a, .*runs/b: run folders are no input; there is no .* the folders"
+    with pytest.raises(ValueError, match=message):
+        list_inputs(str(tmp_path / pattern))
+    named = [str(tmp_path / "runs" / name) for name in ("a", "b")]
+    assert len(list_inputs(named).files) == 2
+
+
+def test_a_glob_that_matches_only_folders_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    write_parquet(tmp_path / "in" / "a" / "x.parquet", prompts(1))
+    with pytest.raises(ValueError, match=r"matches only folders, such as .*in/a; there is no file"):
+        list_inputs(str(tmp_path / "in" / "*"))

@@ -203,6 +203,14 @@ def test_input_without_rows_is_refused(checkpoint: Path, tmp_path: Path) -> None
         plan_of(job(checkpoint, empty, tmp_path / "run"))
 
 
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "[]"])
+def test_json_lines_without_rows_are_refused(checkpoint: Path, tmp_path: Path, text: str) -> None:
+    empty = tmp_path / "in.jsonl"
+    empty.write_text(text)
+    with pytest.raises(ValueError, match="no rows in 1 files; name files with at least one row"):
+        plan_of(job(checkpoint, empty, tmp_path / "run"))
+
+
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"output=.*file/run: cannot be written"):

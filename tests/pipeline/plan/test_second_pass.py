@@ -133,3 +133,29 @@ def test_a_summary_of_something_else_is_refused(
     with pytest.raises(SystemExit):
         second(checkpoint, first, tmp_path / "b")
     assert "summary.json is not that of a run" in capfd.readouterr().err
+
+
+def test_prompts_that_the_first_run_kept_get_its_name_too(
+    checkpoint: Path, first: Path, tmp_path: Path
+) -> None:
+    before = second(checkpoint, first, tmp_path / "b", prompt__keep=True)
+    rows = second(checkpoint, tmp_path / "b", tmp_path / "c", prompt__keep=True)
+    for name in ("prompt_text", "messages_with_answer"):
+        assert [row[f"b_{name}"] for row in rows] == [row[name] for row in before]
+        assert all(row[name] for row in rows)
+    assert "prompt_text" in second(checkpoint, tmp_path / "b", tmp_path / "d")[0]
+
+
+def test_other_files_beside_a_run_need_its_columns(
+    checkpoint: Path, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [first, tmp_path / "in.parquet"]
+    with pytest.raises(SystemExit):
+        second(checkpoint, paths, tmp_path / "b", data__carry=["prompt"])
+    said = capfd.readouterr().err
+    assert "other files beside an earlier run need its columns row_id, sample_index" in said
+    assert f"data.path=[{first}/data, ...] columns.seed=null" in said
+    as_it_says = [first / "data", tmp_path / "in.parquet"]
+    changes = {"columns__seed": None, "data__carry": ["prompt"]}
+    rows = second(checkpoint, as_it_says, tmp_path / "b", **changes)
+    assert len(rows) == 2 * NUM_ROWS

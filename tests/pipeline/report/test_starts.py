@@ -12,7 +12,8 @@ import yaml
 from pipeline.report.__main__ import write
 from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
-from pipeline.stats.starts import read_starts, record
+from pipeline.stats import starts
+from pipeline.stats.starts import differing, read_starts, record
 from pipeline.workers.ranks import Worker
 from tests.checkpoints import job, prompts, write_parquet
 
@@ -188,3 +189,11 @@ def test_the_report_of_an_earlier_versions_run(start: Start) -> None:
     written, found = write(str(folder.path))
     assert found.missing == []
     assert "max_sequences" in Path(written).read_text()
+
+
+def test_a_field_that_an_earlier_version_lacked_is_no_difference() -> None:
+    """It had no such feature: null beside the default of today would tell of a change."""
+    before = starts.Start(number=0, settings={"prompt": {"chat": True}, "seed": 1})
+    now = starts.Start(number=1, settings={"prompt": {"chat": True, "keep": False}, "seed": 2})
+    assert differing([before, now]) == {"seed": [1, 2]}
+    assert differing([]) == {}
