@@ -3,8 +3,8 @@
 The lines declare no schema, so all of them are looked at. A column's type holds every value of all
 lines exactly. Where there is none (numbers beside texts), the column is at fault, with the lines
 that say so; a job that does not need it never hears of it. Objects whose keys are data (thousands
-of different keys, no end of nesting, no key at all) make no type either: such a column is kept as
-JSON text.
+of different keys, no end of nesting, no key at all) make no type either, nor do objects and lists
+that hold texts in one line and lists in another: such a column is kept as JSON text.
 """
 
 from collections import defaultdict
@@ -201,6 +201,13 @@ class JsonColumn:
         except _IsData as found:
             self.as_text = str(found)
             return self.type(name)
+        except _NoType as fault:
+            # Inside objects and lists, text can hold what no type does: messages, for example,
+            # whose content is a text in one line and a list of parts in another.
+            if set(self.top.first) <= {OBJECT, ARRAY} and len(self.top.first) == 1:
+                self.as_text = str(fault)
+                return pa.string()
+            raise
 
     def _count_key(self, key: str, where: str) -> None:
         check_key(key, where)
