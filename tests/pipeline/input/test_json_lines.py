@@ -154,7 +154,7 @@ DEEP = "[" * 3000 + "]" * 3000
         ([{"a": {"b": []}}, {"a": {"b": [{}]}}], "objects without a key"),
         ([json.loads("[" * 40 + "]" * 40), []], f"nested more than {MAX_DEPTH} deep"),
         ([{"a": [1]}, {"a": [{"b": 1}]}], "'x.a[]' holds whole numbers (in.jsonl line 1) and obj"),
-        ([{"a": {}}, {"a": "x"}], "'x.a' holds objects (in.jsonl line 1) and text"),
+        ([{"a": {}}, {"a": "x"}], "'x.a' holds text (in.jsonl line 2) and objects"),
         ([[{"c": "hi"}], [{"c": [{"text": "hi"}]}]], "'x[].c' holds text (in.jsonl line 1) and"),
         ([{"a": 2**60}, {"a": 0.5}], "no number type holds exactly together"),
         ([{"é": "日本", "half": "\ud83d"}, {}, *({str(i): 0.1} for i in range(300))], "keys"),
