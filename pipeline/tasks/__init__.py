@@ -7,6 +7,7 @@ from TASKS.
 is Python. `statements.py`: what of that a function needs. `body.py`: the body of the prompt's
 function.
 `sandbox.py`, `sandbox_child.py`: run one generated program under limits.
+`trials.py`: run many. `pass_at.py`: pass@k from how many samples of each prompt passed.
 """
 
 from pipeline.tasks import functions, humaneval
