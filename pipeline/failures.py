@@ -10,8 +10,6 @@ however often torchrun starts its workers again (--max-restarts), so it is remem
 start, which says the same and does no work.
 """
 
-import errno
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -24,34 +22,15 @@ from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.store import StoreError, without_secrets
+from pipeline.run_folder.store import without_secrets
 from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
 from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.logs import LogState, worker_log
+from pipeline.workers.refusals import refusal
 from pipeline.workers.session import STOPPED, Session, launchers_store
 from pipeline.workers.shutdown import Terminated
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REMEDIES = {
-    errno.EACCES: "this user may not read or write it; change its permissions",
-    errno.EPERM: "this user may not read or write it; change its permissions or owner",
-    errno.EROFS: "its file system is read-only; mount it for writing, or give another output",
-    errno.ENOENT: "is not there, or no longer; put it back",
-    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
-    errno.ENFILE: "this machine has too many files open; raise its limit (fs.file-max)",
-    errno.ENOMEM: "this machine has no memory left; start fewer workers, or free some",
-    errno.EIO: "the disk cannot read or write it; check the disk",
-    errno.ESTALE: "the network file system has lost it; mount it again",
-    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter output",
-}
-"""What an OSError's code says about its file, and what helps."""
-CODES: dict[type[OSError], int] = {
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-}
-"""The code of an exception that comes without one."""
-UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 SILENCE_S = 15.0
 """Seconds that a worker holds its message back if another worker failed before it, or if it failed
 only because another rank of its group ended. Its launcher normally ends it within this time, so
@@ -96,7 +75,7 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
             f"rank {rank}: {str(error).splitlines()[0]}\nLower engine.max_sequences or "
             f"engine.cache_tokens (if that is null, engine.memory_fraction). {RESUME}"
         )
-    if isinstance(error, OSError) and (refused := refusal(error, folder)):
+    if isinstance(error, OSError) and (refused := refusal(error, folder.path)):
         return f"{refused}. {RESUME} (This was rank {rank} on {session.worker.host}.)"
     if lost_a_rank(error):
         return (
@@ -105,25 +84,6 @@ def explanation(error: Exception, session: Session, folder: RunFolder, log_state
         )
     log = folder.log_file(rank) if log_state.has_traceback else None
     return f"{bug_report(error, log)} (rank {rank} on {session.worker.host}). {RESUME}"
-
-
-def refusal(error: OSError, folder: RunFolder) -> str | None:
-    """What the machine, the network or the store has refused, and what helps; None if `error` does
-    not say, which makes it a library's own."""
-    if isinstance(error, StoreError):
-        return f"{error}; check the network and the store, and start again"
-    code = error.errno or CODES.get(type(error))
-    said = error.strerror or one_line(str(error)) or type(error).__name__
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or code in UNREACHABLE:
-        return f"the network has failed ({said}); start again once it is up"
-    if code is None:
-        return None
-    output, file = f"output={folder.path}", error.filename
-    if code in FULL:
-        full = file if file and not str(file).startswith(str(folder.path)) else output
-        return f"{full}: the disk is full ({error}); make room"
-    file = file or output
-    return f"{file}: {REMEDIES.get(code, 'check the disk or file system that holds it')} ({said})"
 
 
 def _others_failed(session: Session) -> bool:

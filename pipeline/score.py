@@ -11,9 +11,8 @@ import math
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -25,13 +24,15 @@ from pipeline.report.finish import describe, write_report
 from pipeline.report.found import read_run
 from pipeline.report.scores import Scores
 from pipeline.report.summary import summarize
-from pipeline.run_folder.files import Place, exists, open_parquet, read_text
+from pipeline.run_folder.files import Place, exists, is_whole_parquet, open_parquet, read_text
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import identity
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
 from pipeline.tasks.pass_at_k import choose_ks, count_samples, mean_pass_at
-from pipeline.tasks.sandbox import Limits, Outcome, SandboxError, run_program
+from pipeline.tasks.sandbox import Limits, SandboxError
+from pipeline.tasks.trials import kind_of, run_all
+from pipeline.workers.refusals import why_not_read
 
 OUTPUT_COLUMNS = ("row_id", "sample_index", "text", "error")
 SCHEMA = pa.schema(
@@ -57,50 +58,70 @@ def score_run(
 ) -> Scores:
     """Score a run, write scores.parquet and scores.json to its folder, and describe the run again.
 
-    `task` defaults to the job's task, `num_workers` to the number of CPU cores; for `ks` see
-    choose_ks. `is_partial` allows a run that is not finished.
+    `task` defaults to the job's task, `num_workers` to the CPU cores; for `ks` see choose_ks.
+    `is_partial` allows a run that is not finished.
 
     Raises:
         UserError: an option is out of range, or the run cannot be scored.
-        SandboxError: the sandbox is broken.
+        OSError, SandboxError: a file cannot be read or written, or the sandbox is broken.
     """
     if num_workers is not None and num_workers < 1:
         raise UserError(f"workers={num_workers}: must be at least 1")
-    start = time.perf_counter()
-    folder = RunFolder(run)
+    start, folder = time.perf_counter(), RunFolder(run)
     scored = identity(folder)
     files, num_missing = data_files(folder, is_partial)
-    name = task or task_of(folder)
-    if name not in TASKS:
-        raise UserError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
-    check_columns(files, name, TASKS[name])
+    name = chosen_task(task, folder, files)
     num_prompts, num_samples = count_samples(read_rows(files, ["row_id", "error"]))
     ks = choose_ks(ks, num_samples)
     folder.make()
-    rows = read_rows(files, [*OUTPUT_COLUMNS, *TASKS[name].columns])
-    scores, has_network = run_all(rows, TASKS[name], limits or Limits(), num_workers or num_cores())
-    num_correct = Counter(score["row_id"] for score in scores if score["passed"])
+    scores, has_network = score_rows(files, TASKS[name], limits, num_workers)
     summary = Scores(
         task=name,
         num_prompts=num_prompts,
-        num_rows=len(scores),
-        num_passed=num_correct.total(),
-        pass_at={k: mean_pass_at(k, num_prompts, num_samples, num_correct) for k in ks},
-        reasons=dict(Counter(kind_of(score["reason"]) for score in scores).most_common()),
+        pass_at=pass_at(ks, scores, num_prompts, num_samples),
         missing_parts=num_missing,
         has_network=has_network,
         duration_s=time.perf_counter() - start,
         identity=scored,
+        **counts_of(scores),
     )
-    folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, SCHEMA))
-    folder.write_text(folder.score_file, summary.to_json())
-    tell_scores(folder)
+    write_scores(folder, summary, scores)
     return summary
 
 
-def tell_scores(folder: RunFolder) -> None:
-    """Write the run's report with the scores. If the run is finished, its card and summary.json
-    too; otherwise the job writes these when it ends."""
+def score_rows(
+    files: list[Place], task: Task, limits: Limits | None, num_workers: int | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The scores of all rows, and whether any program could reach the network."""
+    rows = read_rows(files, [*OUTPUT_COLUMNS, *task.columns])
+    return run_all(rows, task, limits or Limits(), num_workers or num_cores())
+
+
+def counts_of(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of Scores that count rows."""
+    return {
+        "num_rows": len(scores),
+        "num_passed": sum(score["passed"] for score in scores),
+        "reasons": dict(Counter(kind_of(score["reason"]) for score in scores).most_common()),
+    }
+
+
+def pass_at(
+    ks: Sequence[int],
+    scores: list[dict[str, Any]],
+    num_prompts: int,
+    num_samples: Counter[str],
+) -> dict[int, float]:
+    """k -> pass@k."""
+    num_correct = Counter(score["row_id"] for score in scores if score["passed"])
+    return {k: mean_pass_at(k, num_prompts, num_samples, num_correct) for k in ks}
+
+
+def write_scores(folder: RunFolder, summary: Scores, scores: list[dict[str, Any]]) -> None:
+    """Write the scores, and the run's report with them. If the run is finished, write its card and
+    summary.json too; otherwise the job writes these when it ends."""
+    folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, SCHEMA))
+    folder.write_text(folder.score_file, summary.to_json())
     found = read_run(folder)
     if found.is_complete and exists(folder.summary_file):
         describe(found, summarize(found))
@@ -112,7 +133,8 @@ def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
     """The output files of the run in order, and the number of planned parts that have none.
 
     Raises:
-        UserError: there is no run, it has no parts, or it is unfinished and `is_partial` is false.
+        UserError: there is no run, it has no parts, one is cut short, or it is unfinished and
+            `is_partial` is false.
     """
     run = folder.path
     if not exists(folder.plan_file):
@@ -127,7 +149,26 @@ def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
         )
     if not files:
         raise UserError(f"run folder {run}: no part is done yet; start the job again to continue")
+    for file in files:
+        if not is_whole_parquet(file):
+            raise UserError(
+                f"{file}: is not a complete Parquet file; start the job again, which sets it aside "
+                "and makes its rows again"
+            )
     return files, num_missing
+
+
+def chosen_task(task: str | None, folder: RunFolder, files: list[Place]) -> str:
+    """The name of the given task, or of the task in the run's config.yaml.
+
+    Raises:
+        UserError: there is none, it is unknown, or the output lacks a column that it needs.
+    """
+    name = task or task_of(folder)
+    if name not in TASKS:
+        raise UserError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
+    check_columns(files, name, TASKS[name])
+    return name
 
 
 def task_of(folder: RunFolder) -> str:
@@ -162,63 +203,6 @@ def read_rows(files: Iterable[Place], columns: list[str]) -> Iterator[dict[str, 
     for file in files:
         # One file at a time, or pyarrow takes a parent folder like `part=7` for a column.
         yield from open_parquet(file).read(columns=columns).to_pylist()
-
-
-def run_all(
-    rows: Iterable[dict[str, Any]], task: Task, limits: Limits, num_workers: int
-) -> tuple[list[dict[str, Any]], bool]:
-    """One score per row, in the order of the rows, and whether any program could reach the
-    network."""
-    scores: list[dict[str, Any]] = []
-    has_network = False
-    # Bounded, so that only a few programs are in memory, however many rows there are.
-    waiting: deque[tuple[dict[str, Any], Future[Outcome | str]]] = deque()
-
-    def collect(num_left: int) -> None:
-        nonlocal has_network
-        while len(waiting) > num_left:
-            row, future = waiting.popleft()
-            outcome = future.result()
-            if isinstance(outcome, str):
-                scores.append(score_of(row, False, outcome, 0.0))
-                continue
-            has_network = has_network or outcome.has_network
-            scores.append(score_of(row, outcome.passed, outcome.reason, outcome.duration_s))
-
-    with ThreadPoolExecutor(num_workers) as executor:
-        for row in rows:
-            waiting.append((row, executor.submit(judge, row, task, limits)))
-            collect(num_left=4 * num_workers)
-        collect(num_left=0)
-    return scores, has_network
-
-
-def judge(row: dict[str, Any], task: Task, limits: Limits) -> Outcome | str:
-    """Run the row's program; its outcome, or why the row has no program."""
-    if row["text"] is None or row["error"] is not None:
-        return f"no generation: {row['error'] or 'no text'}"
-    null = [column for column in task.columns if row[column] is None]
-    if null:
-        return f"no test: null in column {', '.join(null)}"
-    return run_program(task.program(row, row["text"]), limits)
-
-
-def score_of(row: dict[str, Any], passed: bool, reason: str, duration_s: float) -> dict[str, Any]:
-    """A row of scores.parquet."""
-    return {
-        "row_id": row["row_id"],
-        "sample_index": row["sample_index"],
-        "passed": passed,
-        "reason": reason,
-        "duration_s": duration_s,
-    }
-
-
-def kind_of(reason: str) -> str:
-    """The reason without its details: 'failed: AssertionError: no' -> 'failed: AssertionError';
-    'no generation: ...' -> 'no generation'."""
-    parts = reason.split(": ")
-    return ": ".join(parts[:2]) if parts[0] == "failed" else parts[0]
 
 
 def num_cores() -> int:
@@ -263,8 +247,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             ks=args.k,
             is_partial=args.partial,
         )
-    except (UserError, OSError, SandboxError) as error:
+    except SandboxError as error:
         sys.exit(f"pipeline.score: {error}")
+    except Exception as error:
+        raise SystemExit(f"pipeline.score: {why_not_read(error, args.run)}") from error
     print(report(summary, args.run))
 
 

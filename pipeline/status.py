@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from engine.errors import UserError
 from pipeline.plan.run_json import Plan, load
 from pipeline.report.outcomes import Outcomes
 from pipeline.run_folder.at_work import at_work
@@ -28,6 +27,7 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.formatting import duration, number, one_line
 from pipeline.stats.timeline import read_timeline
 from pipeline.stats.totals import Totals, add_up, failures
+from pipeline.workers.refusals import why_not_read
 
 WATCH_S = 2.0
 NUM_KINDS, NUM_ROWS = 20, 100
@@ -59,9 +59,9 @@ def main() -> None:
                 print("pipeline.status: nobody is at work on this run, so --watch ends")
                 break
             time.sleep(WATCH_S)
-    except (UserError, OSError) as error:
-        print(f"pipeline.status: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except Exception as error:
+        print(f"pipeline.status: {why_not_read(error, args.run)}", file=sys.stderr)
+        raise SystemExit(2) from error
     except KeyboardInterrupt:
         print()
     raise SystemExit(0 if is_done else 1)

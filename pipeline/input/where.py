@@ -15,8 +15,9 @@ CROSS_ROW_SIGNS = ('"Agg":', '"Over":', '"Window":')
 """Parts of a serialized polars expression that mean it aggregates over rows or looks at other rows.
 Such a condition would depend on how the rows are batched."""
 
-FAULTS = (Exception, pl.exceptions.PanicException)
-"""What polars raises: for a type that it does not know it may panic."""
+FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
+"""What a condition or a column's type is to blame for: for a type that it does not know, polars may
+panic. Anything else is a bug, or the machine's."""
 
 
 class Where:

@@ -165,14 +165,16 @@ def load(folder: RunFolder) -> Plan:
 
     Raises:
         UserError: run.json does not exist, or does not hold a plan of this version.
+        OSError: it cannot be read.
     """
     try:
         plan = Plan.from_json(read_text(folder.plan_file))
         num_joined = None if plan.is_final else read_num_joined(folder)
         return plan if num_joined is None else plan.joined(num_joined)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{folder.plan_file}: {error.strerror or error}; name the output folder of a run"
+            f"{folder.plan_file}: {error.strerror or 'is not there'}; name the output folder of a "
+            "run"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -18,6 +18,7 @@ from pipeline.report.page import report
 from pipeline.report.summary import summarize
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
+from pipeline.workers.refusals import why_not_read
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         written, found = write(args.run, args.output)
-    except (UserError, OSError) as error:
-        print(f"pipeline.report: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except Exception as error:
+        print(f"pipeline.report: {why_not_read(error, args.run)}", file=sys.stderr)
+        raise SystemExit(2) from error
     for gap in found.missing + found.faults:
         print(f"not in the report: {gap}")
     print(f"written: {written}")
@@ -39,7 +40,7 @@ def write(run: str, output: str | None = None) -> tuple[str, Found]:
     """Write the report of a run; returns where, and what the run was found to hold.
 
     Raises:
-        UserError: the folder holds nothing of a run.
+        UserError: the folder holds nothing of a run, or `output` is in no folder.
         OSError: the folder cannot be read, or the report cannot be written.
     """
     folder = RunFolder(run)
@@ -53,6 +54,8 @@ def write(run: str, output: str | None = None) -> tuple[str, Found]:
     if output is None:
         folder.make()
         folder.write_text(folder.report_file, html)
+    elif not Path(output).absolute().parent.is_dir():
+        raise UserError(f"--output {output}: its folder does not exist; make it first")
     else:
         Path(output).write_text(html, encoding="utf-8")
     return output or str(folder.report_file), found

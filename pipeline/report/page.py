@@ -23,6 +23,7 @@ from pipeline.report.provenance import hardware, provenance, starts_table, utc, 
 from pipeline.report.settings import settings_table
 from pipeline.report.summary import model_name
 from pipeline.stats.formatting import (
+    NOT_KEPT,
     STAND_IN,
     duration,
     figures,
@@ -217,12 +218,11 @@ def _query_tokens(summary: dict[str, Any]) -> dict[str, Any]:
     kinds = sorted(summary["num_query_tokens"].items(), key=lambda item: -item[1])
     wasted = [
         ("out of memory", summary["num_failed_query_tokens"]),
-        ("lost", summary["num_lost_query_tokens"]),
+        ("results not kept", summary["num_lost_query_tokens"]),
     ]
     return {
         "about": "positions fed through the model, by kind of forward; out of memory: in forwards "
-        "that ran out of memory; lost: for rows lost to kills and failures (also in the kinds "
-        "above)",
+        f"that ran out of memory; results not kept: {NOT_KEPT} (also in the kinds above)",
         "bars": bars([(name, count, f"{count:,}") for name, count in [*kinds, *wasted]]),
     }
 

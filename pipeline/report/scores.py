@@ -20,7 +20,7 @@ class Scores:
     pass_at: dict[int, float]
     """k -> pass@k, the mean over all prompts."""
     reasons: dict[str, int]
-    """Kind of outcome (see pipeline.score.kind_of) -> rows, the most frequent first."""
+    """Kind of outcome (see pipeline.tasks.trials.kind_of) -> rows, the most frequent first."""
     missing_parts: int
     """Parts that were not done yet; above 0 only with --partial."""
     has_network: bool

@@ -18,6 +18,8 @@ CAUSE_NAMES = {
 """Where a worker's seconds go -> the words for it."""
 UNITS = (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1))
 STAND_IN = "No model ran (stand_in=true): each row holds the first tokens of its own prompt."
+NOT_KEPT = "lost to a kill, failed, or replaced by retry_failed"
+"""Why the results of query tokens were not kept."""
 assert {*CAUSES, "tail_s"} == set(CAUSE_NAMES), "every cause of time needs a name"
 
 
@@ -108,7 +110,7 @@ def _wasted(summary: dict[str, Any]) -> str:
     failed, lost = summary["num_failed_query_tokens"], summary["num_lost_query_tokens"]
     return (
         f"{failed:,} in forwards that ran out of memory, {lost:,} for results that were not kept "
-        "(lost to a kill, failed, or replaced by retry_failed)"
+        f"({NOT_KEPT})"
     )
 
 

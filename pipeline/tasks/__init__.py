@@ -6,8 +6,8 @@ from TASKS.
 `extract.py`: which code of an answer is run. `pieces.py`: what may be code. `syntax.py`: what of it
 is Python. `statements.py`: what of that a function needs. `body.py`: the body of the prompt's
 function.
-`pass_at_k.py`: the figure of several samples per prompt.
 `sandbox.py`, `sandbox_child.py`: run one generated program under limits.
+`trials.py`: run many. `pass_at_k.py`: pass@k from how many samples of each prompt passed.
 """
 
 from pipeline.tasks import functions, humaneval

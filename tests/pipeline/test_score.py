@@ -17,7 +17,6 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import output_schema
 from pipeline.score import main, score_run
 from pipeline.tasks import TASKS
-from pipeline.tasks.pass_at_k import pass_at_k
 from pipeline.tasks.sandbox import Limits
 from tests.checkpoints import job, write_parquet
 from tests.pipeline.plan.plans import plan_of
@@ -28,25 +27,6 @@ RIGHT, WRONG = "    return x + x\n", "    return x\n"
 CARRIED = pa.schema(
     [("task_id", pa.string()), *((n, pa.string()) for n in ("prompt", "entry_point", "test"))]
 )
-
-
-# --- pass@k ---
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "num_correct", "k", "expected"),
-    [
-        (1, 1, 1, 1.0),
-        (1, 0, 1, 0.0),
-        (4, 1, 1, 1 / 4),
-        (4, 2, 2, 1 - 1 / 6),  # 1 of the 6 pairs has no correct sample
-        (5, 1, 3, 1 - 4 / 10),  # 4 of the 10 triples lack the correct one
-        (5, 3, 3, 1.0),  # only 2 are wrong: every triple has a correct one
-        (10, 0, 10, 0.0),
-    ],
-)
-def test_pass_at_k_by_hand(num_samples: int, num_correct: int, k: int, expected: float) -> None:
-    assert pass_at_k(num_samples, num_correct, k) == pytest.approx(expected)
 
 
 # --- the code in an answer (tests/pipeline/tasks/test_extract.py has all the rest) ---
@@ -252,6 +232,15 @@ def refused(argv: list[str]) -> str:
 
 def test_a_missing_run_is_refused(tmp_path: Path) -> None:
     assert "has no run.json" in refused([str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize("left", [0, 4, 200])
+def test_a_part_that_was_cut_short_is_named(run: Path, left: int) -> None:
+    part = run / "data" / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:left])
+    assert "part-00001.parquet: is not a complete Parquet file; start the job" in refused(
+        [str(run)]
+    )
 
 
 def test_an_unfinished_run_is_scored_only_with_partial(run: Path) -> None:

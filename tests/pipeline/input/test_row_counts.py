@@ -62,6 +62,21 @@ def test_columns_that_only_where_or_the_id_needs_are_read_and_not_carried(
     assert plan.read_schema.names == ["tags", "prompt", "num", "key"]
 
 
+@pytest.mark.parametrize("error", [MemoryError("no room"), TypeError("our own mistake")])
+def test_what_the_condition_is_not_to_blame_for_is_not_called_its_fault(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, rows = Where("num > 1", pa.schema([("num", pa.int64())])), pa.table({"num": [1, 2]})
+    assert where.takes(rows).tolist() == [False, True]
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("polars.from_arrow", fail)
+    with pytest.raises(type(error), match=str(error)):
+        where.takes(rows)
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [

@@ -121,3 +121,11 @@ def test_another_file(a_job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "<h1>test</h1>" in (tmp_path / "page.html").read_text()
     assert not a_job.folder.report_file.exists()
     assert capsys.readouterr().out == f"written: {tmp_path / 'page.html'}\n"
+
+
+def test_an_output_in_no_folder_is_refused(
+    a_job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(a_job.folder.path), "--output", str(tmp_path / "none" / "page.html")])
+    assert "page.html: its folder does not exist; make it first" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pipeline.report.outcomes import Outcomes
 from pipeline.report.over_time import GAP_SHARE, MAX_GAPS, MAX_INTERVALS, over_time
 from pipeline.report.page import report
 from pipeline.report.summary import summarize
+from pipeline.stats.formatting import NOT_KEPT, figures
 from pipeline.stats.timeline import TIMELINE_SCHEMA
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn
@@ -205,3 +206,13 @@ def test_a_page_that_cannot_be_written_does_not_fail_the_run(
     monkeypatch.undo()
     finish(a_job.config, a_job.plan, a_job.folder)
     assert a_job.folder.report_file.exists(), "the same command again writes it"
+
+
+def test_page_and_terminal_say_the_same_of_query_tokens_without_use(a_job: Job) -> None:
+    a_job.run(StandIn(room=3))
+    summary = finish(a_job.config, a_job.plan, a_job.folder)
+    told = dict(figures(summary))["query tokens without use"]
+    shown = a_job.folder.report_file.read_text()
+    assert f"results that were not kept ({NOT_KEPT})" in told
+    assert f"results not kept: {NOT_KEPT}" in shown
+    assert ">lost<" not in shown
