@@ -247,6 +247,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             ks=args.k,
             is_partial=args.partial,
         )
+    except KeyboardInterrupt:
+        print("pipeline.score interrupted (Ctrl-C); no scores are written", file=sys.stderr)
+        raise SystemExit(130) from None
     except SandboxError as error:
         sys.exit(f"pipeline.score: {error}")
     except Exception as error:

@@ -49,7 +49,7 @@ def check_is_free(folder: RunFolder) -> None:
 
 def strangers(folder: RunFolder) -> list[str]:
     """The names of the files and folders that no start of a run leaves before it writes run.json.
-    Hidden ones do not count."""
+    Neither hidden ones count, nor the runs of a sweep in folders of their own (seed=1/)."""
     found: list[str] = []
     for name in _visible(entries(folder.path)):
         if name in ("data/", "stats/", "timeline/", "starts/"):
@@ -57,9 +57,13 @@ def strangers(folder: RunFolder) -> list[str]:
         elif name == "tmp/":
             inside = _visible(entries(folder.path / "tmp"))
             found += [f"{name}{its}" for its in inside if not TEMPORARY.fullmatch(its)]
-        elif name not in LEFT_BY_A_START:
+        elif name not in LEFT_BY_A_START and not _is_of_a_sweep(folder, name):
             found.append(name)
     return found
+
+
+def _is_of_a_sweep(folder: RunFolder, name: str) -> bool:
+    return "=" in name and exists(RunFolder(folder.path / name.rstrip("/")).plan_file)
 
 
 def _visible(names: list[str]) -> list[str]:

@@ -31,10 +31,14 @@ def run_all(
             scores.append(score_of(row, outcome.passed, outcome.reason, outcome.duration_s))
 
     with ThreadPoolExecutor(num_workers) as executor:
-        for row in rows:
-            waiting.append((row, executor.submit(judge, row, task, limits)))
-            collect(num_left=4 * num_workers)
-        collect(num_left=0)
+        try:
+            for row in rows:
+                waiting.append((row, executor.submit(judge, row, task, limits)))
+                collect(num_left=4 * num_workers)
+            collect(num_left=0)
+        except BaseException:  # Ctrl-C too: only the programs that run are waited for
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
     return scores, has_network
 
 

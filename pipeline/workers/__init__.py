@@ -7,4 +7,5 @@
 `command.py`: the command that started them, to be typed again.
 `logs.py`: one log file per rank.
 `last_words.py`: why a worker stops, said where its user reads it.
+`refusals.py`: what the machine or a store has refused, and what helps.
 """

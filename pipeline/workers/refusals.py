@@ -50,6 +50,9 @@ def refusal(error: OSError, run: str | Place) -> str | None:
     output, file = f"output={run}", error.filename
     if code in FULL:
         full = file if file and not str(file).startswith(str(run)) else output
+        if code == errno.EFBIG:
+            limit = "or a limit on the size of files is reached"
+            return f"{full}: the disk is full, {limit} ({said}); raise it (ulimit -f) or make room"
         return f"{full}: the disk is full ({said}); make room"
     file = file or output
     return f"{file}: {REMEDIES.get(code, 'check the disk or file system that holds it')} ({said})"

@@ -11,6 +11,7 @@ import pytest
 from pipeline import score, status
 from pipeline.plan.build import pin
 from pipeline.report import __main__ as report
+from pipeline.workers.refusals import refusal
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn
 
@@ -86,6 +87,12 @@ def test_a_report_that_cannot_be_written(
 
     monkeypatch.setattr("pipeline.run_folder.layout.RunFolder.write_text", full)
     assert f"output={run}: the disk is full" in said(report.main, run)
+
+
+def test_a_limit_on_file_sizes_is_not_only_a_full_disk(tmp_path: Path) -> None:
+    told = refusal(OSError(errno.EFBIG, os.strerror(errno.EFBIG)), tmp_path)
+    assert "a limit on the size of files is reached (File too large)" in str(told)
+    assert "ulimit -f" in str(told)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then no more"])

@@ -32,6 +32,7 @@ STRANGE = {
     "stats of something else": (["stats/weights.csv", "logs/a.log"], "stats/weights.csv"),
     "someone's tmp": (["tmp/draft.txt"], "tmp/draft.txt"),
     "runs": (["a/run.json", "b/run.json"], "a/, b/"),
+    "partitions of something else": (["year=2024/a.parquet"], "year=2024/"),
     "many": ([f"{i}.txt" for i in range(9)], "0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ..., but no run"),
 }
 
@@ -63,6 +64,11 @@ def test_an_empty_folder_and_what_a_dead_start_leaves_are_used(
 ) -> None:
     (tmp_path / "mine").mkdir()
     check_is_free(with_files(tmp_path / "mine", *names))
+
+
+def test_a_run_may_stand_beside_the_runs_of_its_sweep(tmp_path: Path) -> None:
+    names = ("decoding=threshold/run.json", "seed=1,generation.temperature=0.5/run.json")
+    check_is_free(with_files(tmp_path / "run", *names))
 
 
 def test_what_a_start_really_leaves_is_used(tmp_path: Path) -> None:
