@@ -7,10 +7,10 @@
 (c) engine   iteration-level batching with decoding=threshold and cache=dual, or
              cache=block_causal for a block-causal model.
 
-(b) and (c) are first tried with several batches (sequences at once) on the first prompts. All
-prompts are then measured with the batch that suited each best, which need not be the same, and with
-one batch for both. Best against best is what a user gains; an equal batch shows what lock-step
-waiting costs.
+(b) and (c) are first tried with several batches (sequences at once) on a few prompts, taken evenly
+from all. All prompts are then measured with the batch that suited each best, which need not be the
+same, and with one batch for both. Best against best is what a user gains; an equal batch shows what
+lock-step waiting costs.
 
 Only tokens before EOS count; seconds are wall time of the whole loop. Rounds of (b) and (c)
 alternate and are compared pairwise, because a machine's speed drifts. On a CPU that others use at
@@ -33,6 +33,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.decoding.fixed import Fixed
 from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
+from engine.request import Request
 from jobs.bench.lockstep import LockStepManager
 from jobs.bench.workload import Run, Workload, load_workload, others_share, provenance
 
@@ -93,7 +94,7 @@ def run(
         pairs = {"best": best, "equal": [Entry(rival, max_sequences) for rival in RIVALS]}
         runs = measure(bench, [*pairs["best"], *pairs["equal"]], rounds)
         num_different = check_same(runs, is_exact)
-        llada = workload.run(bench.llada(), num_requests=llada_rows)
+        llada = workload.run(bench.llada(), workload.requests[:llada_rows])
     compared = compare(workload, pairs, runs, llada)
     print(f"other processes had {100 * others.share:.0f} % of the machine's cores meanwhile")
     return {
@@ -138,9 +139,9 @@ class Bench:
     def engine(self, batch: int) -> DiffusionEngine:
         return self._make(self.workload.config(batch), Threshold(), self.policy)
 
-    def run(self, entry: Entry, num_requests: int | None = None) -> Run:
+    def run(self, entry: Entry, requests: list[Request] | None = None) -> Run:
         make = self.lockstep if entry.rival == "lockstep" else self.engine
-        return self.workload.run(make(entry.batch), num_requests)
+        return self.workload.run(make(entry.batch), requests)
 
     def _make(
         self, config: EngineConfig, decoding: DecodingStrategy, cache: CachePolicy
@@ -151,22 +152,22 @@ class Bench:
 def try_batches(
     bench: Bench, batches: list[int], num_rows: int, rounds: int, is_exact: bool
 ) -> tuple[dict[str, Any], list[Entry]]:
-    """Run both rivals with every batch on the first prompts, once a round, and print the best
+    """Run both rivals with every batch on `num_rows` prompts, once a round, and print the best
     speed of each. Returns these, and each rival's fastest entry.
 
     Raises:
         RuntimeError: as `check_same`.
     """
-    bench.run(Entry("engine", max(batches)), num_rows)  # the first run is slower than the others
+    requests = bench.workload.spread(num_rows)
+    bench.run(Entry("engine", max(batches)), requests)  # the first run is slower than the others
     entries = [Entry(rival, batch) for batch in batches for rival in RIVALS]
     runs: Runs = {entry: [] for entry in entries}
     for _ in range(rounds):
         for entry in entries:
-            runs[entry].append(bench.run(entry, num_rows))
+            runs[entry].append(bench.run(entry, requests))
     check_same(runs, is_exact)
     speeds = {entry: max(run.tokens_per_s for run in done) for entry, done in runs.items()}
-    num_prompts = len(runs[entries[0]][0].results)
-    print(f"\ntokens/s on the first {num_prompts} prompts, by sequences at once")
+    print(f"\ntokens/s on {len(requests)} prompts, by sequences at once")
     print(f"{'':10}" + "".join(f"{batch:>9}" for batch in batches))
     for rival in RIVALS:
         print(f"{rival:10}" + "".join(f"{speeds[Entry(rival, b)]:9.0f}" for b in batches))
@@ -174,7 +175,7 @@ def try_batches(
     best = [
         max((e for e in entries if e.rival == rival), key=speeds.__getitem__) for rival in RIVALS
     ]
-    return {"num_prompts": num_prompts, "tokens_per_s": tried}, best
+    return {"num_prompts": len(requests), "tokens_per_s": tried}, best
 
 
 def measure(bench: Bench, entries: list[Entry], rounds: int) -> Runs:

@@ -103,13 +103,13 @@ class Workload:
             max_sequences=max_sequences, cache_tokens=max_sequences * length, **settings
         )
 
-    def run(self, engine: DiffusionEngine, num_requests: int | None = None) -> Run:
-        """Run the first `num_requests` requests, or all.
+    def run(self, engine: DiffusionEngine, requests: list[Request] | None = None) -> Run:
+        """Run these requests, or all.
 
         Raises:
             RuntimeError: a request failed.
         """
-        requests = self.requests[:num_requests]
+        requests = self.requests if requests is None else requests
         start, cpu_start = time.perf_counter(), time.process_time()
         results = list(engine.results(requests))
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
@@ -127,6 +127,12 @@ class Workload:
             num_failed_query_tokens=stats.num_failed_query_tokens,
             share_outside_forward=1 - stats.forward_s / wall_s,
         )
+
+    def spread(self, num_requests: int) -> list[Request]:
+        """So many requests, evenly from all: the first ones may be easier or harder than most."""
+        num_all = len(self.requests)
+        num_requests = min(num_requests, num_all)
+        return [self.requests[i * num_all // num_requests] for i in range(num_requests)]
 
     def pass_at_1(self, results: list[Result]) -> float:
         """The share of rows whose tests pass. A row's tests run once for each distinct answer."""

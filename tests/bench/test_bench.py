@@ -181,6 +181,13 @@ def test_tokens_that_differ_between_batches_are_an_error_where_rounding_is_exact
         check_same(runs, is_exact=True)
 
 
+def test_batches_are_tried_on_prompts_from_everywhere() -> None:
+    """A prefix may be easier than the rest, and lock-step's best batch depends on that."""
+    load = workload(MODELS["bidirectional"], mixed_requests(10))
+    assert [request.request_id for request in load.spread(4)] == [0, 2, 5, 7]
+    assert load.spread(10) == load.spread(99) == load.requests
+
+
 def test_the_share_of_other_processes_does_not_count_this_one() -> None:
     with others_share() as others:
         end = time.process_time() + 0.3
