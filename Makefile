@@ -14,6 +14,8 @@ RUN := runs/demo
 
 # The pinned version of torch, and an index with its CPU build if pip's own index has none.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# Interprets the kernels in the tests on a CPU.
+TRITON := 3.9.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
@@ -58,8 +60,12 @@ else
 endif
 	touch $@
 
+# The CUDA build of torch brings the Triton that it fits. Without it the tests interpret the kernels.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+ifeq ($(or $(HAS_GPU),0),0)
+	$(BIN)/pip install -q --no-deps "triton==$(TRITON)"
+endif
 	touch $@
 
 clean:

@@ -1,21 +1,19 @@
-"""Packs the spans of many sequences into the tensors of one forward, without padding.
+"""Packs the spans of many sequences into the arrays of one forward, without padding.
+
+The arrays are on the host; engine/device_batch.py sends them to the device.
 
 Shape letters, here and in engine/runner.py: Q query tokens of all sequences, in plan order;
 M requested positions (those whose logits are computed) of all active blocks, ordered by sequence,
 then by position; B sequences; R runs (query tokens of one sequence that attend to the same
-context); T pages of the longest context.
+context).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.cache.base import Span
-from engine.decoding.positions import AskedPositions
-from engine.kernels.reference import PagedLayout
 from engine.model.config import ModelConfig
 from engine.request import Positions, Sequence
 
@@ -24,26 +22,44 @@ Plan = list[tuple[Sequence, Span]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The packed inputs of one forward; all tensors are on the device."""
+class HostBatch:
+    """The packed inputs of one forward on the host: int64 unless said otherwise."""
 
-    positions_Q: Tensor
+    positions_Q: np.ndarray
     """Canvas position of each query token."""
-    slots_Q: Tensor
-    layout: PagedLayout
-    index_M: Tensor
+    slots_Q: np.ndarray
+    index_M: np.ndarray
     """Index in Q of each requested position."""
-    logit_index_M: Tensor
+    logit_index_M: np.ndarray
     """Index in Q of the query token that a requested position's logits are computed from: the
     position itself or, in a model with shifted logits, the position before it."""
-    slots_M: Tensor
-    asked: AskedPositions
-    """The requested positions. What only the device knows (tokens, masks, state) is filled in by
-    engine/decide.py."""
+    slots_M: np.ndarray
+    position_M: np.ndarray
+    """Canvas position of each requested position."""
+    sequence_M: np.ndarray
+    """Ascending: index 0 .. B-1 of each requested position's sequence."""
+    num_masked_at_block_start_B: np.ndarray
+    num_iterations_in_block_B: np.ndarray
+    num_iterations_B: np.ndarray
+    """Decoding forwards of the sequence before this one."""
+    seed_B: np.ndarray
+    temperature_B: np.ndarray
+    """float64."""
+    query_starts: np.ndarray
+    """[R + 1]: run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
+    first_slot_R: np.ndarray
+    """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
+    context_lens_R: np.ndarray
+    longest: int
+    """Most requested positions of one sequence."""
+
+    @property
+    def any_sampled(self) -> bool:
+        return bool((self.temperature_B > 0).any())
 
 
-def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -> Batch:
-    """Build the batch of a plan. All arrays go to the device in one copy of one int64 buffer."""
+def pack(plan: Plan, model: ModelConfig) -> HostBatch:
+    """The batch of a plan."""
     spans = [_array(span.positions) for _, span in plan]
     requested = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
@@ -54,39 +70,25 @@ def pack(plan: Plan, page_size: int, model: ModelConfig, device: torch.device) -
     positions_Q, position_M = np.concatenate(spans), np.concatenate(requested)
     counts = [positions.size for positions in requested]
     runs = list(_runs(plan, spans, query_starts, model.block_length))
-    arrays = {
-        "positions_Q": positions_Q,
-        "slots_Q": positions_Q + np.repeat(first_slots, np.diff(query_starts)),
-        "index_M": index_M,
-        "logit_index_M": logit_index_M,
-        "slots_M": position_M + np.repeat(first_slots, counts),
-        "position_M": position_M,
-        "sequence_M": np.repeat(np.arange(len(plan)), counts),
-        **_per_sequence([sequence for sequence, _ in plan]),
-        "query_starts": np.array([start for start, *_ in runs] + [positions_Q.size]),
-        "context_lens_R": np.array([context_len for *_, context_len in runs]),
-        "page_table_RT": _page_table(runs, page_size).ravel(),
-    }
-    sent = _to_device(arrays, device)
-    asked = AskedPositions(
-        sequence_M=sent["sequence_M"],
-        position_M=sent["position_M"],
-        num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
-        num_iterations_in_block_B=sent["num_iterations_in_block_B"],
-        num_iterations_B=sent["num_iterations_B"],
-        seed_B=sent["seed_B"],
-        temperature_B=sent["temperature_B"].view(torch.float64).float(),
-        any_sampled=any(sequence.request.temperature > 0 for sequence, _ in plan),
+    sequences = [sequence for sequence, _ in plan]
+    return HostBatch(
+        positions_Q=positions_Q,
+        slots_Q=positions_Q + np.repeat(first_slots, np.diff(query_starts)),
+        index_M=index_M,
+        logit_index_M=logit_index_M,
+        slots_M=position_M + np.repeat(first_slots, counts),
+        position_M=position_M,
+        sequence_M=np.repeat(np.arange(len(plan)), counts),
+        num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
+        num_iterations_in_block_B=np.array([s.num_iterations_in_block for s in sequences]),
+        num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
+        seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
+        temperature_B=np.array([s.request.temperature for s in sequences], dtype=np.float64),
+        query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
+        first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
+        context_lens_R=np.array([context_len for *_, context_len in runs]),
         longest=max(counts),
     )
-    layout = PagedLayout(
-        query_starts=sent["query_starts"].int(),
-        page_table_RT=sent["page_table_RT"].view(len(runs), -1).int(),
-        context_lens_R=sent["context_lens_R"].int(),
-        host_runs=runs,
-    )
-    fields = ("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M")
-    return Batch(**{name: sent[name] for name in fields}, layout=layout, asked=asked)
 
 
 def _array(positions: Positions) -> np.ndarray:
@@ -120,36 +122,3 @@ def _runs(
         for first, end in zip(cuts, [*cuts[1:], positions.size], strict=True):
             context_len = (int(blocks[first]) + 1) * block_length
             yield int(start) + first, int(start) + end, sequence.first_slot, context_len
-
-
-def _per_sequence(sequences: list[Sequence]) -> dict[str, np.ndarray]:
-    """The per-sequence values that a decoding strategy may use."""
-    return {
-        "num_masked_at_block_start_B": np.array([s.num_masked_at_block_start for s in sequences]),
-        "num_iterations_in_block_B": np.array([s.num_iterations_in_block for s in sequences]),
-        "num_iterations_B": np.array([s.num_decoding_iterations for s in sequences]),
-        "seed_B": np.array([s.request.seed for s in sequences], dtype=np.int64),
-        "temperature_B": _bits_of([s.request.temperature for s in sequences]),
-    }
-
-
-def _bits_of(values: list[float]) -> np.ndarray:
-    """The bits of float64 values as int64, so that they fit into the buffer of integers."""
-    return np.array(values, dtype=np.float64).view(np.int64)
-
-
-def _page_table(runs: list[tuple[int, int, int, int]], page_size: int) -> np.ndarray:
-    """int64 [R, T]: the pages of each run's context, which are consecutive, then zeros."""
-    num_pages_R = np.array([-(-context_len // page_size) for *_, context_len in runs])
-    first_page_R = np.array([first_slot // page_size for *_, first_slot, _ in runs])
-    offsets_T = np.arange(num_pages_R.max())
-    inside_RT = offsets_T < num_pages_R[:, None]
-    return np.where(inside_RT, first_page_R[:, None] + offsets_T, 0)
-
-
-def _to_device(arrays: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    buffer = torch.from_numpy(np.concatenate(list(arrays.values())).astype(np.int64, copy=False))
-    if device.type == "cuda":
-        buffer = buffer.pin_memory().to(device, non_blocking=True)
-    pieces = torch.split(buffer, [array.size for array in arrays.values()])
-    return dict(zip(arrays, pieces, strict=True))

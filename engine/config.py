@@ -10,6 +10,7 @@ from engine.soft import SoftIteration
 
 BLOCK_LENGTH = 32
 """The default for models whose config has no block length."""
+KERNELS = ("auto", "triton", "torch")
 BYTES_PER_LOGIT = {False: 24, True: 44}
 """Peak memory per logit in bytes, without (False) and with (True) sampling noise, which is hashed
 and drawn in 64 bits. Enough for the strategies that were measured to take the most: entropy_bound
@@ -57,6 +58,15 @@ class EngineConfig:
     expert_parallel: bool = False
     """true: each rank of a group holds some of the experts whole; false: each rank holds a slice
     of every expert."""
+    kernels: str = "auto"
+    """`triton`: the fused kernels of engine/kernels; `torch`: plain torch; `auto`: the fused
+    ones on a GPU, for a model that they serve, else plain torch."""
+    batch_invariant: bool = True
+    """true: a row's tokens and confidences are the same bits in any batch, in bfloat16 on a GPU
+    too. false: kernels whose bits depend on the batch may be taken where they are faster."""
+    graphs: bool = True
+    """Whether small forwards on a GPU are captured as CUDA graphs and replayed. Only the fused
+    kernels can be captured. No token changes."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:
@@ -76,6 +86,8 @@ class EngineConfig:
             raise UserError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
             )
+        if self.kernels not in KERNELS:
+            raise UserError(f"engine.kernels={self.kernels!r}: give one of {', '.join(KERNELS)}")
         if self.expert_parallel and self.tensor_parallel == 1:
             raise UserError(
                 "engine.expert_parallel=true with engine.tensor_parallel=1: a single rank holds "

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from engine.batch import Batch
 from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
 from engine.decoding.positions import AskedPositions, Proposals, joined
+from engine.device_batch import Batch
 from engine.runner import ModelRunner
 from engine.state import SlotState
 

@@ -18,6 +18,7 @@ from engine.canvas import Canvases
 from engine.config import EngineConfig
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
+from engine.device_batch import send
 from engine.iterations import IterationManager
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
@@ -169,7 +170,7 @@ class DiffusionEngine:
     def _forward(self, plan: Plan) -> np.ndarray:
         """Run the plan through the model and the strategy. Returns the report of its commits (see
         Canvases.commit)."""
-        batch = pack(plan, self.config.page_size, self.model_config, self.runner.device)
+        batch = send(pack(plan, self.model_config), self.runner.device)
         asked = self.decider.asked(batch)
         token_ids_Q = self.canvases.tokens(batch.slots_Q)
         hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))

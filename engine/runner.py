@@ -9,9 +9,9 @@ import time
 import torch
 from torch import Tensor
 
-from engine.batch import Batch
 from engine.cache.kv import KVPages
 from engine.decoding.logits import Logits
+from engine.device_batch import Batch
 from engine.kernels.reference import paged_attention_views
 from engine.model.transformer import Transformer
 

@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Run = tuple[int, int, int, int]
+"""(query start, query end, first slot, context length): query tokens of one sequence that attend to
+the same context, whose pages are contiguous from the first slot on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagedLayout:
@@ -21,13 +25,25 @@ class PagedLayout:
 
     query_starts: Tensor
     """int32 [R + 1]; run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
-    page_table_RT: Tensor
-    """int32; the pages of each run's context in canvas order, then zeros."""
+    first_slot_R: Tensor
+    """int32; slot of each run's canvas position 0."""
     context_lens_R: Tensor
     """int32; the query tokens attend to the canvas positions 0 .. context length - 1."""
-    host_runs: list[tuple[int, int, int, int]]
-    """The same on the host, for runs whose context lies in contiguous pages: (query start, query
-    end, first slot, context length) of each run."""
+    longest_context: int
+    """At least the longest context length; the host knows it without reading the device."""
+    host_runs: list[Run]
+    """The same on the host."""
+    scattered_RT: Tensor | None = None
+    """int32; the pages of each run's context in canvas order, where they are not contiguous."""
+
+    def page_table(self, page_size: int) -> Tensor:
+        """The pages of each run's context in canvas order, int32 [R, T]. What stands behind a
+        context's last page is not to be read."""
+        if self.scattered_RT is not None:
+            return self.scattered_RT
+        num_pages = -(-self.longest_context // page_size)
+        offsets_T = torch.arange(num_pages, dtype=torch.int32, device=self.first_slot_R.device)
+        return (self.first_slot_R // page_size)[:, None] + offsets_T
 
 
 def paged_attention_reference(
@@ -40,9 +56,10 @@ def paged_attention_reference(
     """
     out_QHE = torch.empty_like(q_QHE)
     starts, page_size = layout.query_starts.tolist(), k_NPKE.shape[1]
+    table_RT = layout.page_table(page_size)
     group = q_QHE.shape[1] // k_NPKE.shape[2]
     for r, context_len in enumerate(layout.context_lens_R.tolist()):
-        pages = layout.page_table_RT[r, : -(-context_len // page_size)].long()
+        pages = table_RT[r, : -(-context_len // page_size)].long()
         k_CHE, v_CHE = (
             x[pages].flatten(0, 1)[:context_len].float().repeat_interleave(group, dim=1)
             for x in (k_NPKE, v_NPKE)

@@ -22,6 +22,7 @@ FREE = {
     *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("engine.tensor_parallel", "engine.expert_parallel"),
+    *("engine.kernels", "engine.batch_invariant", "engine.graphs"),
     *("data.path", "model.path", "model.revision"),
     "prompt.optional_keys",  # it decides only which rows fail
 }

@@ -22,17 +22,15 @@ def layout_of(queries: list[int], contexts: list[int], page_size: int) -> tuple[
     num_pages = [-(-context // page_size) for context in contexts]
     first_pages = [sum(num_pages[:b]) + b + 1 for b in range(len(contexts))]
     starts = torch.tensor([0, *queries]).cumsum(0).int()
-    table = torch.zeros(len(contexts), max(num_pages), dtype=torch.int32)
-    for b, (first, count) in enumerate(zip(first_pages, num_pages, strict=True)):
-        table[b, :count] = torch.arange(first, first + count)
     runs = [
         (int(starts[b]), int(starts[b + 1]), first_pages[b] * page_size, contexts[b])
         for b in range(len(contexts))
     ]
     layout = PagedLayout(
         query_starts=starts,
-        page_table_RT=table,
+        first_slot_R=torch.tensor(first_pages, dtype=torch.int32) * page_size,
         context_lens_R=torch.tensor(contexts, dtype=torch.int32),
+        longest_context=max(contexts),
         host_runs=runs,
     )
     return layout, sum(num_pages) + len(contexts) + 1
@@ -74,8 +72,10 @@ def test_reference_follows_a_scattered_page_table() -> None:
     q = torch.randn(3, 1, 8)
     layout = PagedLayout(
         query_starts=torch.tensor([0, 3], dtype=torch.int32),
-        page_table_RT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
+        first_slot_R=torch.tensor([20], dtype=torch.int32),
         context_lens_R=torch.tensor([10], dtype=torch.int32),
+        longest_context=10,
+        scattered_RT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
         host_runs=[],
     )
     keys, values = (torch.cat((x[5], x[0], x[3][:2]))[:, 0] for x in (k, v))
