@@ -28,7 +28,8 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     print(json.dumps(report))
-    sys.exit(report.get("exit_code", 0))
+    if report.get("exit_code"):
+        sys.exit(report["exit_code"])
 
 
 def _engine(command: argparse.ArgumentParser) -> None:
