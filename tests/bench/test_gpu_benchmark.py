@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,16 @@ from engine.cache.block_causal import BlockCausalCache
 from engine.cache.dual import DualCache
 from engine.model.config import ModelConfig
 from engine.model.families import llada2
-from jobs.bench.gpu import steps as module
+from jobs.bench.gpu import steps
 from jobs.bench.gpu.clock import Deadline
-from jobs.bench.gpu.derive import derive
 from jobs.bench.gpu.floors import Forward, Rates, floor_ms, touched_at_random, touched_by_more
 from jobs.bench.gpu.measure import Case, measure, prepared, requests
 from jobs.bench.gpu.models import TITLES, BenchModel, bench_model, random_model
+from jobs.bench.gpu.processes import Task, alone, side_by_side
 from jobs.bench.gpu.profile import Activity, busy_us, by_time, count_touched, profile_block
-from jobs.bench.gpu.record import Record
+from jobs.bench.gpu.record import Event, Record
 from jobs.bench.gpu.report import markdown
-from jobs.bench.gpu.steps import Sizes, benchmark, every_case, new_record
-from jobs.bench.gpu.targets import judged
+from jobs.bench.gpu.steps import Sizes, check_model, every_case, measure_model, rates_of, warm_model
 from tests.tiny import tiny_config, tiny_llada2_raw_config
 
 CPU = torch.device("cpu")
@@ -53,19 +52,33 @@ def tiny(name: str, **changes: Any) -> BenchModel:
     return replace(model, **changes)
 
 
-def record(folder: Path | None = None) -> Record:
+def record(folder: Path | None = None, models: list[BenchModel] | None = None) -> Record:
     about = {
+        "date": "2026-11-27",
         "card": "2 CPU cores",
         "quick": False,
         "seconds": 60.0,
         "versions": {"torch": torch.__version__},
         "git_revision": None,
     }
-    return new_record(about, folder)
+    return Record(about=about, models=models or [], render=markdown, folder=folder)
+
+
+def here(
+    models: list[BenchModel], sizes: Sizes, folder: Path, seconds: float = 600
+) -> tuple[Record, Path]:
+    """The steps of the benchmark in this process, in their order."""
+    its, deadline = record(folder, models), Deadline.in_seconds(seconds)
+    for model in models:
+        its.take(steps.tried("checks", partial(check_model, model, sizes, CPU)))
+    its.take(rates_of(CPU, sizes))
+    for i, model in enumerate(models):
+        its.take(measure_model(model, sizes, CPU, deadline.share(len(models) - i)))
+    return its, folder
 
 
 def soon(seconds: float = 600) -> Deadline:
-    return Deadline(time.perf_counter() + seconds)
+    return Deadline.in_seconds(seconds)
 
 
 def a_measurement(**changes: Any) -> dict[str, Any]:
@@ -137,7 +150,7 @@ def test_the_five_models_have_their_published_shapes_and_defaults() -> None:
         "dream": (32, "dual", 512, 1024),
     }
     for model in models.values():
-        for case in module.FULL.cases:
+        for case in steps.FULL.cases:
             assert model.block_length % case.committed == 0
 
 
@@ -217,8 +230,7 @@ def test_busy_time_is_a_union() -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
     """The whole benchmark on two tiny models."""
     folder = tmp_path_factory.mktemp("report")
-    its = benchmark([tiny("llada_8b"), tiny("llada2_mini")], SIZES, CPU, soon(), record(folder))
-    return its, folder
+    return here([tiny("llada_8b"), tiny("llada2_mini")], SIZES, folder)
 
 
 def test_the_whole_path_ends_with_its_report(whole: tuple[Record, Path]) -> None:
@@ -283,9 +295,9 @@ def test_a_model_that_fails_leaves_the_others_and_the_exit_code(
             raise RuntimeError("an illegal memory access was encountered")
         return measure(bench, deadline)
 
-    monkeypatch.setattr(module, "measure", measured)
+    monkeypatch.setattr(steps, "measure", measured)
     few = replace(SIZES, cases=every_case((1,), (4,))[:3])
-    its = benchmark([broken, tiny("llada2_mini")], few, CPU, soon(), record(tmp_path))
+    its, _ = here([broken, tiny("llada2_mini")], few, tmp_path)
     assert [failure["what"] for failure in its.failures] == [f"LLaDA-8B, {few.cases[1].title}"]
     assert its.exit_code == 1
     assert [one["model"] for one in its.measurements] == ["llada_8b"] * 2 + ["llada2_mini"] * 3
@@ -303,15 +315,9 @@ def test_a_check_that_does_not_hold_is_the_exit_code(monkeypatch: pytest.MonkeyP
 
 
 def test_a_deadline_ends_the_run_in_good_order(tmp_path: Path) -> None:
-    start = time.perf_counter()
-    its = benchmark(
-        [tiny("llada_8b"), tiny("llada2_mini")], SIZES, CPU, soon(1.0), record(tmp_path)
-    )
-    assert time.perf_counter() - start < 20
+    its, _ = here([tiny("llada_8b"), tiny("llada2_mini")], SIZES, tmp_path, seconds=0)
     assert its.measurements == []
-    assert {one["what"] for one in its.left_out} >= {
-        "checks of LLaDA-8B", "LLaDA-8B", "LLaDA2.0-mini"
-    }  # fmt: skip
+    assert [one["what"] for one in its.left_out] == ["LLaDA-8B", "LLaDA2.0-mini"]
     assert its.exit_code == 0
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -323,10 +329,10 @@ def test_targets_are_judged_and_the_largest_gap_is_named() -> None:
     fast = a_measurement(batch=1, block={**one["block"], "ms": 6.0, "num_sequences": 1})
     its = record()
     its.about["card"] = "NVIDIA H100 80GB HBM3"
+    its.models = [bench_model("llada_moe")]
     its.measurements = [one, plain, bits, fast]
-    rates = Rates(copy_bytes_per_s=2.44e12, read_bytes_per_s=2.86e12, flop_per_s=743e12)
-    derive([bench_model("llada_moe")], its.measurements, rates)
-    its.targets = judged(its.measurements, its.about["card"])
+    its.rates = Rates(copy_bytes_per_s=2.44e12, read_bytes_per_s=2.86e12, flop_per_s=743e12)
+    its.save()
     verdicts = {(t["target"], t["limit"]): t["met"] for t in its.targets}
     assert verdicts["block iteration, LLaDA-MoE B=1", 6.2] is True
     assert verdicts["block iteration, LLaDA-MoE B=1", 4.0] is False
@@ -359,6 +365,55 @@ def test_the_command_needs_a_card_and_imports_no_parquet() -> None:
     said, imported = done.stdout.splitlines()
     assert said.startswith("python -m jobs.bench gpu needs an NVIDIA GPU")
     assert imported == "[]"
+
+
+def process(script: str) -> Task:
+    return Task("a step", (sys.executable, "-c", f"import sys, json, time\n{script}"))
+
+
+def test_processes_side_by_side_say_what_they_find_and_how_they_end() -> None:
+    """One ends well, one breaks down in the middle, one does not end."""
+    found = "print(json.dumps({'part': 'checks', 'check': 'a'}), flush=True)\n"
+    well = process(found + "print('noise')\n" + found)
+    broken = process(found + "sys.exit('CUDA error: an illegal memory access')")
+    endless = process(found + "time.sleep(600)")
+    by_part: dict[str, list[Event]] = {}
+    for event in side_by_side([well, broken, endless], 2, soon(6)):
+        by_part.setdefault(event["part"], []).append(event)
+    assert len(by_part["checks"]) == 4
+    assert [failed["error"] for failed in by_part["failures"]] == [
+        "exit code 1: CUDA error: an illegal memory access"
+    ]
+    assert [event["why"] for event in by_part["left_out"]] == ["stopped: no time left"]
+    assert endless.has_ended
+
+
+def test_a_process_that_has_no_time_to_begin_is_left_out() -> None:
+    assert list(side_by_side([process("")], 2, soon(-1))) == [
+        {"part": "left_out", "what": "a step", "why": "no time left"}
+    ]
+
+
+def test_a_process_alone_is_told_its_time_and_says_things_at_once() -> None:
+    waits = process(
+        "told = json.loads(sys.stdin.readline())\n"
+        "print(json.dumps({'part': 'checks', **told}), flush=True)\n"
+        "time.sleep(600)"
+    )
+    waits.start()
+    its = alone(waits, soon(5), rates=True)
+    first = next(its)
+    assert first["rates"] is True
+    assert 4 < first["seconds"] <= 5
+    assert not waits.has_ended
+    assert [event["part"] for event in its] == ["left_out"]
+    assert waits.has_ended
+    killed = process("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert [event["error"] for event in alone(killed, soon())] == ["exit code -9: it said nothing"]
+
+
+def test_the_warm_up_runs_few_layers_of_every_batch() -> None:
+    assert list(warm_model(tiny("llada2_mini"), [1, 2], CPU)) == []
 
 
 def test_a_profile_without_a_card_says_so() -> None:

@@ -16,9 +16,8 @@ class Deadline:
     at: float
 
     @classmethod
-    def after(cls, seconds: float) -> "Deadline":
-        """So many seconds after the process began."""
-        return cls(BEGIN + seconds)
+    def in_seconds(cls, seconds: float) -> "Deadline":
+        return cls(time.perf_counter() + seconds)
 
     @property
     def left_s(self) -> float:
@@ -30,7 +29,7 @@ class Deadline:
 
     def share(self, count: int) -> "Deadline":
         """The end of the first of `count` equal shares of the time left."""
-        return Deadline(time.perf_counter() + max(0.0, self.left_s) / max(1, count))
+        return Deadline.in_seconds(max(0.0, self.left_s) / max(1, count))
 
 
 def wait_for(device: torch.device) -> None:

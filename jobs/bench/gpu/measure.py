@@ -107,22 +107,26 @@ class Bench:
         return True
 
 
-def engine_settings(model: BenchModel, case: Case, device: torch.device) -> EngineConfig:
-    """conf/engine's settings for the device, with room for exactly the case's canvases."""
+def engine_settings(
+    model: BenchModel, case: Case, device: torch.device, **settings: Any
+) -> EngineConfig:
+    """conf/engine's settings for the device, with room for exactly the case's canvases; `settings`
+    are other ones."""
     base = {"block_length": model.block_length, "stop_at_eos": False, "max_sequences": case.batch}
-    config = engine_config(device, base, None, VARIANTS[case.variant])
+    own = VARIANTS[case.variant] | settings
+    config = engine_config(device, base, None, own)
     num_pages = case.batch * config.pages_for(model.canvas_len)
-    own = VARIANTS[case.variant] | {"cache_tokens": num_pages * config.page_size}
-    return engine_config(device, base, None, own)
+    return engine_config(device, base, None, own | {"cache_tokens": num_pages * config.page_size})
 
 
-def prepared(transformer: Transformer, model: BenchModel, case: Case) -> Bench:
-    """An engine with the case's requests: random prompts, no iteration yet."""
+def prepared(transformer: Transformer, model: BenchModel, case: Case, **settings: Any) -> Bench:
+    """An engine with the case's requests: random prompts, no iteration yet. `settings`: fields of
+    EngineConfig that differ from conf/engine."""
     assert model.block_length % case.committed == 0, "a block takes equal forwards"
     device = transformer.embed.weight.device
     engine = DiffusionEngine(
         transformer,
-        config=engine_settings(model, case, device),
+        config=engine_settings(model, case, device, **settings),
         decoding=Fixed(iterations_per_block=model.block_length // case.committed),
         cache=model.cache,
     )

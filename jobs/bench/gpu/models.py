@@ -1,6 +1,7 @@
 """The models that `python -m jobs.bench gpu` measures: published shapes with random weights."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -67,6 +68,17 @@ class BenchModel:
         if self.config.block_length is None:
             return self.canvas_len
         return self.num_prompt_tokens + (index + 1) * self.block_length
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a report says about it."""
+        return {
+            "title": self.title,
+            "num_prompt_tokens": self.num_prompt_tokens,
+            "canvas_len": self.canvas_len,
+            "block_length": self.block_length,
+            "cache": self.cache_name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     def with_layers(self, num_layers: int) -> "BenchModel":
         """The same widths in fewer layers, with a layer of experts if there are any."""

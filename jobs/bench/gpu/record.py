@@ -1,37 +1,52 @@
-"""What the benchmark has found so far. It is written anew, as JSON and Markdown, after every step,
+"""What the benchmark has found so far. It is written anew, as JSON and Markdown, after every event,
 so that a run that is cut off has lost nothing."""
 
 import json
 import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.bench.gpu.clock import BEGIN
+from jobs.bench.gpu.derive import derive
 from jobs.bench.gpu.floors import Rates
+from jobs.bench.gpu.models import BenchModel
+from jobs.bench.gpu.targets import judged
+
+Event = dict[str, Any]
+"""Something found. `part` says where in the report it belongs: rates, checks, measurements,
+failures or left_out. It consists of what JSON knows."""
+
+
+def failure(what: str, error: str, where: str = "") -> Event:
+    return {"part": "failures", "what": what, "error": error, "where": where}
+
+
+def left_out(what: str, why: str) -> Event:
+    return {"part": "left_out", "what": what, "why": why}
 
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """The parts of the report. All but the rates consist of what JSON knows."""
+    """The report as it grows."""
 
     about: dict[str, Any]
-    """Card, date, versions, revision, time limit, settings."""
+    """Card, date, versions, revision, time limit."""
+    models: list[BenchModel]
     render: Callable[["Record"], str]
     """The Markdown text (jobs/bench/gpu/report.py)."""
     folder: Path | None = None
     """None: nothing is written."""
-    compiled: dict[str, Any] = field(default_factory=dict)
+    warm_up: str = ""
+    """How the kernels were compiled, in words."""
     rates: Rates | None = None
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By name: what the tables need to know of each model."""
-    measurements: list[dict[str, Any]] = field(default_factory=list)
-    targets: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
+    checks: list[Event] = field(default_factory=list)
+    measurements: list[Event] = field(default_factory=list)
+    targets: list[Event] = field(default_factory=list)
+    failures: list[Event] = field(default_factory=list)
+    left_out: list[Event] = field(default_factory=list)
     took_s: float = 0.0
 
     @property
@@ -46,43 +61,56 @@ class Record:
         memory is no failure."""
         return int(bool(self.failures) or not all(check["holds"] for check in self.checks))
 
-    def as_dict(self) -> dict[str, Any]:
-        names = ("compiled", "checks", "models", "measurements", "targets", "failures", "left_out")
-        return {
-            "benchmark": "gpu",
-            **self.about,
-            "took_s": self.took_s,
-            "rates": None if self.rates is None else asdict(self.rates),
-            **{name: getattr(self, name) for name in names},
-            "exit_code": self.exit_code,
-        }
-
-    def leave_out(self, what: str, why: str) -> None:
-        self.left_out.append({"what": what, "why": why})
-
-    @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """Do one step of the benchmark. If it fails, its error is part of the report and the rest
-        goes on. The report is written after it either way."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 the report has it, and the exit code
-            where = traceback.format_exc(limit=-4)
-            self.failures.append({"what": what, "error": _first_words(error), "where": where})
-            print(f"{what}: FAILED: {_first_words(error)}", flush=True)
-        finally:
+    def take(self, events: Iterable[Event]) -> None:
+        """Add events as they come, and write the report after each."""
+        for event in events:
+            its = dict(event)
+            part = its.pop("part")
+            if part == "rates":
+                self.rates = Rates(**its)
+            else:
+                getattr(self, part).append(its)
+            print(in_words(part, its), flush=True)
             self.save()
 
     def save(self) -> None:
+        """Bring up to date what follows from the measurements, and write the report."""
+        derive(self.models, self.measurements, self.rates)
+        self.targets = judged(self.measurements, str(self.about["card"]))
+        self.took_s = time.perf_counter() - BEGIN
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / f"{self.name}.json", json.dumps(self.as_dict(), indent=1) + "\n")
         _write(self.folder / f"{self.name}.md", self.render(self))
 
+    def as_dict(self) -> dict[str, Any]:
+        names = ("warm_up", "checks", "measurements", "targets", "failures", "left_out", "took_s")
+        return {
+            "benchmark": "gpu",
+            **self.about,
+            "models": {model.name: model.as_dict() for model in self.models},
+            "rates": None if self.rates is None else asdict(self.rates),
+            **{name: getattr(self, name) for name in names},
+            "exit_code": self.exit_code,
+        }
 
-def _first_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+def in_words(part: str, its: Event) -> str:
+    """A line that says what an event found."""
+    if part == "measurements":
+        ms = (its.get("block") or {}).get("ms")
+        case = f"{its['title']}, {its['variant']}, B={its['batch']}, {its['committed']} per forward"
+        found = [] if ms is None else [f"block {ms:.2f} ms"]
+        speed = its["tokens_per_s"]
+        return f"{case}: " + ", ".join(found + ([] if speed is None else [f"{speed:.0f} tokens/s"]))
+    if part == "checks":
+        return f"{its['check']}: {its['found']}" + ("" if its["holds"] else " - DOES NOT HOLD")
+    if part == "failures":
+        return f"{its['what']}: FAILED: {its['error']}"
+    if part == "left_out":
+        return f"{its['what']}: left out: {its['why']}"
+    return ", ".join(f"{name} {value:.3g}" for name, value in its.items())
 
 
 def _write(file: Path, text: str) -> None:

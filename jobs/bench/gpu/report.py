@@ -227,16 +227,14 @@ def _card(record: Record) -> list[str]:
             f"{rates.read_bytes_per_s / 1e12:.2f} TB/s, bfloat16 {rates.flop_per_s / 1e12:.0f} "
             "TFLOP/s, all measured in this run."
         )
-    if record.compiled:
-        sections.append(
-            f"Kernels: {record.compiled['words']}, {number(record.compiled['took_s'])} s."
-        )
+    if record.warm_up:
+        sections.append(f"Before: {record.warm_up}.")
     rows = [
         [
             str(its[key])
             for key in ("title", "num_prompt_tokens", "canvas_len", "block_length", "cache")
         ]
-        for its in record.models.values()
+        for its in (model.as_dict() for model in record.models)
     ]
     sections.append(table(["model", "prompt", "canvas", "block", "cache"], rows) if rows else "")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())

@@ -1,0 +1,55 @@
+"""A process of the GPU benchmark: one step of one model. Started by jobs/bench/gpu/processes.py.
+
+It waits for a line on stdin, a JSON document that says how many seconds it has; then it prints a
+line of JSON for everything that it finds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from jobs.bench.gpu import steps
+from jobs.bench.gpu.clock import Deadline
+from jobs.bench.gpu.models import BenchModel, bench_model
+from jobs.bench.gpu.record import Event
+
+STEPS = ("check", "warm", "measure")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m jobs.bench.gpu.worker", description=__doc__)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("model")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--batches", type=int, nargs="*", default=[])
+    arguments = parser.parse_args()
+    told: dict[str, Any] = json.loads(sys.stdin.readline())
+    for event in _events(arguments, told):
+        print(json.dumps(event), flush=True)
+
+
+def _events(arguments: argparse.Namespace, told: dict[str, Any]) -> Iterator[Event]:
+    model, device = bench_model(arguments.model), torch.device("cuda")
+    sizes = steps.QUICK if arguments.quick else steps.FULL
+    if arguments.step == "check":
+        return steps.check_model(model, sizes, device)
+    if arguments.step == "warm":
+        return steps.warm_model(model, arguments.batches, device)
+    return _measured(model, sizes, device, told)
+
+
+def _measured(
+    model: BenchModel, sizes: steps.Sizes, device: torch.device, told: dict[str, Any]
+) -> Iterator[Event]:
+    deadline = Deadline.in_seconds(told["seconds"])
+    if told["rates"]:
+        yield from steps.tried("the card's rates", lambda: steps.rates_of(device, sizes))
+    yield from steps.measure_model(model, sizes, device, deadline)
+
+
+if __name__ == "__main__":
+    main()
