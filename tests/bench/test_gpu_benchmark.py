@@ -1,5 +1,7 @@
 """The GPU benchmark's whole path, on a CPU and with tiny models; its arithmetic on real shapes."""
 
+import gc
+import io
 import json
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from engine.cache.block_causal import BlockCausalCache
 from engine.cache.dual import DualCache
 from engine.model.config import ModelConfig
 from engine.model.families import llada2
-from jobs.bench.gpu import steps
+from jobs.bench.gpu import order, steps, worker
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.floors import Forward, Rates, floor_ms, touched_at_random, touched_by_more
 from jobs.bench.gpu.measure import Case, measure, prepared, requests
@@ -410,6 +412,70 @@ def test_a_process_alone_is_told_its_time_and_says_things_at_once() -> None:
     assert waits.has_ended
     killed = process("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert [event["error"] for event in alone(killed, soon())] == ["exit code -9: it said nothing"]
+
+
+FAKE_WORKER = """
+import json, sys
+step, model, *rest = sys.argv[1:]
+told = json.loads(sys.stdin.readline())
+if step == "check":
+    print(json.dumps({"part": "checks", "check": model, "found": "0 differ", "holds": True}))
+if step == "measure":
+    if told["rates"]:
+        rates = {"copy_bytes_per_s": 2e12, "read_bytes_per_s": 3e12, "flop_per_s": 7e14}
+        print(json.dumps({"part": "rates", **rates}), flush=True)
+    if model == "llada2_mini":
+        sys.exit("CUDA error: an illegal memory access was encountered")
+    one = {"model": model, "title": model, "batch": 1, "committed": 4, "variant": "engine"}
+    block = {"ms": 6.0, "num_iterations": 7, "num_sequences": 1, "num_query_tokens": 32}
+    print(json.dumps({"part": "measurements", **one, "tokens_per_s": 9.0, "block": block}))
+"""
+
+
+def test_all_models_in_order_and_one_whose_process_breaks_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "WORKER", (sys.executable, "-c", FAKE_WORKER))
+    names = ["llada_moe", "llada2_mini", "dream"]
+    its = order.new_record(record().about, names, tmp_path)
+    order.in_order(its, names, quick=True, deadline=soon(), num_at_once=3)
+    assert sorted(check["check"] for check in its.checks) == sorted(names)
+    assert [one["model"] for one in its.measurements] == ["llada_moe", "dream"]
+    assert its.rates is not None
+    assert its.rates.flop_per_s == 7e14
+    assert [failed["what"] for failed in its.failures] == ["measurements of LLaDA2.0-mini"]
+    assert its.warm_up.startswith("checked and compiled in 6 processes, 3 at once")
+    for one in its.measurements:
+        assert 0 < one["block"]["share_of_floor"] < 1.5
+    assert its.exit_code == 1
+    (file,) = tmp_path.glob("*.json")
+    assert json.loads(file.read_text())["models"]["dream"]["cache"] == "dual"
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["check", "llada_8b"], {"checks"}),
+        (["warm", "llada_8b", "--batches", "1", "2"], set()),
+        (["measure", "llada_8b", "--quick"], {"rates", "measurements"}),
+    ],
+)
+def test_a_worker_prints_an_event_a_line(
+    argv: list[str],
+    parts: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(worker, "bench_model", tiny)
+    monkeypatch.setattr(worker, "DEVICE", CPU)
+    for name in ("QUICK", "FULL"):
+        monkeypatch.setattr(steps, name, replace(SIZES, cases=SIZES.cases[:1]))
+    monkeypatch.setattr(sys, "argv", ["worker", *argv])
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"seconds": 600, "rates": true}\n'))
+    worker.main()
+    gc.unfreeze()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["part"] for event in events} == parts
 
 
 def test_the_warm_up_runs_few_layers_of_every_batch() -> None:

@@ -5,6 +5,7 @@ line of JSON for everything that it finds.
 """
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from jobs.bench.gpu.models import BenchModel, bench_model
 from jobs.bench.gpu.record import Event
 
 STEPS = ("check", "warm", "measure")
+DEVICE = torch.device("cuda")
 
 
 def main() -> None:
@@ -27,28 +29,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--batches", type=int, nargs="*", default=[])
     arguments = parser.parse_args()
+    gc.collect()
+    gc.freeze()  # so that collecting what a case has left does not go through all libraries
     told: dict[str, Any] = json.loads(sys.stdin.readline())
     for event in _events(arguments, told):
         print(json.dumps(event), flush=True)
 
 
 def _events(arguments: argparse.Namespace, told: dict[str, Any]) -> Iterator[Event]:
-    model, device = bench_model(arguments.model), torch.device("cuda")
+    model = bench_model(arguments.model)
     sizes = steps.QUICK if arguments.quick else steps.FULL
     if arguments.step == "check":
-        return steps.check_model(model, sizes, device)
+        return steps.check_model(model, sizes, DEVICE)
     if arguments.step == "warm":
-        return steps.warm_model(model, arguments.batches, device)
-    return _measured(model, sizes, device, told)
+        return steps.warm_model(model, arguments.batches, DEVICE)
+    return _measured(model, sizes, told)
 
 
-def _measured(
-    model: BenchModel, sizes: steps.Sizes, device: torch.device, told: dict[str, Any]
-) -> Iterator[Event]:
+def _measured(model: BenchModel, sizes: steps.Sizes, told: dict[str, Any]) -> Iterator[Event]:
     deadline = Deadline.in_seconds(told["seconds"])
     if told["rates"]:
-        yield from steps.tried("the card's rates", lambda: steps.rates_of(device, sizes))
-    yield from steps.measure_model(model, sizes, device, deadline)
+        yield from steps.tried("the card's rates", lambda: steps.rates_of(DEVICE, sizes))
+    yield from steps.measure_model(model, sizes, DEVICE, deadline)
 
 
 if __name__ == "__main__":
