@@ -10,4 +10,7 @@
 `loading.py`: measures one load in a fresh process
 `synthetic.py`: writes the checkpoint that `load` loads
 `job.py`: rows per second of a whole job, with a stand-in for the engine
+`gpu/`: the engine on a GPU, against what the card allows
+`on_gpu.sh`: all that needs a GPU, in one command: its tests and `gpu`
+`provenance.py`: what a report says about where it was made
 """

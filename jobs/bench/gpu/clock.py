@@ -9,7 +9,7 @@ BEGIN = time.perf_counter()
 """About when this process began: the benchmark's imports come first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
     """A moment of time.perf_counter()."""
 
