@@ -20,7 +20,7 @@ from engine.model.families import llada2
 from jobs.bench.gpu import order, steps, worker
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.floors import Forward, Rates, floor_ms, touched_at_random, touched_by_more
-from jobs.bench.gpu.measure import Case, measure, prepared, requests
+from jobs.bench.gpu.measure import Case, measure, measure_prefill, prepared, requests
 from jobs.bench.gpu.models import TITLES, BenchModel, bench_model, random_model
 from jobs.bench.gpu.processes import Task, alone, side_by_side
 from jobs.bench.gpu.profile import Activity, busy_us, by_time, count_touched, profile_block
@@ -85,7 +85,7 @@ def soon(seconds: float = 600) -> Deadline:
 
 def a_measurement(**changes: Any) -> dict[str, Any]:
     """What a case of LLaDA-MoE gives."""
-    its = {"num_sequences": 32, "num_iterations": 15, "num_query_tokens": 2048}
+    its = {"num_sequences": 32, "num_iterations": 15, "num_query_tokens": 2048, "context": 1024}
     one = {
         "model": "llada_moe",
         "title": "LLaDA-MoE",
@@ -184,9 +184,13 @@ def test_a_case_measures_one_cycle_of_each_sequence(name: str, batch: int) -> No
     assert (first["num_sequences"], first["num_iterations"]) == (batch, 1)
     assert first["num_query_tokens"] == batch * (2 * 16 if name == "llada2_mini" else 128)
     assert figures["num_mixed"] == figures["num_failed_forwards"] == 0
+    assert block["context"] == (128 + 2 * 16 if name == "llada2_mini" else 128)
     ms = [iteration.ms for iteration in bench.iterations[-4:]]
     assert figures["tokens_per_s"] == pytest.approx(1e3 * batch * 16 / sum(ms), rel=0.2)
     assert bench.iterate().kind == "block"
+    prefill = measure_prefill(bench, soon())
+    assert prefill is not None
+    assert (prefill["num_sequences"], prefill["num_query_tokens"]) == (batch, batch * 128)
 
 
 def test_the_engine_has_committed_as_many_tokens_as_are_counted() -> None:
@@ -431,7 +435,7 @@ if step == "measure":
     if model == "llada2_mini":
         sys.exit("CUDA error: an illegal memory access was encountered")
     one = {"model": model, "title": model, "batch": 1, "committed": 4, "variant": "engine"}
-    block = {"ms": 6.0, "num_iterations": 7, "num_sequences": 1, "num_query_tokens": 32}
+    block = {"ms": 6.0, "num_sequences": 1, "num_query_tokens": 32, "context": 1024}
     print(json.dumps({"part": "measurements", **one, "tokens_per_s": 9.0, "block": block}))
 """
 

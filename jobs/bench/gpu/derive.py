@@ -49,7 +49,7 @@ def _floors(model: BenchModel, one: Measurement, its: list[Measurement], rates: 
         forward = Forward(
             num_query_tokens=round(figures["num_query_tokens"]),
             num_sequences=num_sequences,
-            context=model.context_of_block(0 if kind == "refresh" else 1),
+            context=figures["context"],
             # The first forward of a block asks at every position. In the others the number of
             # masks falls in equal steps, from all but the first commits to the last commits.
             num_asked=num_sequences * (length / 2 if kind == "block" else length),

@@ -3,15 +3,15 @@
 All sequences are alike and stay together. Each commits the same number of tokens in every forward,
 so that a count of forwards is a count of tokens:
 
-    | first block: warm-up      | one cycle: measured                     | next block   |
-    | refresh, block, block ... | rest of a block, and the next block's   | block, block |
-    | kernels are compiled and  | first forward (a refresh or, under      | profiled     |
-    | graphs captured           | block-causal attention, a commit pass)  |              |
+    | one or two blocks: warm-up | one cycle: measured                    | next block   |
+    | refresh, block, block ...  | rest of a block, and the next block's  | block, block |
+    | kernels are compiled and   | first forward (a refresh or, under     | profiled     |
+    | graphs captured            | block-causal attention, a commit pass) |              |
 """
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What is compared, and the fields of EngineConfig in which it differs from the defaults."""
 GIB = 2**30
+GRAPH_TOKENS = 1024
+"""Forwards of up to so many query tokens are captured as graphs, when their shape comes a second
+time (engine/graphs.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,17 @@ class Bench:
     case: Case
     engine: DiffusionEngine
     iterations: list[Iteration] = field(default_factory=list)
+
+    @property
+    def num_warm_blocks(self) -> int:
+        """Blocks until every shape of a forward has been compiled and captured."""
+        has_graphs = self.engine.config.graphs
+        return 1 + (has_graphs and self.case.batch * self.model.block_length <= GRAPH_TOKENS)
+
+    @property
+    def num_padding_tokens(self) -> int | None:
+        """Query tokens of no sequence that were computed so far; None if this engine pads none."""
+        return asdict(self.engine.stats).get("num_padding_tokens")
 
     @property
     def num_tokens(self) -> int:
@@ -159,22 +173,51 @@ def measure(bench: Bench, deadline: Deadline) -> dict[str, Any]:
     model, case, device = bench.model, bench.case, bench.engine.runner.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    first = case.batch * (model.block_length + case.committed)
+    first = case.batch * (bench.num_warm_blocks * model.block_length + case.committed)
     last = first + case.batch * model.block_length
     figures: dict[str, Any] = {"tokens_per_s": None, "padding": None}
     if bench.iterate_until(first, deadline):
         wait_for(device)
         num_warm, num_tokens = len(bench.iterations), bench.num_tokens
+        padding = bench.num_padding_tokens
         start = time.perf_counter()
         if bench.iterate_until(last, deadline):
             wait_for(device)
             wall_s = time.perf_counter() - start
             figures["tokens_per_s"] = (bench.num_tokens - num_tokens) / wall_s
-        figures |= of_kinds(bench.iterations[num_warm:])
+        measured = bench.iterations[num_warm:]
+        figures |= of_kinds(measured)
+        figures["padding"] = _share_of_padding(padding, bench.num_padding_tokens, measured)
+    for kind, later in (("block", 0), ("refresh", 1), ("commit", 1)):
+        if kind in figures:
+            index = bench.num_warm_blocks + later
+            figures[kind]["context"] = model.context_of_block(index)
     figures["num_failed_forwards"] = bench.engine.stats.num_failed_forwards
     if device.type == "cuda":
         figures["peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
     return figures
+
+
+def measure_prefill(bench: Bench, deadline: Deadline) -> dict[str, Any] | None:
+    """The refresh iterations of a block-causal model, which are the first forwards of its prompts:
+    all sequences are started once more. None if the time is over before."""
+    first, num_before = bench.num_tokens, len(bench.iterations)
+    bench.engine.abort()
+    for request in requests(bench.model, bench.case.batch):
+        bench.engine.add(request)
+    if not bench.iterate_until(first + bench.case.batch * bench.case.committed, deadline):
+        return None
+    refresh = of_kinds(bench.iterations[num_before:]).get("refresh")
+    return refresh and refresh | {"context": bench.model.context_of_block(0)}
+
+
+def _share_of_padding(
+    before: int | None, after: int | None, iterations: list[Iteration]
+) -> float | None:
+    if before is None or after is None:
+        return None
+    own = sum(iteration.num_query_tokens for iteration in iterations)
+    return (after - before) / (after - before + own)
 
 
 def of_kinds(iterations: list[Iteration]) -> dict[str, Any]:

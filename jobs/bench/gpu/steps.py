@@ -17,7 +17,7 @@ from engine.parallel import ALONE
 from jobs.bench.gpu.ceilings import measure_rates
 from jobs.bench.gpu.checks import checks
 from jobs.bench.gpu.clock import Deadline
-from jobs.bench.gpu.measure import Case, engine_settings, measure, prepared
+from jobs.bench.gpu.measure import Case, engine_settings, measure, measure_prefill, prepared
 from jobs.bench.gpu.models import BenchModel, random_model
 from jobs.bench.gpu.profile import count_touched, profile_block
 from jobs.bench.gpu.record import Event, failure, left_out
@@ -132,6 +132,8 @@ def measured(
         one["profile"] = profile_block(bench)
         if case.variant == "plain" and model.config.experts is not None:
             one["experts_touched"] = count_touched(bench)
+        if "refresh" not in one:
+            one["refresh"] = measure_prefill(bench, deadline)
     yield {"part": "measurements", **one}
 
 
