@@ -18,6 +18,7 @@ from engine.cache.dual import DualCache
 from engine.model.config import ModelConfig
 from engine.model.families import llada2
 from jobs.bench.gpu import order, steps, worker
+from jobs.bench.gpu.checks import kernel_checks, without_kernels
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.floors import Forward, Rates, floor_ms, touched_at_random, touched_by_more
 from jobs.bench.gpu.measure import Case, measure, measure_prefill, prepared, requests
@@ -26,12 +27,23 @@ from jobs.bench.gpu.processes import Task, alone, side_by_side
 from jobs.bench.gpu.profile import Activity, busy_us, by_time, count_touched, profile_block
 from jobs.bench.gpu.record import Event, Record
 from jobs.bench.gpu.report import markdown
-from jobs.bench.gpu.steps import Sizes, check_model, every_case, measure_model, rates_of, warm_model
+from jobs.bench.gpu.steps import (
+    Sizes,
+    check_engine,
+    every_case,
+    measure_model,
+    rates_of,
+    warm_model,
+)
 from tests.tiny import tiny_config, tiny_llada2_raw_config
 
 CPU = torch.device("cpu")
 SIZES = Sizes(
-    cases=every_case((1, 3), (2, 4, 8)), num_check_rows=3, copied_bytes=2**20, matrix_size=64
+    cases=every_case((1, 3), (2, 4, 8)),
+    num_check_rows=3,
+    matrix_rows=(1,),
+    copied_bytes=2**20,
+    matrix_size=64,
 )
 
 
@@ -72,7 +84,7 @@ def here(
     """The steps of the benchmark in this process, in their order."""
     its, deadline = record(folder, models), Deadline.in_seconds(seconds)
     for model in models:
-        its.take(steps.tried("checks", partial(check_model, model, sizes, CPU)))
+        its.take(steps.tried("checks", partial(check_engine, model, sizes, CPU)))
     its.take(rates_of(CPU, sizes))
     for i, model in enumerate(models):
         its.take(measure_model(model, sizes, CPU, deadline.share(len(models) - i)))
@@ -484,6 +496,27 @@ def test_a_worker_prints_an_event_a_line(
     gc.unfreeze()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {event["part"] for event in events} == parts
+
+
+def test_every_kernel_is_compared_with_its_reference() -> None:
+    """In Triton's interpreter, at tiny widths."""
+    model = tiny("llada2_mini")
+    assert without_kernels(model, CPU) is None
+    found = list(kernel_checks(model, CPU, rows=(1, 5)))
+    assert [one.check for one in found if not one.holds] == []
+    words = " ".join(one.check for one in found)
+    for operation in ("norm, 5 rows", "rotary", "same bits", "splits", "head", "SwiGLU", "qkv"):
+        assert operation in words
+    assert "experts, 5 rows" in words
+
+
+def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.bench.gpu import kernel_checks as module
+
+    right = module.add_norm
+    monkeypatch.setattr(module, "add_norm", lambda *its: tuple(1.001 * x for x in right(*its)))
+    first = next(kernel_checks(tiny("llada_8b"), CPU, rows=(1,)))
+    assert (first.check, first.holds) == ("LLaDA-8B: kernel: norm, 1 rows", False)
 
 
 def test_the_warm_up_runs_few_layers_of_every_batch() -> None:

@@ -3,7 +3,8 @@
 `order.py`: the order of everything, and what becomes of the time
 `steps.py`: what is done with one model; `worker.py`, `processes.py`: in a process of its own
 `models.py`: the published shapes, with random weights
-`checks.py`: the kernels against plain torch, graphs against none, a row alone and in batches
+`checks.py`: the engine against plain torch and without graphs, a row alone and in batches
+`kernel_checks.py`: every kernel against its reference, at a model's widths
 `ceilings.py`: the card's own rates
 `floors.py`: what a forward must take at those rates
 `measure.py`: iterations and tokens per second of the real engine

@@ -12,6 +12,7 @@ import torch
 
 from engine.decoding.fixed import Fixed
 from engine.engine import DiffusionEngine
+from engine.kernels.supported import ModelShape, unsupported
 from engine.llm_arguments import engine_config
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
@@ -35,8 +36,44 @@ class Found(NamedTuple):
         return self._asdict()
 
 
+def kernel_checks(
+    model: BenchModel, device: torch.device, rows: tuple[int, ...]
+) -> Iterator[Found]:
+    """The kernels against their references; to be called where they can run."""
+    from jobs.bench.gpu.kernel_checks import KernelChecks  # imports triton
+
+    for compared in KernelChecks(model.config, device, model.dtype, rows).run():
+        yield Found(
+            f"{model.title}: kernel: {compared.operation}",
+            f"error {compared.error:.1e}, at most {compared.limit:.1e}",
+            compared.error <= compared.limit,
+        )
+
+
+def without_kernels(model: BenchModel, device: torch.device) -> str | None:
+    """Why the model does not run on the kernels here; None if it does."""
+    config, experts = model.config, model.config.experts
+    groups = (
+        {}
+        if experts is None
+        else {
+            "num_experts": experts.num_experts,
+            "num_groups": experts.num_groups,
+            "num_chosen_groups": experts.num_chosen_groups,
+        }
+    )
+    shape = ModelShape(
+        hidden_size=config.hidden_size,
+        head_dim=config.head_dim,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        **groups,
+    )
+    return unsupported(shape, model.dtype, device)
+
+
 def checks(model: BenchModel, device: torch.device, num_rows: int = NUM_ROWS) -> Iterator[Found]:
-    """All checks of one model, one after the other."""
+    """The checks of the engine with one model, one after the other."""
     few = model.with_layers(NUM_LAYERS)
     transformer = random_model(few, device)
     rows, is_cuda = Rows(few, transformer, num_rows), device.type == "cuda"

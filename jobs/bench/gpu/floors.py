@@ -69,7 +69,7 @@ def parts(config: ModelConfig, forward: Forward) -> list[Part]:
     Q = forward.num_query_tokens
     linears = [
         Part(name, BYTES_OF_2 * N * K, 2 * Q * N * K, count)
-        for name, N, K, count in _linears(config)
+        for name, N, K, count in linear_shapes(config)
     ]
     H, K, E = config.num_heads, config.num_kv_heads, config.head_dim
     kv_bytes = BYTES_OF_2 * 2 * forward.num_sequences * forward.context * K * E
@@ -97,7 +97,7 @@ def touched_by_more(experts: ExpertsConfig, touched: float, times: float) -> flo
     return experts.num_experts * (1 - missed)
 
 
-def _linears(config: ModelConfig) -> list[tuple[str, int, int, int]]:
+def linear_shapes(config: ModelConfig) -> list[tuple[str, int, int, int]]:
     """(name, outputs, inputs, how many) of every dense linear."""
     D, L, experts = config.hidden_size, config.num_layers, config.experts
     heads = config.num_heads * config.head_dim

@@ -3,7 +3,7 @@ which are what the report consists of (jobs/bench/gpu/record.py)."""
 
 import gc
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from engine.model.plan.footprint import Setup, activation_bytes
 from engine.model.transformer import Transformer
 from engine.parallel import ALONE
 from jobs.bench.gpu.ceilings import measure_rates
-from jobs.bench.gpu.checks import checks
+from jobs.bench.gpu.checks import Found, checks, kernel_checks, without_kernels
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.measure import Case, engine_settings, measure, measure_prefill, prepared
 from jobs.bench.gpu.models import BenchModel, random_model
@@ -37,6 +37,8 @@ class Sizes:
     cases: tuple[Case, ...]
     """In the order of their value: the last ones are left out if time is short."""
     num_check_rows: int = 32
+    matrix_rows: tuple[int, ...] = (1, 33, 1024)
+    """Rows with which kernels are compared with their references."""
     copied_bytes: int = 2**30
     matrix_size: int = 8192
 
@@ -64,8 +66,23 @@ def rates_of(device: torch.device, sizes: Sizes) -> Iterator[Event]:
     yield {"part": "rates", **asdict(rates)}
 
 
-def check_model(model: BenchModel, sizes: Sizes, device: torch.device) -> Iterator[Event]:
-    for found in checks(model, device, sizes.num_check_rows):
+def check_kernels(model: BenchModel, sizes: Sizes, device: torch.device) -> Iterator[Event]:
+    what = f"kernels of {model.title} against their references"
+    refusal = without_kernels(model, device)
+    if refusal is None:
+        its = kernel_checks(model, device, sizes.matrix_rows)
+        yield from tried(what, lambda: _as_events(its))
+        free(device)
+    else:
+        yield left_out(what, refusal)
+
+
+def check_engine(model: BenchModel, sizes: Sizes, device: torch.device) -> Iterator[Event]:
+    return _as_events(checks(model, device, sizes.num_check_rows))
+
+
+def _as_events(its: Iterable[Found]) -> Iterator[Event]:
+    for found in its:
         yield {"part": "checks", **found.as_dict()}
 
 

@@ -40,10 +40,15 @@ def _events(arguments: argparse.Namespace, told: dict[str, Any]) -> Iterator[Eve
     model = bench_model(arguments.model)
     sizes = steps.QUICK if arguments.quick else steps.FULL
     if arguments.step == "check":
-        return steps.check_model(model, sizes, DEVICE)
+        return _checked(model, sizes)
     if arguments.step == "warm":
         return steps.warm_model(model, arguments.batches, DEVICE)
     return _measured(model, sizes, told)
+
+
+def _checked(model: BenchModel, sizes: steps.Sizes) -> Iterator[Event]:
+    yield from steps.check_kernels(model, sizes, DEVICE)
+    yield from steps.check_engine(model, sizes, DEVICE)
 
 
 def _measured(model: BenchModel, sizes: steps.Sizes, told: dict[str, Any]) -> Iterator[Event]:
