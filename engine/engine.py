@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from engine.batch import Plan, pack
-from engine.cache.base import CachePolicy
+from engine.batch import pack
+from engine.cache.base import CachePolicy, SpanKind
 from engine.canvas import Canvases
 from engine.config import EngineConfig
 from engine.decide import Decider
@@ -23,14 +23,17 @@ from engine.iterations import IterationManager
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
+from engine.plans import Plan
 from engine.request import Request, Result
+from engine.rules import SequenceRules
 from engine.runner import ModelRunner
-from engine.sequences import SequenceRules
 from engine.stats import EngineStats
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
 
 log = logging.getLogger("engine")
+
+_KIND_NAMES = [kind.name.lower() for kind in SpanKind]
 
 
 class DiffusionEngine:
@@ -111,7 +114,7 @@ class DiffusionEngine:
         start = time.perf_counter()
         refused, self._refused = self._refused, []
         plan = self.iterations.schedule()
-        if not plan:
+        if plan is None:
             return refused
         committed = self._committed(plan)
         if committed is None:
@@ -160,7 +163,7 @@ class DiffusionEngine:
             ranks = self.runner.model.parallel.size
             if ranks > 1:
                 raise GroupOutOfMemory(
-                    f"no memory for a forward of {_num_query_tokens(plan)} query tokens; the model "
+                    f"no memory for a forward of {plan.num_query_tokens} query tokens; the model "
                     f"is divided among {ranks} ranks, and one rank cannot retry alone: lower "
                     "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (if it "
                     "is null, engine.memory_fraction)"
@@ -188,7 +191,7 @@ class DiffusionEngine:
             torch.cuda.empty_cache()
         self.stats.num_failed_forwards += 1
         hopeless = self.iterations.give_way(plan)
-        num_tokens = _num_query_tokens(plan)
+        num_tokens = plan.num_query_tokens
         self.stats.num_failed_query_tokens += num_tokens
         log.warning(
             "no memory for a forward of %d query tokens; continuing with at most %d per forward",
@@ -201,7 +204,7 @@ class DiffusionEngine:
             f"no memory for a forward of {num_tokens} query tokens of this row alone: lower "
             "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
         )
-        return [Result.failed(hopeless.request, reason)]
+        return [Result.failed(hopeless, reason)]
 
     def _refusal(self, request: Request) -> str | None:
         """Why a request can never run and what to do about it, or None if it can run."""
@@ -241,10 +244,12 @@ class DiffusionEngine:
 
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats
-        for _, span in plan:
-            kind, length = span.kind.value, span.num_query_tokens
-            stats.num_forwards[kind] = stats.num_forwards.get(kind, 0) + 1
-            stats.num_query_tokens[kind] = stats.num_query_tokens.get(kind, 0) + length
+        for kind, count in enumerate(np.bincount(plan.kind_B).tolist()):
+            if count:
+                name = _KIND_NAMES[kind]
+                length = int(plan.num_query_tokens_B[plan.kind_B == kind].sum())
+                stats.num_forwards[name] = stats.num_forwards.get(name, 0) + count
+                stats.num_query_tokens[name] = stats.num_query_tokens.get(name, 0) + length
         stats.num_iterations += 1
         stats.peak_sequences = max(stats.peak_sequences, len(plan))
         stats.peak_pages = max(stats.peak_pages, self.iterations.pages.num_granted)
@@ -254,7 +259,3 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
-
-
-def _num_query_tokens(plan: Plan) -> int:
-    return sum(span.num_query_tokens for _, span in plan)
