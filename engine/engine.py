@@ -244,12 +244,10 @@ class DiffusionEngine:
 
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats
-        for kind, count in enumerate(np.bincount(plan.kind_B).tolist()):
-            if count:
-                name = _KIND_NAMES[kind]
-                length = int(plan.num_query_tokens_B[plan.kind_B == kind].sum())
-                stats.num_forwards[name] = stats.num_forwards.get(name, 0) + count
-                stats.num_query_tokens[name] = stats.num_query_tokens.get(name, 0) + length
+        for kind, count, length in plan.by_kind():
+            name = _KIND_NAMES[kind]
+            stats.num_forwards[name] = stats.num_forwards.get(name, 0) + count
+            stats.num_query_tokens[name] = stats.num_query_tokens.get(name, 0) + length
         stats.num_iterations += 1
         stats.peak_sequences = max(stats.peak_sequences, len(plan))
         stats.peak_pages = max(stats.peak_pages, self.iterations.pages.num_granted)

@@ -73,7 +73,9 @@ class IterationManager:
         assert token_M.size == num_asked, f"{token_M.size} decisions for {num_asked} positions"
         self._rules.count(self.live, plan)
         has_failed_B = self._rules.record_commits(self.live, plan, token_M, confidence_M)
-        is_done_B = self._rules.turn(self.live.arrays) | has_failed_B
+        is_done_B = self._rules.turn(self.live.arrays)
+        if has_failed_B is not None:
+            is_done_B = is_done_B | has_failed_B
         self._recover()
         if not np.count_nonzero(is_done_B):
             return []
@@ -117,8 +119,8 @@ class IterationManager:
         spans = self._rules.spans(self.live.arrays, self._policy)
         return Needs(self.live, spans, self._rules.is_shifted)
 
-    def _outcome(self, place: int, has_failed_B: np.ndarray) -> Result:
-        if has_failed_B[place]:
+    def _outcome(self, place: int, has_failed_B: np.ndarray | None) -> Result:
+        if has_failed_B is not None and has_failed_B[place]:
             return Result.failed(self.live.requests[place], NOT_FINITE)
         return self._rules.result(self.live, place)
 
@@ -160,7 +162,7 @@ class IterationManager:
         budget."""
         s = self.live.arrays
         if not np.count_nonzero(s.num_skipped) and not np.count_nonzero(s.has_failed_alone):
-            if num_query_tokens_B.sum() <= self.token_budget:
+            if np.add.reduce(num_query_tokens_B) <= self.token_budget:
                 return ALL
             order = np.arange(len(self.live))
         else:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.cache.base import Spans, Values
+from engine.cache.base import SpanKind, Spans, Values
 from engine.sequences import LiveSequences, Sequences
 
 Places = np.ndarray | slice
@@ -53,10 +53,11 @@ class Plan:
     """Those of the plan, in order of priority."""
     decoding: Places
     """Those of them whose logits are computed."""
+    num_decoding: int
     start_B: np.ndarray
     end_B: np.ndarray
     """The end of each span."""
-    kind_B: np.ndarray
+    kind: Values
     """SpanKind."""
     num_query_tokens_B: np.ndarray
     num_query_tokens: int
@@ -66,6 +67,16 @@ class Plan:
 
     def __len__(self) -> int:
         return self.start_B.size
+
+    def by_kind(self) -> list[tuple[SpanKind, int, int]]:
+        """The kinds of spans in the plan; how many sequences, and how many query tokens, each
+        has."""
+        if isinstance(self.kind, int):
+            return [(SpanKind(self.kind), len(self), self.num_query_tokens)]
+        counts = np.bincount(self.kind, minlength=len(SpanKind)).tolist()
+        lengths = np.bincount(self.kind, self.num_query_tokens_B, len(SpanKind)).tolist()
+        kinds = zip(SpanKind, counts, map(int, lengths), strict=True)
+        return [(kind, count, length) for kind, count, length in kinds if count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +92,34 @@ class Needs:
         if self.live.is_uncached_S is not None:
             return np.bincount(self._query_tokens(ALL).sequence_Q, minlength=len(self.live))
         assert self.spans.skips_cached is False, "a policy that leaves out positions says so"
-        return _array(self.spans.end - self.spans.start, len(self.live))
+        return self._array(self.spans.end - self.spans.start)
 
     def plan(self, places: Places, num_query_tokens_B: np.ndarray) -> Plan:
         """The plan of these sequences; `num_query_tokens_B` are those of all live ones."""
-        s, spans, num_live = self.live.arrays, self.spans, len(self.live)
-        start_B, end_B, kind_B = (
-            _array(value, num_live)[places] for value in (spans.start, spans.end, spans.kind)
+        s, spans = self.live.arrays, self.spans
+        end_B, lengths_B, query_tokens = (
+            self._array(spans.end)[places],
+            num_query_tokens_B[places],
+            None,
         )
-        lengths_B, query_tokens = num_query_tokens_B[places], None
         if self.live.is_uncached_S is not None:
             query_tokens = self._query_tokens(places)
             end_B = query_tokens.position_Q[np.cumsum(lengths_B) - 1] + 1
-        decoding, asked_BL = places, s.is_asked_BL[places]
-        if not np.all(spans.is_decoding):
-            is_decoding_B = _array(spans.is_decoding, num_live)[places]
-            decoding = np.arange(num_live)[places][is_decoding_B]
-            asked_BL = asked_BL & np.expand_dims(is_decoding_B, 1)
+        decoding, num_decoding, asked_BL = places, lengths_B.size, s.is_asked_BL[places]
+        if spans.is_decoding is not True:
+            is_decoding_B = self._array(spans.is_decoding)[places]
+            decoding = np.arange(len(self.live))[places][is_decoding_B]
+            num_decoding, asked_BL = decoding.size, asked_BL & is_decoding_B[:, None]
         return Plan(
             s=s,
             places=places,
             decoding=decoding,
-            start_B=start_B,
+            num_decoding=num_decoding,
+            start_B=self._array(spans.start)[places],
             end_B=end_B,
-            kind_B=kind_B,
+            kind=spans.kind if isinstance(spans.kind, int) else spans.kind[places],
             num_query_tokens_B=lengths_B,
-            num_query_tokens=int(lengths_B.sum()),
+            num_query_tokens=int(np.add.reduce(lengths_B)),
             asked=_asked(s, places, asked_BL),
             query_tokens=query_tokens,
         )
@@ -114,12 +127,11 @@ class Needs:
     def _query_tokens(self, places: Places) -> QueryTokens:
         """The positions of the spans without those that are left out: neither masked, nor in need
         of new K and V, nor the source of a requested position's shifted logits."""
-        s, spans, num_live = self.live.arrays, self.spans, len(self.live)
+        s, spans = self.live.arrays, self.spans
         start_B, end_B, skips_B = (
-            _array(value, num_live)[places]
-            for value in (spans.start, spans.end, spans.skips_cached)
+            self._array(value)[places] for value in (spans.start, spans.end, spans.skips_cached)
         )
-        is_uncached_S, place_B = self.live.is_uncached_S, np.arange(num_live)[places]
+        is_uncached_S, place_B = self.live.is_uncached_S, np.arange(len(self.live))[places]
         assert is_uncached_S is not None, "the policy does not say may_skip_cached"
         sequence_Q, position_Q = runs_of(start_B, end_B - start_B)
         place_Q = place_B[sequence_Q]
@@ -130,6 +142,17 @@ class Needs:
         if self.is_shifted:
             is_kept_Q |= _at(s.is_asked_BL, place_Q, offset_Q + 1)
         return QueryTokens(sequence_Q[is_kept_Q], position_Q[is_kept_Q], slots_Q[is_kept_Q])
+
+    def _array(self, value: Values) -> np.ndarray:
+        return value if isinstance(value, np.ndarray) else np.full(len(self.live), value)
+
+
+def raise_at(values_B: np.ndarray, places: Places, by: Values) -> None:
+    """values_B[places] += by, in place."""
+    if isinstance(places, slice):
+        np.add(values_B, by, out=values_B)
+    else:
+        values_B[places] += by
 
 
 def runs_of(start_B: np.ndarray, lengths_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +166,8 @@ def runs_of(start_B: np.ndarray, lengths_B: np.ndarray) -> tuple[np.ndarray, np.
 def _asked(s: Sequences, places: Places, asked_BL: np.ndarray) -> Asked:
     sequence_M, offset_M = asked_BL.nonzero()
     place_M = sequence_M if isinstance(places, slice) else places[sequence_M]
-    position_M = s.block_start[place_M] + offset_M
-    slots_M = s.first_slot[place_M] + position_M
+    position_M = s.block_start.take(place_M) + offset_M
+    slots_M = s.first_slot.take(place_M) + position_M
     return Asked(sequence_M, place_M, offset_M, position_M, slots_M)
 
 
@@ -152,7 +175,3 @@ def _at(values_BL: np.ndarray, place_Q: np.ndarray, offset_Q: np.ndarray) -> np.
     """The values at these offsets of the active blocks, False outside them."""
     is_inside_Q = (offset_Q >= 0) & (offset_Q < values_BL.shape[1])
     return values_BL[place_Q, offset_Q.clip(0, values_BL.shape[1] - 1)] & is_inside_Q
-
-
-def _array(value: Values, num_live: int) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else np.full(num_live, value)

@@ -8,13 +8,13 @@ Everything is computed for all sequences at once, and each value from those of i
 Shape letters as in engine/sequences.py and engine/batch.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from engine.cache.base import CachePolicy, SpanKind, Spans
 from engine.decoding.base import DecodingStrategy
-from engine.plans import Places, Plan
+from engine.plans import Asked, Places, Plan, raise_at
 from engine.request import FinishReason, Request, Result
 from engine.sequences import LiveSequences, Sequences, whole_blocks
 
@@ -62,52 +62,69 @@ class SequenceRules:
         if np.count_nonzero(s.num_masked) == len(s):
             return spans
         is_edit_B = (spans.kind == SpanKind.BLOCK) & (s.num_masked == 0)
-        return replace(spans, kind=np.where(is_edit_B, SpanKind.EDIT, spans.kind))
+        return spans._replace(kind=np.where(is_edit_B, SpanKind.EDIT, spans.kind))
 
     def count(self, live: LiveSequences, plan: Plan) -> None:
         """Record that the plan's forward has run."""
         s, places, decoding = live.arrays, plan.places, plan.decoding
-        is_refresh_B = plan.kind_B == SpanKind.REFRESH
-        s.has_failed_alone[places] = False
-        s.num_iterations[places] += 1
-        s.num_refreshes[places] += is_refresh_B
-        s.num_query_tokens[places] += plan.num_query_tokens_B
-        s.num_iterations_since_refresh[places] += 1
-        s.num_iterations_since_refresh[places] *= ~is_refresh_B
-        s.num_cached[places] = np.minimum(plan.end_B, s.attn_block_start[places])
+        raise_at(s.num_iterations, places, 1)
+        raise_at(s.num_query_tokens, places, plan.num_query_tokens_B)
+        raise_at(s.num_iterations_since_refresh, places, 1)
+        is_refresh = plan.kind == SpanKind.REFRESH
+        if np.count_nonzero(is_refresh):
+            raise_at(s.num_refreshes, places, is_refresh)
+            s.num_iterations_since_refresh[places] *= np.logical_not(is_refresh)
+        if np.count_nonzero(s.has_failed_alone):
+            s.has_failed_alone[places] = False
+        if self.attn_block_length is not None:
+            s.num_cached[places] = np.minimum(plan.end_B, s.attn_block_start[places])
         if live.is_uncached_S is not None:
             assert plan.query_tokens is not None, "the plan of such a policy lists query tokens"
             live.is_uncached_S[plan.query_tokens.slots_Q] = False
-        s.num_decoding_iterations[decoding] += 1
-        s.num_iterations_in_block[decoding] += 1
-        s.num_post_iterations[decoding] += s.num_masked[decoding] == 0
+        raise_at(s.num_decoding_iterations, decoding, 1)
+        raise_at(s.num_iterations_in_block, decoding, 1)
+        if np.count_nonzero(s.num_masked) < len(s):
+            raise_at(s.num_post_iterations, decoding, s.num_masked[decoding] == 0)
 
     def record_commits(
         self, live: LiveSequences, plan: Plan, token_M: np.ndarray, confidence_M: np.ndarray
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
         """Record the commits at the plan's requested positions; a token of -1 is no commit. Returns
-        which of all live sequences have failed, because a confidence is NaN: bool [B]."""
-        s, asked, decoding = live.arrays, plan.asked, plan.decoding
-        has_failed_B = np.zeros(len(s), dtype=np.bool_)
-        has_failed_B[asked.place_M[np.isnan(confidence_M)]] = True
-        is_commit_M = token_M >= 0
-        place_C, slots_C = asked.place_M[is_commit_M], asked.slots_M[is_commit_M]
-        live.token_S[slots_C] = token_M[is_commit_M]
-        live.confidence_S[slots_C] = confidence_M[is_commit_M]
-        s.is_masked_BL[place_C, asked.offset_M[is_commit_M]] = False
+        which of all live sequences have failed, because a confidence is NaN: bool [B], or None if
+        there is none."""
+        s, asked, has_failed_B = live.arrays, plan.asked, None
+        is_nan_M = np.isnan(confidence_M)
+        if np.count_nonzero(is_nan_M):
+            has_failed_B = np.zeros(len(s), dtype=np.bool_)
+            has_failed_B[asked.place_M[is_nan_M]] = True
+        if self.decoding.edits or live.is_uncached_S is not None:
+            is_commit_M = token_M >= 0
+            asked = Asked(*(values_M[is_commit_M] for values_M in asked))
+            token_M, confidence_M = token_M[is_commit_M], confidence_M[is_commit_M]
+        # Without edits only masked positions are requested: what does not commit has no token yet.
+        live.token_S[asked.slots_M] = token_M
+        live.confidence_S[asked.slots_M] = confidence_M
+        s.is_masked_BL[asked.place_M, asked.offset_M] = token_M < 0
         if live.is_uncached_S is not None:
-            live.is_uncached_S[slots_C] = True
-        has_changed_B = np.zeros(len(s), dtype=np.bool_)
-        has_changed_B[place_C] = True
-        is_fine_B = has_changed_B | has_failed_B | (s.num_masked == 0)
-        assert is_fine_B[decoding].all(), "a decoding strategy committed nothing"
-        s.has_changed[decoding] = has_changed_B[decoding]
+            live.is_uncached_S[asked.slots_M] = True
+        before_B = s.num_masked.copy()
         np.add.reduce(s.is_masked_BL, axis=1, out=s.num_masked)
+        has_changed_B = s.num_masked < before_B
         if self.decoding.edits:
-            self._ask_no_more_of_settled(s, decoding)
+            has_changed_B[asked.place_M] = True
+        if np.count_nonzero(has_changed_B) < plan.num_decoding:
+            is_stuck_B = ~has_changed_B & (before_B > 0)
+            if has_failed_B is not None:
+                is_stuck_B &= ~has_failed_B
+            assert not is_stuck_B[plan.decoding].any(), "a decoding strategy committed nothing"
+        s.has_changed[plan.decoding] = has_changed_B[plan.decoding]
+        if self.decoding.edits:
+            self._ask_no_more_of_settled(s, plan.decoding)
             self._find_eos(live)
-        else:
-            is_eos_M = self._is_eos(token_M)
+            return has_failed_B
+        # An EOS is never taken back, so only new tokens must be searched.
+        is_eos_M = self._is_eos(token_M)
+        if np.count_nonzero(is_eos_M):
             np.minimum.at(s.eos_position, asked.place_M[is_eos_M], asked.position_M[is_eos_M])
         return has_failed_B
 
@@ -118,10 +135,10 @@ class SequenceRules:
         A sequence that took no part in the forward has neither finished its block nor ended: it
         would have turned after an earlier forward.
         """
-        is_done_B = self.has_ended(s)
-        turning = np.flatnonzero(self.is_finished(s) & ~is_done_B)
-        if turning.size == 0:
+        is_done_B, is_finished_B = self.has_ended(s), self.is_finished(s)
+        if not np.count_nonzero(is_finished_B):
             return is_done_B
+        turning = np.flatnonzero(is_finished_B & ~is_done_B)
         if self.block_length == self.attn_block_length:
             # The forward that changed nothing has written the block's final K and V, so it needs no
             # commit pass. With sub-blocks, that forward may not have covered the earlier ones.
@@ -217,7 +234,6 @@ class SequenceRules:
         np.minimum(known_B, found_B, out=s.eos_position)
 
     def _is_eos(self, token_ids: np.ndarray) -> np.ndarray:
-        """Without edits an EOS is never taken back, so only new tokens must be searched."""
         is_eos = token_ids == self.eos_token_ids[0]
         for token_id in self.eos_token_ids[1:]:
             is_eos |= token_ids == token_id
@@ -231,4 +247,4 @@ def with_sources(spans: Spans, s: Sequences) -> Spans:
     source_B = s.block_start + s.is_asked_BL.argmax(axis=1) - 1
     extends_B = s.is_asked_BL.any(axis=1) & spans.is_decoding
     start_B = np.where(extends_B, np.minimum(spans.start, source_B), spans.start)
-    return replace(spans, start=start_B)
+    return spans._replace(start=start_B)

@@ -61,7 +61,7 @@ class Sequences:
     num_post_iterations: np.ndarray
     """Decoding forwards in the active block that began with no mask left."""
     num_cached: np.ndarray
-    """Positions 0 .. num_cached - 1 have final K and V. Only used for block-causal attention."""
+    """Positions 0 .. num_cached - 1 have final K and V. Only kept for block-causal attention."""
     eos_position: np.ndarray
     """The first committed EOS before `end_position`; `end_position` if there is none."""
     num_iterations: np.ndarray

@@ -6,9 +6,8 @@ says of a sequence depends only on the values at that sequence's place (its bloc
 the block, what is cached), so a sequence's result cannot depend on the others in the batch.
 """
 
-from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -34,8 +33,7 @@ class SpanKind(IntEnum):
     """Recomputes a block that has no mask left, to see whether the strategy edits its tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
+class Spans(NamedTuple):
     """The canvas positions start .. end - 1 that one forward of each sequence feeds through the
     model; their K and V are overwritten.
 
@@ -64,14 +62,9 @@ class Spans:
             return b
         if num_true == condition_B.size:
             return a
-        return Spans(*(_where(condition_B, getattr(a, name), getattr(b, name)) for name in _NAMES))
-
-
-_NAMES = tuple(field.name for field in fields(Spans))
-
-
-def _where(condition_B: np.ndarray, a: Values, b: Values) -> Values:
-    return a if a is b else np.where(condition_B, a, b)
+        return Spans(
+            *(x if x is y else np.where(condition_B, x, y) for x, y in zip(a, b, strict=True))
+        )
 
 
 class CachePolicy:

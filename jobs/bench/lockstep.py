@@ -46,7 +46,7 @@ class LockStepManager(IterationManager):
         has_failed_B = rules.record_commits(
             self.live, plan, committed[0], committed[1].view(np.float32)
         )
-        assert not has_failed_B.any(), NOT_FINITE
+        assert has_failed_B is None, NOT_FINITE
         _ask_no_more(s, rules.has_ended(s))
         has_ended_B = rules.has_ended(s)
         s.is_asked_BL[has_ended_B | rules.is_finished(s)] = False

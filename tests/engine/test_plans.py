@@ -129,8 +129,7 @@ def take(s: Sequences, places: np.ndarray) -> Sequences:
 
 
 def spans_of(policy: CachePolicy, s: Sequences) -> list[tuple[int, ...]]:
-    spans = policy.next_spans(s)
-    values = [np.broadcast_to(getattr(spans, field.name), len(s)) for field in fields(Spans)]
+    values = [np.broadcast_to(value, len(s)) for value in policy.next_spans(s)]
     return list(zip(*(value.tolist() for value in values), strict=True))
 
 
