@@ -1,8 +1,10 @@
-"""Settings for all tests: one CPU thread, no GPU, and which markers are skipped.
+"""Settings for all tests: one CPU thread, no GPU, kernels interpreted, and which markers are
+skipped.
 
 Tiny matrices are slower on many threads than on one, and hundreds of times slower if the machine is
 busy. GPUs are hidden except for `pytest -m gpu`, because exact results are promised for float32 on
-CPU. Both are environment variables, so they are set before torch is imported.
+CPU; Triton then interprets its kernels. All are environment variables, so they are set before torch
+and triton are imported.
 """
 
 import os
@@ -13,8 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("-m") != "gpu":
+    if config.getoption("-m") == "gpu":
+        os.environ.pop("TRITON_INTERPRET", None)
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
