@@ -50,8 +50,6 @@ class HostBatch:
     first_slot_R: np.ndarray
     """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
     context_lens_R: np.ndarray
-    longest: int
-    """Most requested positions of one sequence."""
 
     @property
     def any_sampled(self) -> bool:
@@ -87,7 +85,6 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
-        longest=max(counts),
     )
 
 
