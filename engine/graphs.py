@@ -98,6 +98,9 @@ class Graphs:
         self._graphs: OrderedDict[BatchShape, Graph] = OrderedDict()
         self._sightings: Counter[BatchShape] = Counter()
 
+    def __len__(self) -> int:
+        return len(self._graphs)
+
     def graph(self, host: HostBatch, tiles: Sequence[HostTiles]) -> Graph | None:
         """The graph for a plan, captured if its shape has come often enough; None if the plan is to
         run eagerly."""
