@@ -16,7 +16,7 @@ zeros as its state, and whatever it commits is never read.
 Shape letters as in engine/batch.py; also A tiles of attention.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -129,7 +129,7 @@ class BatchSender:
 
     def fixed(self, shape: BatchShape) -> FixedBatch:
         """Tensors of a fixed shape, filled with nothing but padding."""
-        buffer = torch.empty(_num_bytes(shape), dtype=torch.uint8, device=self._device)
+        buffer = torch.empty(_places(shape).num_bytes, dtype=torch.uint8, device=self._device)
         fixed = FixedBatch(shape, buffer, self._batch(buffer, shape, None))
         self._staging.send(self._packed(shape, None, ()), buffer)
         return fixed
@@ -144,17 +144,19 @@ class BatchSender:
         """The buffer on the host: the plan, or nothing, padded to the shape."""
         arrays = {} if host is None else _arrays(host, tiles)
         padding = self._padding(host)
-        buffer = self._staging.room(_num_bytes(shape))
-        packed, start = buffer.numpy(), 0
-        for name, (size, dtype) in _sizes(shape).items():
-            room = packed[start : start + size * dtype.itemsize].view(dtype)
+        places = _places(shape)
+        buffer = self._staging.room(places.num_bytes)
+        packed = buffer.numpy()
+        wide = packed[: places.wide_bytes].view(np.int64)
+        narrow = packed[places.wide_bytes :].view(np.int32)
+        for name, (is_wide, start, end) in places.of.items():
+            room = wide if is_wide else narrow
             array = arrays.get(name)
-            used = 0 if array is None else array.size
             if array is not None:
-                room[:used] = array
-            if used < size:
-                room[used:] = padding.get(name, 0)
-            start += _aligned_bytes(size, dtype)
+                room[start : start + array.size] = array
+                start += array.size
+            if start < end:
+                room[start:end] = padding.get(name, 0)
         return buffer
 
     def _padding(self, host: HostBatch | None) -> dict[str, int]:
@@ -171,7 +173,7 @@ class BatchSender:
     def _batch(self, buffer: Tensor, shape: BatchShape, host: HostBatch | None) -> Batch:
         """The batch in a buffer. Without `host` it has a fixed shape, and the host knows no more
         than that."""
-        sent = dict(zip(_sizes(shape), _views(buffer, shape), strict=True))
+        sent = _views(buffer, _places(shape))
 
         def named(*names: str) -> dict[str, Any]:
             return {name: sent[name] for name in names}
@@ -193,7 +195,7 @@ class BatchSender:
             **named("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M"),
             layout=layout,
             tiles=tuple(
-                Tiles(tile, sent[f"run_A{i}"], sent[f"first_A{i}"])
+                Tiles(tile=tile, run_A=sent[f"run_A{i}"], first_A=sent[f"first_A{i}"])
                 for i, (tile, _) in enumerate(shape.tiles)
             ),
             num_rows=sent["num_rows"] if host is None else None,
@@ -201,32 +203,52 @@ class BatchSender:
         )
 
 
-INT32: np.dtype = np.dtype(np.int32)
-INT64: np.dtype = np.dtype(np.int64)
+class _Places(NamedTuple):
+    """Where the arrays stand in the buffer: the int64 ones, then the int32 ones."""
+
+    of: dict[str, tuple[bool, int, int]]
+    """Name -> whether it is int64; its first element among those of its dtype, and its end."""
+    wide_lengths: list[int]
+    """Of each int64 array, then of the gap behind it, up to the next aligned address."""
+    narrow_lengths: list[int]
+    wide_bytes: int
+    num_bytes: int
 
 
 @lru_cache(maxsize=256)
-def _sizes(shape: BatchShape) -> dict[str, tuple[int, np.dtype]]:
-    """Name -> size and dtype of every array, in the order in which they stand in the buffer."""
+def _places(shape: BatchShape) -> _Places:
     Q, M, B, R = shape[:4]
-    sizes: dict[str, tuple[int, np.dtype]] = {
-        **dict.fromkeys(("positions_Q", "slots_Q"), (Q, INT64)),
-        **dict.fromkeys(("index_M", "logit_index_M", "slots_M"), (M, INT64)),
-        **dict.fromkeys(("position_M", "sequence_M"), (M, INT64)),
-        **dict.fromkeys(("num_masked_at_block_start_B", "seed_B"), (B, INT64)),
-        **dict.fromkeys(("num_iterations_in_block_B", "num_iterations_B"), (B, INT64)),
-        "temperature_B": (B, INT32),
-        "query_starts": (R + 1, INT32),
-        **dict.fromkeys(("first_slot_R", "context_lens_R"), (R, INT32)),
-        "num_rows": (1, INT32),
+    wide = {
+        **dict.fromkeys(("positions_Q", "slots_Q"), Q),
+        **dict.fromkeys(("index_M", "logit_index_M", "slots_M", "position_M", "sequence_M"), M),
+        **dict.fromkeys(("num_masked_at_block_start_B", "seed_B"), B),
+        **dict.fromkeys(("num_iterations_in_block_B", "num_iterations_B"), B),
+    }
+    narrow = {
+        "temperature_B": B,
+        "query_starts": R + 1,
+        **dict.fromkeys(("first_slot_R", "context_lens_R"), R),
+        "num_rows": 1,
     }
     for i, (_, length) in enumerate(shape.tiles):
-        sizes |= dict.fromkeys((f"run_A{i}", f"first_A{i}"), (length, INT32))
-    return sizes
+        narrow |= dict.fromkeys((f"run_A{i}", f"first_A{i}"), length)
+    of: dict[str, tuple[bool, int, int]] = {}
+    lengths: dict[bool, list[int]] = {True: [], False: []}
+    num_elements = {True: 0, False: 0}
+    for is_wide, sizes in ((True, wide), (False, narrow)):
+        per_step = ALIGNMENT // (8 if is_wide else 4)
+        for name, size in sizes.items():
+            start = num_elements[is_wide]
+            of[name] = (is_wide, start, start + size)
+            lengths[is_wide] += [size, -size % per_step]
+            num_elements[is_wide] += size + -size % per_step
+    wide_bytes = 8 * num_elements[True]
+    num_bytes = wide_bytes + 4 * num_elements[False]
+    return _Places(of, lengths[True], lengths[False], wide_bytes, num_bytes)
 
 
 def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray]:
-    """The arrays that the device needs, by the names of `_sizes`. The bits of the float32
+    """The arrays that the device needs, by the names of `_places`. The bits of the float32
     temperatures stand for them."""
     names = (
         *("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M", "position_M"),
@@ -241,26 +263,11 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray
     return arrays
 
 
-def _views(buffer: Tensor, shape: BatchShape) -> Iterator[Tensor]:
-    """The tensors of a buffer, in the order of `_sizes`."""
-    sizes, start = _sizes(shape).values(), 0
-    for dtype, of_torch in ((INT64, torch.int64), (INT32, torch.int32)):
-        lengths = []
-        for size, its_dtype in sizes:
-            if its_dtype is dtype:
-                aligned = _aligned_bytes(size, dtype) // dtype.itemsize
-                lengths += [size, aligned - size]
-        end = start + sum(lengths) * dtype.itemsize
-        yield from buffer[start:end].view(of_torch).split(lengths)[::2]
-        start = end
-
-
-def _aligned_bytes(size: int, dtype: np.dtype) -> int:
-    return -(-size * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-
-
-def _num_bytes(shape: BatchShape) -> int:
-    return sum(_aligned_bytes(*size_and_dtype) for size_and_dtype in _sizes(shape).values())
+def _views(buffer: Tensor, places: _Places) -> dict[str, Tensor]:
+    """The tensors of a buffer by name."""
+    wide = buffer[: places.wide_bytes].view(torch.int64).split(places.wide_lengths)
+    narrow = buffer[places.wide_bytes :].view(torch.int32).split(places.narrow_lengths)
+    return dict(zip(places.of, wide[::2] + narrow[::2], strict=True))
 
 
 def _runs(host: HostBatch) -> list[Run]:
