@@ -48,8 +48,6 @@ class HostBatch:
     first_slot_R: np.ndarray
     """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
     context_lens_R: np.ndarray
-    longest: int
-    """Most requested positions of one sequence."""
 
     @property
     def any_sampled(self) -> bool:
@@ -106,7 +104,6 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         query_starts=runs.query_starts,
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,
-        longest=int(np.bincount(asked.sequence_M, minlength=1).max()),
     )
 
 

@@ -84,7 +84,7 @@ class Decider:
         """
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
-            return torch.empty((2, 0), dtype=torch.int32)
+            return torch.empty((2, 0), dtype=torch.int32, device=hidden_MD.device)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, asked.any_sampled)
         starts = range(0, num_asked, piece)
         proposals = joined(

@@ -18,7 +18,8 @@ from engine.canvas import Canvases
 from engine.config import EngineConfig
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
-from engine.device_batch import send
+from engine.device_batch import BatchSender
+from engine.forward import Forwards
 from engine.iterations import IterationManager
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
@@ -27,6 +28,7 @@ from engine.plans import Plan
 from engine.request import Request, Result
 from engine.rules import SequenceRules
 from engine.runner import ModelRunner
+from engine.sequences import whole_blocks
 from engine.stats import EngineStats
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
@@ -64,8 +66,14 @@ class DiffusionEngine:
         block_length = block_length_of(model.config, config)
         self.runner = ModelRunner(model, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
-        self.decider = Decider(
-            config, block_length, decoding, self.runner, self.canvases, num_slots
+        decider = Decider(config, block_length, decoding, self.runner, self.canvases, num_slots)
+        sender = BatchSender(
+            self.runner.device,
+            scratch_slot=num_slots,
+            block_length=block_length,
+            longest_context=min(
+                whole_blocks(model.config.max_positions, model.config.block_length), num_slots
+            ),
         )
         self.rules = SequenceRules(
             block_length=block_length,
@@ -83,6 +91,7 @@ class DiffusionEngine:
             canvases=self.canvases,
         )
         self.stats = EngineStats()
+        self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
 
     @property
@@ -97,7 +106,7 @@ class DiffusionEngine:
     @property
     def page_bytes(self) -> int:
         """Bytes that K and V of one page take on this rank, over all layers."""
-        return self.runner.kv.num_bytes // self.num_pages
+        return self.runner.kv.page_bytes
 
     def add(self, request: Request) -> None:
         """Queue a request. If it can never run, the next run_iteration returns it as an error."""
@@ -156,7 +165,7 @@ class DiffusionEngine:
             GroupOutOfMemory: the forward ran out of memory in a tensor-parallel group.
         """
         try:
-            return self._forward(plan)
+            return self.forwards.run(pack(plan, self.model_config))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -170,16 +179,6 @@ class DiffusionEngine:
                 ) from error
             return None
 
-    def _forward(self, plan: Plan) -> np.ndarray:
-        """Run the plan through the model and the strategy. Returns the report of its commits (see
-        Canvases.commit)."""
-        batch = send(pack(plan, self.model_config), self.runner.device)
-        asked = self.decider.asked(batch)
-        token_ids_Q = self.canvases.tokens(batch.slots_Q)
-        hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))
-        report: np.ndarray = self.decider.commit(batch, asked, hidden_MD).cpu().numpy()
-        return report
-
     def _give_way(self, plan: Plan) -> list[Result]:
         """Plan smaller forwards after one that ran out of memory. Returns an error for a sequence
         that does not fit even alone.
@@ -187,6 +186,8 @@ class DiffusionEngine:
         This runs outside the `except` block: the exception would keep the failed forward's tensors
         alive.
         """
+        if len(plan) == 1 and self.forwards.graphs is not None:
+            self.forwards.graphs.drop("no memory for a forward of one row")
         if self.runner.device.type == "cuda":
             torch.cuda.empty_cache()
         self.stats.num_failed_forwards += 1

@@ -44,7 +44,8 @@ class AskedPositions:
     any_sampled: bool
     """Whether any temperature is above 0. The host knows it without reading the device."""
     longest: int
-    """Most requested positions of one sequence. The host knows it without reading the device."""
+    """No sequence has more requested positions. The same in every batch of an engine: its block
+    length."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """[M, W] each: the state that the strategy returned for the position in the forward before;
     zeros in the first forward of a block."""
