@@ -57,14 +57,17 @@ class Decider:
         and state. With soft iteration, also its limits on the confidence threshold."""
         asked = batch.asked
         token_M = self._canvases.tokens(batch.slots_M)
-        is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
+        state: dict[str, Tensor] = {}
+        if self._state.has_fields:
+            is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
+            state = self._state.rows(batch.slots_M, is_first_M)
         least_B = self._soft.least_threshold(asked.num_iterations_B) if self._soft.enabled else None
         return replace(
             asked,
             token_M=token_M,
             is_masked_M=self._canvases.is_masked(token_M),
             least_threshold_B=least_B,
-            state=self._state.rows(batch.slots_M, is_first_M),
+            state=state,
         )
 
     def added(self, asked: AskedPositions) -> Tensor | None:
