@@ -89,13 +89,12 @@ class Decider:
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, asked.any_sampled)
-        starts = range(0, num_asked, piece)
-        proposals = joined(
-            [
-                self._proposals(asked.rows(first, end), hidden_MD[first:end])
-                for first, end in zip(starts, [*starts[1:], num_asked], strict=True)
-            ]
-        )
+        if num_asked <= piece:
+            proposals = self._proposals(asked, hidden_MD)
+        else:
+            starts = range(0, num_asked, piece)
+            pieces = [(asked.rows(i, i + piece), hidden_MD[i : i + piece]) for i in starts]
+            proposals = joined([self._proposals(*each) for each in pieces])
         commit_M = self._decoding.choose(asked, proposals)
         if self._attn_block_length_if_shifted is not None:
             # Shifted logits of an attention block's first position come from the finished block

@@ -89,8 +89,6 @@ class Proposals(NamedTuple):
 
 def joined(pieces: list[Proposals]) -> Proposals:
     """The proposals of consecutive pieces of M as one."""
-    if len(pieces) == 1:
-        return pieces[0]
     names = pieces[0].state
     return Proposals(
         token_M=torch.cat([piece.token_M for piece in pieces]),
