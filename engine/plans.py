@@ -147,12 +147,12 @@ class Needs:
         return value if isinstance(value, np.ndarray) else np.full(len(self.live), value)
 
 
-def raise_at(values_B: np.ndarray, places: Places, by: Values) -> None:
-    """values_B[places] += by, in place."""
+def raise_at(values: np.ndarray, places: Places, by: Values) -> None:
+    """Raise the values of these sequences, [B] or several rows of them, in place."""
     if isinstance(places, slice):
-        np.add(values_B, by, out=values_B)
+        np.add(values, by, out=values)
     else:
-        values_B[places] += by
+        values[..., places] += by
 
 
 def runs_of(start_B: np.ndarray, lengths_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -67,11 +67,10 @@ class SequenceRules:
     def count(self, live: LiveSequences, plan: Plan) -> None:
         """Record that the plan's forward has run."""
         s, places, decoding = live.arrays, plan.places, plan.decoding
-        raise_at(s.num_iterations, places, 1)
+        raise_at(s.counts_2B, places, 1)
         raise_at(s.num_query_tokens, places, plan.num_query_tokens_B)
-        raise_at(s.num_iterations_since_refresh, places, 1)
         is_refresh = plan.kind == SpanKind.REFRESH
-        if np.count_nonzero(is_refresh):
+        if is_refresh is not False and np.count_nonzero(is_refresh):
             raise_at(s.num_refreshes, places, is_refresh)
             s.num_iterations_since_refresh[places] *= np.logical_not(is_refresh)
         if np.count_nonzero(s.has_failed_alone):
@@ -81,8 +80,7 @@ class SequenceRules:
         if live.is_uncached_S is not None:
             assert plan.query_tokens is not None, "the plan of such a policy lists query tokens"
             live.is_uncached_S[plan.query_tokens.slots_Q] = False
-        raise_at(s.num_decoding_iterations, decoding, 1)
-        raise_at(s.num_iterations_in_block, decoding, 1)
+        raise_at(s.decoding_counts_2B, decoding, 1)
         if np.count_nonzero(s.num_masked) < len(s):
             raise_at(s.num_post_iterations, decoding, s.num_masked[decoding] == 0)
 

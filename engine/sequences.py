@@ -56,8 +56,6 @@ class Sequences:
     num_masked: np.ndarray
     """Masked positions of the active block."""
     num_masked_at_block_start: np.ndarray
-    num_iterations_in_block: np.ndarray
-    """Decoding forwards in the active block."""
     num_post_iterations: np.ndarray
     """Decoding forwards in the active block that began with no mask left."""
     num_cached: np.ndarray
@@ -65,10 +63,12 @@ class Sequences:
     eos_position: np.ndarray
     """The first committed EOS before `end_position`; `end_position` if there is none."""
     num_iterations: np.ndarray
+    num_iterations_since_refresh: np.ndarray
     num_decoding_iterations: np.ndarray
     """Iterations that computed logits. Sampling noise is keyed by this count, so that a draw does
     not depend on additional forwards that only write K and V."""
-    num_iterations_since_refresh: np.ndarray
+    num_iterations_in_block: np.ndarray
+    """Decoding forwards in the active block."""
     num_refreshes: np.ndarray
     num_query_tokens: np.ndarray
     num_skipped: np.ndarray
@@ -80,6 +80,10 @@ class Sequences:
     """bool: whether the last decoding forward committed or replaced anything."""
     has_failed_alone: np.ndarray
     """bool: whether its last forward ran out of memory with no other sequence in it."""
+    counts_2B: np.ndarray
+    """num_iterations and num_iterations_since_refresh, which grow with each forward."""
+    decoding_counts_2B: np.ndarray
+    """num_decoding_iterations and num_iterations_in_block, which grow with each decoding one."""
     is_masked_BL: np.ndarray
     """bool: the masked positions of the active block, counted from its start."""
     is_asked_BL: np.ndarray
@@ -93,9 +97,9 @@ class Sequences:
 
 _FLOATS = ("temperature",)
 _FLAGS = ("has_changed", "has_failed_alone")
-_OTHERS = ("is_masked_BL", "is_asked_BL")
+_TABLES = ("counts_2B", "decoding_counts_2B", "is_masked_BL", "is_asked_BL")
 _NUMBERS = tuple(
-    field.name for field in fields(Sequences) if field.name not in (*_FLOATS, *_FLAGS, *_OTHERS)
+    field.name for field in fields(Sequences) if field.name not in (*_FLOATS, *_FLAGS, *_TABLES)
 )
 
 
@@ -196,10 +200,14 @@ class LiveSequences:
             (*self._numbers, *self._floats, *self._flags),
             strict=True,
         )
+        first, last = _NUMBERS.index("num_iterations"), _NUMBERS.index("num_iterations_in_block")
+        assert last == first + 3, "the fields of both tables of counts stand in a row"
         is_masked_BL = self._is_masked_BL[:end]
         is_same = self._is_asked_BL is self._is_masked_BL
         return Sequences(
             **{name: memory[:end] for name, memory in views},
+            counts_2B=self._numbers[first : first + 2, :end],
+            decoding_counts_2B=self._numbers[first + 2 : last + 1, :end],
             is_masked_BL=is_masked_BL,
             is_asked_BL=is_masked_BL if is_same else self._is_asked_BL[:end],
         )

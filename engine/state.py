@@ -27,6 +27,10 @@ class SlotState:
             for name, field in fields.items()
         }
 
+    @property
+    def has_fields(self) -> bool:
+        return bool(self._fields)
+
     def rows(self, slots_M: Tensor, is_first_M: Tensor) -> dict[str, Tensor]:
         """The rows of every field, [M, W]. Zeros where `is_first_M`: the position's block has just
         been entered, and the slot still holds old values."""

@@ -1,4 +1,4 @@
-"""Runs a benchmark: `python -m jobs.bench engine`, `frontier`, `load` or `job`.
+"""Runs a benchmark: `python -m jobs.bench engine`, `frontier`, `load`, `job` or `host`.
 
 Every benchmark also checks the output that its figures are about: token ids, pass@1, loaded values
 or rows. The last line of stdout is the report as one JSON document.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
-from jobs.bench import engine, frontier, job, load
+from jobs.bench import engine, frontier, host, job, load
 from jobs.bench.lockstep import LOCKSTEP_CACHES
 from jobs.bench.synthetic import RAW_CONFIGS
 from jobs.bench.workload import DEMO, PROMPTS, RESULTS
@@ -66,6 +66,15 @@ def main() -> None:
     fourth.add_argument("--workers", type=int, default=2)
     fourth.add_argument("--chat", action="store_true", help="apply the chat template to prompts")
     fourth.set_defaults(run=job.run)
+
+    fifth = commands.add_parser("host", help="what the host does in an iteration")
+    fifth.add_argument(
+        "--before", default=None, help="revision or folder of a checkout to compare with"
+    )
+    fifth.add_argument("--batches", type=int, nargs="+", default=list(host.BATCHES))
+    fifth.add_argument("--iterations", type=int, default=200, help="of each case and round")
+    fifth.add_argument("--rounds", type=int, default=3, help="processes, alternating")
+    fifth.set_defaults(run=host.run)
 
     arguments = vars(parser.parse_args())
     report = arguments.pop("run")(**arguments)

@@ -1,10 +1,10 @@
-"""Measures the host time of iterations of one checkout of the project, in a fresh process.
+"""Measures the host time of iterations of one checkout of the project, for jobs/bench/host.py.
 
     python -P jobs/bench/iteration_times.py --batches 1 32 --iterations 200
 
 The project is the one that PYTHONPATH names, so that two revisions can be compared: only the
 engine's public constructors, `add` and `run_iteration` are used. For the parts of an iteration,
-functions of the engine are wrapped by name. Prints one JSON document: a list of cases.
+functions of the engine are wrapped by name. Prints one JSON document.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import engine.engine as loop
+from engine import device_batch
 from engine.cache import CACHE_POLICIES
 from engine.config import EngineConfig
 from engine.decoding.threshold import Threshold
@@ -108,9 +109,11 @@ class Parts:
         manager: Any = engine.iterations
         manager.schedule = self._wrap("schedule", manager.schedule)
         manager.advance = self._wrap("advance", manager.advance)
-        self._plain = {name: getattr(loop, name) for name in ("pack", "send")}
-        for name, function in self._plain.items():
-            setattr(loop, name, self._wrap(name, function))
+        # The function that sends a batch has moved between revisions.
+        sender = loop if hasattr(loop, "send") else vars(device_batch)["BatchSender"]
+        self._plain = [(loop, "pack", vars(loop)["pack"]), (sender, "send", sender.send)]
+        for owner, name, function in self._plain:
+            setattr(owner, name, self._wrap(name, function))
 
     def of(self, start: float, end: float) -> dict[str, float]:
         """Seconds of each part of the iteration from `start` to `end`."""
@@ -123,8 +126,8 @@ class Parts:
         }
 
     def remove(self) -> None:
-        for name, function in self._plain.items():
-            setattr(loop, name, function)
+        for owner, name, function in self._plain:
+            setattr(owner, name, function)
 
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
@@ -168,7 +171,7 @@ def main() -> None:
         for cache in CACHES
         for batch in arguments.batches
     ]
-    print(json.dumps(cases))
+    print(json.dumps({"engine": loop.__file__, "cases": cases}))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,13 @@ def test_arrays_and_plain_rules_agree(
 
 
 def take(s: Sequences, places: np.ndarray) -> Sequences:
-    return Sequences(**{field.name: getattr(s, field.name)[places] for field in fields(Sequences)})
+    tables = ("counts_2B", "decoding_counts_2B")
+    return Sequences(
+        **{
+            field.name: getattr(s, field.name)[(..., places) if field.name in tables else places]
+            for field in fields(Sequences)
+        }
+    )
 
 
 def spans_of(policy: CachePolicy, s: Sequences) -> list[tuple[int, ...]]:
