@@ -186,6 +186,6 @@ def test_heads(sizes: Sizes, is_sampled: bool) -> None:
     outputs = {}
     for count in counts:
         noise = Noise(key_M=rows_of(keys, count), temperature_M=temperature[:count])
-        words = reduce(rows_of(logits, count), 5, noise if is_sampled else None)
+        words = reduce(rows_of(logits, count), noise if is_sampled else None)
         outputs[count] = torch.stack([part.double() for part in words], dim=1)
     assert_same_bits(outputs)

@@ -4,13 +4,16 @@ import math
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
 from engine.decoding.propose import gumbel_noise
-from engine.kernels import head
+from engine.kernels.common import power_of_two
 from engine.kernels.head import Noise, Words, reduce, reduce_reference
+from engine.kernels.head_kernels import gumbel
 from tests.kernels.places import Place, everywhere
 
 WRAP = 2**64
@@ -57,18 +60,16 @@ def noise_of(place: Place, asked: AskedPositions, first_word: int = 0) -> Noise:
     )
 
 
-def words_of(logits: Tensor, mask_id: int) -> Logits:
-    """What the engine makes of logits today."""
-    wide = logits.float().clone()
-    wide[:, mask_id] = -torch.inf
-    return Logits(wide, wide.shape[1])
+def words_of(logits: Tensor) -> Logits:
+    """The engine's own, in plain torch."""
+    return Logits(logits.float(), logits.shape[1])
 
 
 def logits_of(place: Place, M: int, V: int) -> Tensor:
-    """From flat to nearly certain, and the mask token would win everywhere."""
+    """From flat to nearly certain; the last word but one is never predicted."""
     sharpness = torch.linspace(0.1, 12, M)[:, None].to(place.device)
     logits = place.normal(M, V, dtype=torch.float32) * sharpness
-    logits[:, V - 2] = 200
+    logits[:, V - 2] = -torch.inf
     return logits.to(place.dtype)
 
 
@@ -85,12 +86,12 @@ def assert_words(got: Words, expected: Words) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize(("M", "V"), [(1, 97), (33, 97), (3, 20001), (2, 8193), (5, 2)])
+@pytest.mark.parametrize(("M", "V"), [(1, 97), (33, 97), (3, 20001), (2, 8193), (5, 3)])
 def test_greedy(place: Place, M: int, V: int) -> None:
     logits = logits_of(place, M, V)
-    got = reduce(logits, V - 2)
-    assert_words(got, reduce_reference(logits, V - 2))
-    today = words_of(logits, V - 2)
+    got = reduce(logits)
+    assert_words(got, reduce_reference(logits))
+    today = words_of(logits)
     best = today.best(today.local_MU)
     assert torch.equal(got.word_M.long(), best.word_M)
     assert torch.equal(got.logit_M, best.logit_M)
@@ -113,9 +114,9 @@ def test_log_odds_and_entropy_are_precise_where_one_word_is_nearly_certain(place
 def test_ties_go_to_the_lower_word(place: Place) -> None:
     logits = torch.zeros(2, 20000, dtype=place.dtype, device=place.device)
     logits[0, [19999, 8192, 8191]] = 3
-    got = reduce(logits, 0)
-    assert got.word_M.tolist() == [8191, 1]
-    assert got.others_M[0].item() == pytest.approx(math.log(2 * math.exp(3) + 19996), rel=1e-6)
+    got = reduce(logits)
+    assert got.word_M.tolist() == [8191, 0]
+    assert got.others_M[0].item() == pytest.approx(math.log(2 * math.exp(3) + 19997), rel=1e-6)
 
 
 @everywhere
@@ -125,9 +126,9 @@ def test_a_logit_that_is_not_finite_shows(place: Place, value: float, is_sampled
     logits = logits_of(place, 4, 20001)
     temperature = [0.7] * 4 if is_sampled else [0.0] * 4
     noise = noise_of(place, asked_of(4, temperature)) if is_sampled else None
-    expected = reduce(logits, 19999, noise)
+    expected = reduce(logits, noise)
     logits[0, 5], logits[1, 20000], logits[2] = value, value, value
-    got = reduce(logits, 19999, noise)
+    got = reduce(logits, noise)
     for name in ("logit_M", "others_M", "score_M", "entropy_M", "rest_M", "weighted_M"):
         assert getattr(got, name)[:3].isnan().all(), name
     for mine, its in zip(got, expected, strict=True):
@@ -135,13 +136,13 @@ def test_a_logit_that_is_not_finite_shows(place: Place, value: float, is_sampled
     assert ((got.word_M >= 0) & (got.word_M < 20001)).all()
 
 
-@everywhere
-def test_the_mask_token_may_be_anything(place: Place) -> None:
-    logits = logits_of(place, 3, 97)
-    expected = reduce(logits, 95)
-    logits[:, 95] = torch.nan
-    for mine, its in zip(reduce(logits, 95), expected, strict=True):
-        assert torch.equal(mine, its)
+@triton.jit
+def noise_kernel(key_ptr, out_ptr, first_word, V: tl.constexpr, BLOCK: tl.constexpr):
+    """The noise of all words of one position."""
+    m = tl.program_id(0)
+    words = tl.arange(0, BLOCK)
+    noise = gumbel(tl.load(key_ptr + m), words.to(tl.int64) + first_word)
+    tl.store(out_ptr + m * V + words, noise, mask=words < V)
 
 
 @everywhere
@@ -150,7 +151,10 @@ def test_noise_is_that_of_propose(place: Place) -> None:
     asked = asked_of(5, [1.0] * 5)
     for words in (range(5000), range(78592, 80000)):
         noise = noise_of(place, asked, words.start)
-        got = head.gumbel_noise(noise, len(words))
+        got = torch.empty(5, len(words), device=place.device)
+        noise_kernel[(5, 1)](
+            noise.key_M, got, words.start, V=len(words), BLOCK=power_of_two(len(words))
+        )
         assert torch.equal(got.cpu(), gumbel_noise(asked, words))
 
 
@@ -163,8 +167,8 @@ def test_sampled(place: Place, V: int) -> None:
     logits = logits_of(place, 7, V)
     asked = asked_of(7, temperatures)
     noise = noise_of(place, asked)
-    got = reduce(logits, V - 2, noise)
-    today = words_of(logits, V - 2)
+    got = reduce(logits, noise)
+    today = words_of(logits)
     scale = torch.tensor(temperatures, device=place.device)[:, None]
     scores = today.local_MU + scale * gumbel_noise(asked, range(V)).to(place.device)
     best = today.best(torch.where(scale > 0, scores, today.local_MU))
@@ -172,9 +176,9 @@ def test_sampled(place: Place, V: int) -> None:
     assert torch.equal(got.logit_M, best.logit_M)
     assert torch.equal(got.score_M, scores.gather(1, best.word_M[:, None])[:, 0])
     torch.testing.assert_close(got.others_M, best.others_M, rtol=1e-4, atol=1e-5)
-    assert (got.word_M != reduce(logits, V - 2).word_M).any()
+    assert (got.word_M != reduce(logits).word_M).any()
     # The noise changes nothing of a greedy neighbour.
-    for mine, its in zip(got, reduce(logits, V - 2), strict=True):
+    for mine, its in zip(got, reduce(logits), strict=True):
         assert torch.equal(mine[[0, 4]], its[[0, 4]])
 
 
@@ -183,10 +187,10 @@ def test_ranks_merge_to_the_whole(place: Place) -> None:
     """Two ranks' words, merged as Logits merges them, with noise."""
     logits = logits_of(place, 6, 97)
     asked = asked_of(6, [0.0, 0.5, 1.0, 3.0, 0.0, 9.0])
-    whole = reduce(logits, 95, noise_of(place, asked))
+    whole = reduce(logits, noise_of(place, asked))
     ranks = [
-        reduce(logits[:, :40].contiguous(), -1, noise_of(place, asked)),
-        reduce(logits[:, 40:].contiguous(), 55, noise_of(place, asked, 40)),
+        reduce(logits[:, :40].contiguous(), noise_of(place, asked)),
+        reduce(logits[:, 40:].contiguous(), noise_of(place, asked, 40)),
     ]
     score, logit, others, top, rest, weighted = (
         torch.stack([getattr(rank, name) for rank in ranks]).double()
@@ -207,5 +211,5 @@ def test_ranks_merge_to_the_whole(place: Place) -> None:
 
 @everywhere
 def test_no_position(place: Place) -> None:
-    got = reduce(place.normal(0, 97), 95, noise_of(place, asked_of(0, [])))
+    got = reduce(place.normal(0, 97), noise_of(place, asked_of(0, [])))
     assert all(x.shape == (0,) for x in got)
