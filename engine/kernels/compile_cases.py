@@ -57,7 +57,7 @@ def _moe(
     M: int = 512,
 ) -> None:
     router = route.RouterWeights(
-        parts=_empty(X, D, dtype=F32) if dtype == F32 else _empty(3 * X, D),
+        parts=_empty(3 * X, D) if dtype == BF16 else _empty(X, D, dtype=F32),
         bias_X=_empty(X, dtype=F32) if is_sigmoid else None,
         num_chosen=8, is_sigmoid=is_sigmoid, is_normalised=is_sigmoid, scale=1.0,
         num_groups=8 if is_sigmoid else 1, num_chosen_groups=4 if is_sigmoid else 1,

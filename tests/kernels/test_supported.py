@@ -1,5 +1,7 @@
 """Which models the kernels say they can run."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -60,6 +62,14 @@ def test_a_cpu_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert unsupported(DREAM, torch.float32, CPU) == "triton is not installed"
+
+
+def test_what_decides_needs_no_triton() -> None:
+    names = ("common", "reference", "supported", "tiles")
+    code = "import sys; sys.modules['triton'] = None; import " + ", ".join(
+        f"engine.kernels.{name}" for name in names
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.gpu
