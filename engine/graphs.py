@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.batch import HostBatch
 from engine.device_batch import Batch, BatchSender, BatchShape, FixedBatch, HostTiles
+from engine.errors import UserError
 from engine.memory import is_out_of_memory
 
 log = logging.getLogger("engine")
@@ -43,7 +44,11 @@ class Capture(Protocol):
     """Captures a function of tensors at fixed addresses."""
 
     def __call__(self, function: Callable[[], Tensor]) -> Captured:
-        """Capture the function. It may be run as well, so its inputs must be harmless."""
+        """Capture the function. It may be run as well, so its inputs must be harmless.
+
+        Raises:
+            UserError: it cannot be captured.
+        """
         ...
 
 
@@ -70,10 +75,15 @@ class CudaCapture:
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 output = function()
-        except BaseException:
+        except (RuntimeError, MemoryError) as error:
             # torch leaves its stream current if the capture cannot be ended in good order.
             torch.cuda.set_stream(current)
-            raise
+            if _is_for_lack_of_memory(error):
+                raise
+            raise UserError(
+                "engine.graphs=true: a forward cannot be captured as a CUDA graph, probably "
+                "because the decoding strategy reads a tensor on the host; set engine.graphs=false"
+            ) from error
         return Captured(graph.replay, output)
 
 

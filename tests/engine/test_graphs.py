@@ -4,6 +4,7 @@ Captured by the stand-in of tests/engine/tape.py, which knows a forward only by 
 a batch of padding.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -75,6 +76,33 @@ def test_graphs_generate_the_tokens_of_eager_forwards(
     assert engine.stats.num_iterations == eager.stats.num_iterations
     assert engine.stats.num_query_tokens == eager.stats.num_query_tokens
     assert engine.stats.num_padding_tokens > 0
+
+
+def shifted(model: Transformer) -> Transformer:
+    """The same weights, read as a model whose logits are those of the next position."""
+    other = copy.deepcopy(model)
+    other.config = replace(model.config, is_shifted=True)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("attention", "cache", "decoding", "block_length"),
+    [
+        ("bidirectional", "dual", "edit", BLOCK),
+        ("bidirectional", "dkv", "klass", BLOCK),
+        ("block-causal", "block_causal", "threshold", BLOCK),
+        ("block-causal", "block_causal", "edit", BLOCK // 3),
+    ],
+)
+def test_models_with_shifted_logits(
+    attention: str, cache: str, decoding: str, block_length: int
+) -> None:
+    """The last one with blocks that are denoised in sub-blocks."""
+    combination = Combination({"name": cache}, {"name": decoding})
+    model = shifted(MODELS[attention])
+    eager, engine, capture = engines(model, combination, block_length=block_length)
+    assert_results_of_eager(engine, eager)
+    assert capture.num_replays > engine.stats.num_iterations // 4
 
 
 THRESHOLD = Combination({"name": "dual"}, {"name": "threshold"})
