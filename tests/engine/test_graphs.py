@@ -4,6 +4,7 @@ Captured by the stand-in of tests/engine/tape.py, which knows a forward only by 
 a batch of padding.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -77,6 +78,33 @@ def test_graphs_generate_the_tokens_of_eager_forwards(
     assert engine.stats.num_padding_tokens > 0
 
 
+def shifted(model: Transformer) -> Transformer:
+    """The same weights, read as a model whose logits are those of the next position."""
+    other = copy.deepcopy(model)
+    other.config = replace(model.config, is_shifted=True)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("attention", "cache", "decoding", "block_length"),
+    [
+        ("bidirectional", "dual", "edit", BLOCK),
+        ("bidirectional", "dkv", "klass", BLOCK),
+        ("block-causal", "block_causal", "threshold", BLOCK),
+        ("block-causal", "block_causal", "edit", BLOCK // 3),
+    ],
+)
+def test_models_with_shifted_logits(
+    attention: str, cache: str, decoding: str, block_length: int
+) -> None:
+    """The last one with blocks that are denoised in sub-blocks."""
+    combination = Combination({"name": cache}, {"name": decoding})
+    model = shifted(MODELS[attention])
+    eager, engine, capture = engines(model, combination, block_length=block_length)
+    assert_results_of_eager(engine, eager)
+    assert capture.num_replays > engine.stats.num_iterations // 4
+
+
 THRESHOLD = Combination({"name": "dual"}, {"name": "threshold"})
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
@@ -108,6 +136,31 @@ def test_a_shape_is_captured_when_it_comes_again() -> None:
     assert {shape.any_sampled for shape in seen} == {False, True}
     assert capture.num_captures == sum(times >= SIGHTINGS for times in seen.values()) > 3
     assert engine.stats.num_padding_tokens == num_padding > 0
+
+
+def test_a_capture_changes_nothing_of_the_sequences() -> None:
+    """In the middle of a run: no token, no K and V, no state but those of the scratch page."""
+    _, engine, capture = engines(
+        MODELS["bidirectional"], Combination({"name": "dual"}, {"name": "klass"}, SOFT)
+    )
+    for request in requests_of_both_kinds(3):
+        engine.add(request)
+    for _ in range(4):
+        engine.run_iteration()
+    decider, graphs = engine.forwards._decider, engine.forwards.graphs
+    kept = {
+        "tokens": engine.canvases._tokens_S[:-1],
+        "pages": engine.runner.kv._pages[:, :, :-1],
+        **{name: rows_SW[:-1] for name, rows_SW in decider._state._fields.items()},
+    }
+    before = {name: tensor.clone() for name, tensor in kept.items()}
+    assert before["stable"].any()
+    assert graphs is not None
+    with torch.inference_mode():
+        assert graphs._captured(BatchShape(48, 48, 4, 4, (), True), capture)
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, before[name]), name
+    assert engine.runner.kv._pages[:, :, -1].any()
 
 
 def test_long_forwards_are_eager(monkeypatch: pytest.MonkeyPatch) -> None:
