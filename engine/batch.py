@@ -8,22 +8,20 @@ then by position; B sequences; R runs (query tokens of one sequence that attend 
 context).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.cache.base import Span
 from engine.model.config import ModelConfig
-from engine.request import Positions, Sequence
-
-Plan = list[tuple[Sequence, Span]]
-"""The sequences that take part in a forward, each with its span."""
+from engine.plans import Plan, QueryTokens, runs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostBatch:
-    """The packed inputs of one forward on the host: int64 unless said otherwise."""
+    """The packed inputs of one forward on the host: int64 unless said otherwise. Some are views of
+    what the host keeps of the sequences, so they are valid until the forward's commits are
+    recorded."""
 
     positions_Q: np.ndarray
     """Canvas position of each query token."""
@@ -50,75 +48,96 @@ class HostBatch:
     first_slot_R: np.ndarray
     """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
     context_lens_R: np.ndarray
-    longest: int
-    """Most requested positions of one sequence."""
 
     @property
     def any_sampled(self) -> bool:
-        return bool((self.temperature_B > 0).any())
+        return bool(self.temperature_B.any())
+
+
+class _Runs(NamedTuple):
+    """Fields of HostBatch."""
+
+    query_starts: np.ndarray
+    first_slot_R: np.ndarray
+    context_lens_R: np.ndarray
 
 
 def pack(plan: Plan, model: ModelConfig) -> HostBatch:
     """The batch of a plan."""
-    spans = [_array(span.positions) for _, span in plan]
-    requested = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
-    query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
-    first_slots = np.array([sequence.first_slot for sequence, _ in plan])
-    index_M = _indices_in_q(query_starts, spans, requested)
-    sources = [positions - 1 for positions in requested]
-    logit_index_M = _indices_in_q(query_starts, spans, sources) if model.is_shifted else index_M
-    positions_Q, position_M = np.concatenate(spans), np.concatenate(requested)
-    counts = [positions.size for positions in requested]
-    runs = list(_runs(plan, spans, query_starts, model.block_length))
-    sequences = [sequence for sequence, _ in plan]
+    s, places, asked = plan.s, plan.places, plan.asked
+    starts = np.zeros(len(plan) + 1, dtype=np.int64)
+    np.cumsum(plan.num_query_tokens_B, out=starts[1:])
+    first_slot_B = s.first_slot[places]
+    if plan.query_tokens is None:
+        # What a canvas position of each sequence has to be raised by to be its index in Q.
+        raise_B = starts[:-1] - plan.start_B
+        arange_Q = np.arange(plan.num_query_tokens)
+        positions_Q = arange_Q - raise_B.repeat(plan.num_query_tokens_B)
+        slots_Q = positions_Q + first_slot_B.repeat(plan.num_query_tokens_B)
+        index_M = asked.position_M + raise_B[asked.sequence_M]
+        logit_index_M = index_M - 1 if model.is_shifted else index_M
+    else:
+        positions_Q, slots_Q = plan.query_tokens.position_Q, plan.query_tokens.slots_Q
+        index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M)
+        logit_index_M = index_M
+        if model.is_shifted:
+            logit_index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M - 1)
+    if model.block_length is None:
+        runs = _Runs(starts, first_slot_B, s.canvas_len[places])
+    elif plan.query_tokens is None:
+        runs = _runs_of_blocks(plan, starts, first_slot_B, model.block_length)
+    else:
+        runs = _runs_of_positions(plan.query_tokens, first_slot_B, model.block_length)
     return HostBatch(
         positions_Q=positions_Q,
-        slots_Q=positions_Q + np.repeat(first_slots, np.diff(query_starts)),
+        slots_Q=slots_Q,
         index_M=index_M,
         logit_index_M=logit_index_M,
-        slots_M=position_M + np.repeat(first_slots, counts),
-        position_M=position_M,
-        sequence_M=np.repeat(np.arange(len(plan)), counts),
-        num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
-        num_iterations_in_block_B=np.array([s.num_iterations_in_block for s in sequences]),
-        num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
-        seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
-        temperature_B=np.array([s.request.temperature for s in sequences], dtype=np.float64),
-        query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
-        first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
-        context_lens_R=np.array([context_len for *_, context_len in runs]),
-        longest=max(counts),
+        slots_M=asked.slots_M,
+        position_M=asked.position_M,
+        sequence_M=asked.sequence_M,
+        num_masked_at_block_start_B=s.num_masked_at_block_start[places],
+        num_iterations_in_block_B=s.num_iterations_in_block[places],
+        num_iterations_B=s.num_decoding_iterations[places],
+        seed_B=s.seed[places],
+        temperature_B=s.temperature[places],
+        query_starts=runs.query_starts,
+        first_slot_R=runs.first_slot_R,
+        context_lens_R=runs.context_lens_R,
     )
 
 
-def _array(positions: Positions) -> np.ndarray:
-    if isinstance(positions, range):
-        return np.arange(positions.start, positions.stop)
-    return np.array(positions, dtype=np.int64)
+def _index_in_q(tokens: QueryTokens, sequence_M: np.ndarray, position_M: np.ndarray) -> np.ndarray:
+    """Indices in Q of canvas positions that are among the query tokens."""
+    key_Q = (tokens.sequence_Q << 32) + tokens.position_Q
+    return np.searchsorted(key_Q, (sequence_M << 32) + position_M)
 
 
-def _indices_in_q(
-    query_starts: np.ndarray, spans: list[np.ndarray], wanted: list[np.ndarray]
-) -> np.ndarray:
-    """Indices in Q of the wanted canvas positions of each sequence; its span contains them."""
-    indices = [
-        start + np.searchsorted(span, positions)
-        for start, span, positions in zip(query_starts, spans, wanted, strict=False)
-    ]
-    return np.concatenate(indices)
+def _runs_of_blocks(
+    plan: Plan, starts: np.ndarray, first_slot_B: np.ndarray, block_length: int
+) -> _Runs:
+    """One run per attention block in each sequence's span."""
+    first_B = plan.start_B // block_length
+    num_blocks_B = (plan.end_B - 1) // block_length - first_B + 1
+    if np.count_nonzero(num_blocks_B == 1) == len(plan):
+        return _Runs(starts, first_slot_B, (first_B + 1) * block_length)
+    sequence_R, block_R = runs_of(first_B, num_blocks_B)
+    # A run begins where its block does, except for a span that begins within the block.
+    before_R = np.maximum(block_R * block_length - plan.start_B[sequence_R], 0)
+    return _Runs(
+        np.append(starts[sequence_R] + before_R, plan.num_query_tokens),
+        first_slot_B[sequence_R],
+        (block_R + 1) * block_length,
+    )
 
 
-def _runs(
-    plan: Plan, spans: list[np.ndarray], query_starts: np.ndarray, block_length: int | None
-) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (query start, query end, first slot, context length) of every run: one run per
-    sequence or, under block-causal attention, one per attention block in its span."""
-    for (sequence, _), positions, start in zip(plan, spans, query_starts, strict=False):
-        if block_length is None:
-            yield int(start), int(start) + positions.size, sequence.first_slot, sequence.canvas_len
-            continue
-        blocks = positions // block_length
-        cuts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
-        for first, end in zip(cuts, [*cuts[1:], positions.size], strict=True):
-            context_len = (int(blocks[first]) + 1) * block_length
-            yield int(start) + first, int(start) + end, sequence.first_slot, context_len
+def _runs_of_positions(tokens: QueryTokens, first_slot_B: np.ndarray, block_length: int) -> _Runs:
+    """The same where spans leave out positions."""
+    block_Q = tokens.position_Q // block_length
+    key_Q = (tokens.sequence_Q << 32) + block_Q
+    cuts_R = np.flatnonzero(np.diff(key_Q, prepend=-1))
+    return _Runs(
+        np.append(cuts_R, key_Q.size),
+        first_slot_B[tokens.sequence_Q[cuts_R]],
+        (block_Q[cuts_R] + 1) * block_length,
+    )

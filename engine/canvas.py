@@ -1,13 +1,17 @@
 """Stores the canvases of all live sequences: token ids on the device, addressed by slot like K
 and V.
 
-Shape letters: S slots, M requested positions.
+Shape letters: S slots, and the scratch slot behind them, which stands for positions that only pad a
+batch; M requested positions.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from engine.staging import Staging
 
 
 class Decision(NamedTuple):
@@ -26,13 +30,32 @@ class Canvases:
 
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
-        self._tokens_S = torch.full((num_slots,), mask_token_id, device=device)
+        self._tokens_S = torch.full((num_slots + 1,), mask_token_id, device=device)
+        self._staging = Staging(device)
+        self._laid_out: list[tuple[int, np.ndarray]] = []
 
     def lay_out(self, first_slot: int, prompt_ids: list[int], canvas_len: int) -> None:
-        """Write a prompt, and masks for the rest of its canvas."""
-        prompt = torch.tensor(prompt_ids, device=self._tokens_S.device)
-        self._tokens_S[first_slot : first_slot + len(prompt_ids)] = prompt
-        self._tokens_S[first_slot + len(prompt_ids) : first_slot + canvas_len] = self._mask_token_id
+        """Lay out a prompt, and masks for the rest of its canvas; `write` then brings it to the
+        device."""
+        tokens = np.full(canvas_len, self._mask_token_id, dtype=np.int64)
+        tokens[: len(prompt_ids)] = prompt_ids
+        self._laid_out.append((first_slot, tokens))
+
+    def write(self) -> None:
+        """Write all canvases that were laid out since the last call, in one asynchronous copy."""
+        if not self._laid_out:
+            return
+        tokens = np.concatenate([tokens for _, tokens in self._laid_out])
+        room = self._staging.room(tokens.nbytes)
+        room.view(torch.int64).numpy()[:] = tokens
+        pieces = (
+            self._staging.send(room)
+            .view(torch.int64)
+            .split([tokens.size for _, tokens in self._laid_out])
+        )
+        for (first_slot, _), piece in zip(self._laid_out, pieces, strict=True):
+            self._tokens_S[first_slot : first_slot + piece.shape[0]] = piece
+        self._laid_out.clear()
 
     def tokens(self, slots: Tensor) -> Tensor:
         return self._tokens_S[slots]
@@ -46,7 +69,7 @@ class Canvases:
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.
         """
-        committed_M = decision.token_M.where(decision.commit_M, -1).int()
+        committed_M = decision.token_M.masked_fill(~decision.commit_M, -1).int()
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))
         new_M = decision.token_M.where(decision.commit_M, old_M)
         self._tokens_S.index_copy_(0, slots_M, new_M)

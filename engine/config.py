@@ -66,7 +66,7 @@ class EngineConfig:
     too. false: kernels whose bits depend on the batch may be taken where they are faster."""
     graphs: bool = True
     """Whether small forwards on a GPU are captured as CUDA graphs and replayed. Only the fused
-    kernels can be captured. No token changes."""
+    kernels can be captured, and only where one rank holds the whole model. No token changes."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:

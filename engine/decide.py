@@ -57,14 +57,17 @@ class Decider:
         and state. With soft iteration, also its limits on the confidence threshold."""
         asked = batch.asked
         token_M = self._canvases.tokens(batch.slots_M)
-        is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
+        state: dict[str, Tensor] = {}
+        if self._state.has_fields:
+            is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
+            state = self._state.rows(batch.slots_M, is_first_M)
         least_B = self._soft.least_threshold(asked.num_iterations_B) if self._soft.enabled else None
         return replace(
             asked,
             token_M=token_M,
             is_masked_M=self._canvases.is_masked(token_M),
             least_threshold_B=least_B,
-            state=self._state.rows(batch.slots_M, is_first_M),
+            state=state,
         )
 
     def added(self, asked: AskedPositions) -> Tensor | None:
@@ -84,15 +87,14 @@ class Decider:
         """
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
-            return torch.empty((2, 0), dtype=torch.int32)
+            return torch.empty((2, 0), dtype=torch.int32, device=hidden_MD.device)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, asked.any_sampled)
-        starts = range(0, num_asked, piece)
-        proposals = joined(
-            [
-                self._proposals(asked.rows(first, end), hidden_MD[first:end])
-                for first, end in zip(starts, [*starts[1:], num_asked], strict=True)
-            ]
-        )
+        if num_asked <= piece:
+            proposals = self._proposals(asked, hidden_MD)
+        else:
+            starts = range(0, num_asked, piece)
+            pieces = [(asked.rows(i, i + piece), hidden_MD[i : i + piece]) for i in starts]
+            proposals = joined([self._proposals(*each) for each in pieces])
         commit_M = self._decoding.choose(asked, proposals)
         if self._attn_block_length_if_shifted is not None:
             # Shifted logits of an attention block's first position come from the finished block

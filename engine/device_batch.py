@@ -1,9 +1,25 @@
 """Sends a packed batch to the device: the tensors of one forward.
 
-Shape letters as in engine/batch.py.
+All arrays go there in one asynchronous copy of one buffer. The tensors of a forward have the sizes
+of its plan or, for a graph, a fixed BatchShape, to which the plan is padded:
+
+    query tokens         of no run; position 0, at the scratch slot
+    requested positions  of the first sequence behind the last one; at the scratch slot, computed
+                         from the hidden state of query token 0
+    sequences            in their first iteration, greedy, with no masked position
+    runs                 of no query token
+    tiles of attention   of no run
+
+The scratch slot is the first one of a page that belongs to no sequence. A padded position reads
+zeros as its state, and whatever it commits is never read.
+
+Shape letters as in engine/batch.py; also A tiles of attention.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +27,33 @@ from torch import Tensor
 
 from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
-from engine.kernels.reference import PagedLayout
+from engine.kernels.reference import PagedLayout, Run
+from engine.staging import Staging
+
+ALIGNMENT = 16
+"""Every tensor begins at a multiple of this many bytes. Triton compiles a kernel again for
+pointers that do not."""
+
+
+class HostTiles(Protocol):
+    """How attention divides some of the runs among its programs (engine/kernels/attention.py)."""
+
+    @property
+    def tile(self) -> Hashable: ...
+    @property
+    def run_A(self) -> np.ndarray: ...
+    @property
+    def first_A(self) -> np.ndarray: ...
+
+
+class Tiles(NamedTuple):
+    """HostTiles on the device."""
+
+    tile: Hashable
+    run_A: Tensor
+    """int32: the run of each tile; -1 behind the last tile."""
+    first_A: Tensor
+    """int32: the first query token of each tile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +64,9 @@ class Batch:
     positions_Q: Tensor
     slots_Q: Tensor
     layout: PagedLayout
+    tiles: tuple[Tiles, ...]
+    num_rows: Tensor | None
+    """int32 [1]: the query tokens from this one on are padding; None if there is none."""
     index_M: Tensor
     logit_index_M: Tensor
     slots_M: Tensor
@@ -30,55 +75,203 @@ class Batch:
     engine/decide.py."""
 
 
-def send(host: HostBatch, device: torch.device) -> Batch:
-    """The batch on the device. All arrays go there in one copy of one int64 buffer."""
-    sent = _to_device(_arrays(host), device)
-    asked = AskedPositions(
-        sequence_M=sent["sequence_M"],
-        position_M=sent["position_M"],
-        num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
-        num_iterations_in_block_B=sent["num_iterations_in_block_B"],
-        num_iterations_B=sent["num_iterations_B"],
-        seed_B=sent["seed_B"],
-        temperature_B=sent["temperature_B"].view(torch.float64).float(),
-        any_sampled=host.any_sampled,
-        longest=host.longest,
-    )
-    starts, slots, lens = (
-        x.tolist() for x in (host.query_starts, host.first_slot_R, host.context_lens_R)
-    )
-    layout = PagedLayout(
-        query_starts=sent["query_starts"].int(),
-        first_slot_R=sent["first_slot_R"].int(),
-        context_lens_R=sent["context_lens_R"].int(),
-        longest_context=max(lens),
-        host_runs=list(zip(starts[:-1], starts[1:], slots, lens, strict=True)),
-    )
-    return Batch(
-        positions_Q=sent["positions_Q"],
-        slots_Q=sent["slots_Q"],
-        layout=layout,
-        index_M=sent["index_M"],
-        logit_index_M=sent["logit_index_M"],
-        slots_M=sent["slots_M"],
-        asked=asked,
-    )
+class BatchShape(NamedTuple):
+    """The sizes of a forward's tensors, and all else that its launches depend on."""
+
+    num_query_tokens: int
+    num_asked: int
+    num_sequences: int
+    num_runs: int
+    tiles: tuple[tuple[Hashable, int], ...]
+    """The configuration of each list of attention's tiles, and its length."""
+    any_sampled: bool
+
+    @staticmethod
+    def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
+        """The sizes of the plan itself."""
+        return BatchShape(
+            host.positions_Q.size,
+            host.index_M.size,
+            host.seed_B.size,
+            host.first_slot_R.size,
+            tuple((each.tile, each.run_A.size) for each in tiles),
+            host.any_sampled,
+        )
 
 
-def _arrays(host: HostBatch) -> dict[str, np.ndarray]:
-    """The arrays that the device needs, all int64: the bits of float64 values stand for them."""
+class FixedBatch(NamedTuple):
+    """The tensors of a shape, for any number of plans one after the other."""
+
+    shape: BatchShape
+    buffer: Tensor
+    batch: Batch
+    """Views of the buffer."""
+
+
+class BatchSender:
+    """Sends batches to one device."""
+
+    def __init__(
+        self, device: torch.device, *, scratch_slot: int, block_length: int, longest_context: int
+    ) -> None:
+        """`longest_context`: no canvas is longer."""
+        self._device = device
+        self._staging = Staging(device)
+        self._scratch_slot = scratch_slot
+        self._block_length = block_length
+        self._longest_context = longest_context
+
+    def send(self, host: HostBatch, tiles: Sequence[HostTiles] = ()) -> Batch:
+        """The batch of a plan, without padding."""
+        shape = BatchShape.of(host, tiles)
+        buffer = self._staging.send(self._packed(shape, host, tiles))
+        return self._batch(buffer, shape, host)
+
+    def fixed(self, shape: BatchShape) -> FixedBatch:
+        """Tensors of a fixed shape, filled with nothing but padding."""
+        buffer = torch.empty(_places(shape).num_bytes, dtype=torch.uint8, device=self._device)
+        fixed = FixedBatch(shape, buffer, self._batch(buffer, shape, None))
+        self._staging.send(self._packed(shape, None, ()), buffer)
+        return fixed
+
+    def fill(self, fixed: FixedBatch, host: HostBatch, tiles: Sequence[HostTiles]) -> None:
+        """Replace the contents of a fixed batch by a plan, padded to its shape."""
+        self._staging.send(self._packed(fixed.shape, host, tiles), fixed.buffer)
+
+    def _packed(
+        self, shape: BatchShape, host: HostBatch | None, tiles: Sequence[HostTiles]
+    ) -> Tensor:
+        """The buffer on the host: the plan, or nothing, padded to the shape."""
+        arrays = {} if host is None else _arrays(host, tiles)
+        padding = self._padding(host)
+        places = _places(shape)
+        buffer = self._staging.room(places.num_bytes)
+        packed = buffer.numpy()
+        wide = packed[: places.wide_bytes].view(np.int64)
+        narrow = packed[places.wide_bytes :].view(np.int32)
+        for name, (is_wide, start, end) in places.of.items():
+            room = wide if is_wide else narrow
+            array = arrays.get(name)
+            if array is not None:
+                room[start : start + array.size] = array
+                start += array.size
+            if start < end:
+                room[start:end] = padding.get(name, 0)
+        return buffer
+
+    def _padding(self, host: HostBatch | None) -> dict[str, int]:
+        """What stands behind the plan's own values, where it is not 0."""
+        return {
+            "slots_Q": self._scratch_slot,
+            "slots_M": self._scratch_slot,
+            "sequence_M": 0 if host is None else host.seed_B.size,
+            "query_starts": 0 if host is None else host.positions_Q.size,
+            "first_slot_R": self._scratch_slot,
+            **dict.fromkeys(("run_A0", "run_A1"), -1),
+        }
+
+    def _batch(self, buffer: Tensor, shape: BatchShape, host: HostBatch | None) -> Batch:
+        """The batch in a buffer. Without `host` it has a fixed shape, and the host knows no more
+        than that."""
+        sent = _views(buffer, _places(shape))
+
+        def named(*names: str) -> dict[str, Any]:
+            return {name: sent[name] for name in names}
+
+        asked = AskedPositions(
+            **named("sequence_M", "position_M", "num_masked_at_block_start_B"),
+            **named("num_iterations_in_block_B", "num_iterations_B", "seed_B"),
+            temperature_B=sent["temperature_B"].view(torch.float32),
+            any_sampled=shape.any_sampled,
+            longest=self._block_length,
+        )
+        longest = self._longest_context if host is None else int(host.context_lens_R.max())
+        layout = PagedLayout(
+            **named("query_starts", "first_slot_R", "context_lens_R"),
+            longest_context=longest,
+            host_runs=None if host is None else _runs(host),
+        )
+        return Batch(
+            **named("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M"),
+            layout=layout,
+            tiles=tuple(
+                Tiles(tile=tile, run_A=sent[f"run_A{i}"], first_A=sent[f"first_A{i}"])
+                for i, (tile, _) in enumerate(shape.tiles)
+            ),
+            num_rows=sent["num_rows"] if host is None else None,
+            asked=asked,
+        )
+
+
+class _Places(NamedTuple):
+    """Where the arrays stand in the buffer: the int64 ones, then the int32 ones."""
+
+    of: dict[str, tuple[bool, int, int]]
+    """Name -> whether it is int64; its first element among those of its dtype, and its end."""
+    wide_lengths: list[int]
+    """Of each int64 array, then of the gap behind it, up to the next aligned address."""
+    narrow_lengths: list[int]
+    wide_bytes: int
+    num_bytes: int
+
+
+@lru_cache(maxsize=256)
+def _places(shape: BatchShape) -> _Places:
+    Q, M, B, R = shape[:4]
+    wide = {
+        **dict.fromkeys(("positions_Q", "slots_Q"), Q),
+        **dict.fromkeys(("index_M", "logit_index_M", "slots_M", "position_M", "sequence_M"), M),
+        **dict.fromkeys(("num_masked_at_block_start_B", "seed_B"), B),
+        **dict.fromkeys(("num_iterations_in_block_B", "num_iterations_B"), B),
+    }
+    narrow = {
+        "temperature_B": B,
+        "query_starts": R + 1,
+        **dict.fromkeys(("first_slot_R", "context_lens_R"), R),
+        "num_rows": 1,
+    }
+    for i, (_, length) in enumerate(shape.tiles):
+        narrow |= dict.fromkeys((f"run_A{i}", f"first_A{i}"), length)
+    of: dict[str, tuple[bool, int, int]] = {}
+    lengths: dict[bool, list[int]] = {True: [], False: []}
+    num_elements = {True: 0, False: 0}
+    for is_wide, sizes in ((True, wide), (False, narrow)):
+        per_step = ALIGNMENT // (8 if is_wide else 4)
+        for name, size in sizes.items():
+            start = num_elements[is_wide]
+            of[name] = (is_wide, start, start + size)
+            lengths[is_wide] += [size, -size % per_step]
+            num_elements[is_wide] += size + -size % per_step
+    wide_bytes = 8 * num_elements[True]
+    num_bytes = wide_bytes + 4 * num_elements[False]
+    return _Places(of, lengths[True], lengths[False], wide_bytes, num_bytes)
+
+
+def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray]:
+    """The arrays that the device needs, by the names of `_places`. The bits of the float32
+    temperatures stand for them."""
     names = (
         *("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M", "position_M"),
         *("sequence_M", "num_masked_at_block_start_B", "num_iterations_in_block_B"),
         *("num_iterations_B", "seed_B", "query_starts", "first_slot_R", "context_lens_R"),
     )
     arrays = {name: getattr(host, name) for name in names}
-    return arrays | {"temperature_B": host.temperature_B.view(np.int64)}
+    arrays["temperature_B"] = host.temperature_B.astype(np.float32).view(np.int32)
+    arrays["num_rows"] = np.array([host.positions_Q.size])
+    for i, each in enumerate(tiles):
+        arrays |= {f"run_A{i}": each.run_A, f"first_A{i}": each.first_A}
+    return arrays
 
 
-def _to_device(arrays: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    buffer = torch.from_numpy(np.concatenate(list(arrays.values())).astype(np.int64, copy=False))
-    if device.type == "cuda":
-        buffer = buffer.pin_memory().to(device, non_blocking=True)
-    pieces = torch.split(buffer, [array.size for array in arrays.values()])
-    return dict(zip(arrays, pieces, strict=True))
+def _views(buffer: Tensor, places: _Places) -> dict[str, Tensor]:
+    """The tensors of a buffer by name."""
+    wide = buffer[: places.wide_bytes].view(torch.int64).split(places.wide_lengths)
+    narrow = buffer[places.wide_bytes :].view(torch.int32).split(places.narrow_lengths)
+    return dict(zip(places.of, wide[::2] + narrow[::2], strict=True))
+
+
+def _runs(host: HostBatch) -> list[Run]:
+    starts, slots, lens = (
+        x.tolist() for x in (host.query_starts, host.first_slot_R, host.context_lens_R)
+    )
+    return list(zip(starts[:-1], starts[1:], slots, lens, strict=True))

@@ -12,25 +12,30 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from engine.batch import Plan, pack
-from engine.cache.base import CachePolicy
+from engine.batch import pack
+from engine.cache.base import CachePolicy, SpanKind
 from engine.canvas import Canvases
 from engine.config import EngineConfig
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
-from engine.device_batch import send
+from engine.device_batch import BatchSender
+from engine.forward import Forwards
 from engine.iterations import IterationManager
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
+from engine.plans import Plan
 from engine.request import Request, Result
+from engine.rules import SequenceRules
 from engine.runner import ModelRunner
-from engine.sequences import SequenceRules
+from engine.sequences import whole_blocks
 from engine.stats import EngineStats
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
 
 log = logging.getLogger("engine")
+
+_KIND_NAMES = [kind.name.lower() for kind in SpanKind]
 
 
 class DiffusionEngine:
@@ -61,8 +66,14 @@ class DiffusionEngine:
         block_length = block_length_of(model.config, config)
         self.runner = ModelRunner(model, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
-        self.decider = Decider(
-            config, block_length, decoding, self.runner, self.canvases, num_slots
+        decider = Decider(config, block_length, decoding, self.runner, self.canvases, num_slots)
+        sender = BatchSender(
+            self.runner.device,
+            scratch_slot=num_slots,
+            block_length=block_length,
+            longest_context=min(
+                whole_blocks(model.config.max_positions, model.config.block_length), num_slots
+            ),
         )
         self.rules = SequenceRules(
             block_length=block_length,
@@ -80,6 +91,7 @@ class DiffusionEngine:
             canvases=self.canvases,
         )
         self.stats = EngineStats()
+        self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
 
     @property
@@ -94,7 +106,7 @@ class DiffusionEngine:
     @property
     def page_bytes(self) -> int:
         """Bytes that K and V of one page take on this rank, over all layers."""
-        return self.runner.kv.num_bytes // self.num_pages
+        return self.runner.kv.page_bytes
 
     def add(self, request: Request) -> None:
         """Queue a request. If it can never run, the next run_iteration returns it as an error."""
@@ -111,7 +123,7 @@ class DiffusionEngine:
         start = time.perf_counter()
         refused, self._refused = self._refused, []
         plan = self.iterations.schedule()
-        if not plan:
+        if plan is None:
             return refused
         committed = self._committed(plan)
         if committed is None:
@@ -153,29 +165,19 @@ class DiffusionEngine:
             GroupOutOfMemory: the forward ran out of memory in a tensor-parallel group.
         """
         try:
-            return self._forward(plan)
+            return self.forwards.run(pack(plan, self.model_config))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             ranks = self.runner.model.parallel.size
             if ranks > 1:
                 raise GroupOutOfMemory(
-                    f"no memory for a forward of {_num_query_tokens(plan)} query tokens; the model "
+                    f"no memory for a forward of {plan.num_query_tokens} query tokens; the model "
                     f"is divided among {ranks} ranks, and one rank cannot retry alone: lower "
                     "engine.iteration_tokens, engine.logits_bytes or engine.cache_tokens (if it "
                     "is null, engine.memory_fraction)"
                 ) from error
             return None
-
-    def _forward(self, plan: Plan) -> np.ndarray:
-        """Run the plan through the model and the strategy. Returns the report of its commits (see
-        Canvases.commit)."""
-        batch = send(pack(plan, self.model_config), self.runner.device)
-        asked = self.decider.asked(batch)
-        token_ids_Q = self.canvases.tokens(batch.slots_Q)
-        hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))
-        report: np.ndarray = self.decider.commit(batch, asked, hidden_MD).cpu().numpy()
-        return report
 
     def _give_way(self, plan: Plan) -> list[Result]:
         """Plan smaller forwards after one that ran out of memory. Returns an error for a sequence
@@ -184,11 +186,13 @@ class DiffusionEngine:
         This runs outside the `except` block: the exception would keep the failed forward's tensors
         alive.
         """
+        if len(plan) == 1 and self.forwards.graphs is not None:
+            self.forwards.graphs.drop("no memory for a forward of one row")
         if self.runner.device.type == "cuda":
             torch.cuda.empty_cache()
         self.stats.num_failed_forwards += 1
         hopeless = self.iterations.give_way(plan)
-        num_tokens = _num_query_tokens(plan)
+        num_tokens = plan.num_query_tokens
         self.stats.num_failed_query_tokens += num_tokens
         log.warning(
             "no memory for a forward of %d query tokens; continuing with at most %d per forward",
@@ -201,7 +205,7 @@ class DiffusionEngine:
             f"no memory for a forward of {num_tokens} query tokens of this row alone: lower "
             "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
         )
-        return [Result.failed(hopeless.request, reason)]
+        return [Result.failed(hopeless, reason)]
 
     def _refusal(self, request: Request) -> str | None:
         """Why a request can never run and what to do about it, or None if it can run."""
@@ -241,10 +245,10 @@ class DiffusionEngine:
 
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats
-        for _, span in plan:
-            kind, length = span.kind.value, span.num_query_tokens
-            stats.num_forwards[kind] = stats.num_forwards.get(kind, 0) + 1
-            stats.num_query_tokens[kind] = stats.num_query_tokens.get(kind, 0) + length
+        for kind, count, length in plan.by_kind():
+            name = _KIND_NAMES[kind]
+            stats.num_forwards[name] = stats.num_forwards.get(name, 0) + count
+            stats.num_query_tokens[name] = stats.num_query_tokens.get(name, 0) + length
         stats.num_iterations += 1
         stats.peak_sequences = max(stats.peak_sequences, len(plan))
         stats.peak_pages = max(stats.peak_pages, self.iterations.pages.num_granted)
@@ -254,7 +258,3 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
-
-
-def _num_query_tokens(plan: Plan) -> int:
-    return sum(span.num_query_tokens for _, span in plan)

@@ -15,13 +15,14 @@ from collections import deque
 
 import numpy as np
 
-from engine.batch import Plan
 from engine.cache.base import CachePolicy
 from engine.cache.pages import PageAllocator
 from engine.canvas import Canvases
 from engine.config import EngineConfig
-from engine.request import Request, Result, Sequence
-from engine.sequences import SequenceRules
+from engine.plans import ALL, Needs, Places, Plan
+from engine.request import Request, Result
+from engine.rules import NOT_FINITE, SequenceRules
+from engine.sequences import Admission, LiveSequences
 
 CLEAN_ITERATIONS = 64
 """After this many iterations without a memory failure, a lowered query-token budget is doubled."""
@@ -41,7 +42,12 @@ class IterationManager:
     ) -> None:
         self.pages = PageAllocator(num_pages)
         self.waiting: deque[Request] = deque()
-        self.live: list[Sequence] = []
+        self.live = LiveSequences(
+            num_slots=num_pages * config.page_size,
+            block_length=rules.block_length,
+            edits=rules.decoding.edits,
+            tracks_uncached=policy.may_skip_cached,
+        )
         self.token_budget = config.iteration_tokens
         self._config = config
         self._rules = rules
@@ -49,64 +55,98 @@ class IterationManager:
         self._canvases = canvases
         self._num_clean = 0
 
-    def schedule(self) -> Plan:
-        """Admit waiting requests and plan the next forward. The plan is empty only if no request
-        is waiting and no sequence is live."""
+    def schedule(self) -> Plan | None:
+        """Admit waiting requests and plan the next forward. None only if no request is waiting and
+        no sequence is live."""
         self._admit_waiting()
-        return self._within_budget()
+        if not len(self.live):
+            return None
+        needs = self._needs()
+        num_query_tokens_B = needs.num_query_tokens()
+        return needs.plan(self._within_budget(num_query_tokens_B), num_query_tokens_B)
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
         """Record an iteration's commits, int32 [2, M] (see Canvases.commit). Returns the results of
         the sequences that finished, which are retired."""
-        tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
-        start, done = 0, []
-        for sequence, span in plan:
-            self._rules.count(sequence, span)
-            if not span.is_decoding:
-                continue
-            end = start + len(sequence.asked_positions)
-            result = self._rules.advance(sequence, tokens[start:end], confidences[start:end])
-            start = end
-            if result is not None:
-                done.append((sequence, result))
-        assert start == len(tokens), f"{len(tokens)} decisions for {start} requested positions"
+        token_M, confidence_M = committed[0], committed[1].view(np.float32)
+        num_asked = plan.asked.position_M.size
+        assert token_M.size == num_asked, f"{token_M.size} decisions for {num_asked} positions"
+        self._rules.count(self.live, plan)
+        has_failed_B = self._rules.record_commits(self.live, plan, token_M, confidence_M)
+        is_done_B = self._rules.turn(self.live.arrays)
+        if has_failed_B is not None:
+            is_done_B = is_done_B | has_failed_B
         self._recover()
-        for sequence, _ in done:
-            self.retire(sequence)
-        return [result for _, result in done]
+        if not np.count_nonzero(is_done_B):
+            return []
+        done = np.arange(len(self.live))[plan.places]
+        done = done[is_done_B[done]]
+        results = [self._outcome(place, has_failed_B) for place in done.tolist()]
+        self.retire(done)
+        return results
 
-    def give_way(self, plan: Plan) -> Sequence | None:
+    def give_way(self, plan: Plan) -> Request | None:
         """After the plan's forward ran out of memory, lower the query-token budget to half of the
         plan. Sequences that no longer fit into a forward keep their pages and sit out iterations.
 
         If a sequence was the only one of the forward, twice in a row, it will never fit: it is
-        retired and returned.
+        retired, and its request returned.
         """
         self._num_clean = 0
-        self.token_budget = max(1, sum(span.num_query_tokens for _, span in plan) // 2)
+        self.token_budget = max(1, plan.num_query_tokens // 2)
         if len(plan) > 1:
             return None
-        sequence = plan[0][0]
-        if not sequence.has_failed_alone:
-            sequence.has_failed_alone = True
+        (place,) = np.arange(len(self.live))[plan.places]
+        if not self.live.arrays.has_failed_alone[place]:
+            self.live.arrays.has_failed_alone[place] = True
             return None
-        self.retire(sequence)
-        return sequence
+        request = self.live.requests[place]
+        self.retire(np.array([place]))
+        return request
 
     def abort(self) -> None:
         """Drop all waiting requests and retire all live sequences."""
         self.waiting.clear()
-        for sequence in list(self.live):
-            self.retire(sequence)
+        self.retire(np.arange(len(self.live)))
+
+    def retire(self, places: np.ndarray) -> None:
+        """Free the pages of sequences and remove them from the live ones."""
+        for first_page in self.live.arrays.first_page[places].tolist():
+            self.pages.free(first_page)
+        self.live.retire(places)
+
+    def _needs(self) -> Needs:
+        spans = self._rules.spans(self.live.arrays, self._policy)
+        return Needs(self.live, spans, self._rules.is_shifted)
+
+    def _outcome(self, place: int, has_failed_B: np.ndarray | None) -> Result:
+        if has_failed_B is not None and has_failed_B[place]:
+            return Result.failed(self.live.requests[place], NOT_FINITE)
+        return self._rules.result(self.live, place)
 
     def _admit_waiting(self) -> None:
-        while self.waiting and len(self.live) < self._config.max_sequences:
-            sequence = self._admit(self.waiting[0])
-            if sequence is None:
+        admissions: list[Admission] = []
+        while self.waiting and len(self.live) + len(admissions) < self._config.max_sequences:
+            admission = self._admission(self.waiting[0])
+            if admission is None:
                 break
             self.waiting.popleft()
-            self.live.append(sequence)
-        assert self.live or not self.waiting, "all pages are free, yet a request got none"
+            admissions.append(admission)
+        if admissions:
+            new = self.live.admit(admissions)
+            self._rules.enter_first_blocks(self.live.arrays, new)
+        assert len(self.live) or not self.waiting, "all pages are free, yet a request got none"
+
+    def _admission(self, request: Request) -> Admission | None:
+        """Allocate pages and lay out the canvas; None if no free run of pages is long enough."""
+        canvas_len = self._rules.canvas_len(request)
+        first_page = self.pages.allocate(self._config.pages_for(canvas_len))
+        if first_page is None:
+            return None
+        first_slot = first_page * self._config.page_size
+        self._canvases.lay_out(first_slot, request.prompt_ids, canvas_len)
+        start = self._rules.first_block_start(request)
+        return Admission(request, first_page, first_slot, canvas_len, start)
 
     def _recover(self) -> None:
         """Count an iteration without a memory failure; after enough of them, double the budget, up
@@ -115,34 +155,40 @@ class IterationManager:
         if self._num_clean % CLEAN_ITERATIONS == 0:
             self.token_budget = min(2 * self.token_budget, self._config.iteration_tokens)
 
-    def _within_budget(self) -> Plan:
-        """The spans that fit into the query-token budget, in order of priority: a sequence whose
-        forward failed for lack of memory when it ran alone, then those that have sat out the most
-        iterations, then by order of admission. The first is planned even if it exceeds the
+    def _within_budget(self, num_query_tokens_B: np.ndarray) -> Places:
+        """The sequences whose spans fit into the query-token budget, in order of priority: one
+        whose forward failed for lack of memory when it ran alone, then those that have sat out the
+        most iterations, then by order of admission. The first is planned even if it exceeds the
         budget."""
-        plan: Plan = []
-        num_tokens = 0
-        for sequence in sorted(self.live, key=lambda s: (not s.has_failed_alone, -s.num_skipped)):
-            span = self._rules.span(sequence, self._policy)
-            if plan and num_tokens + span.num_query_tokens > self.token_budget:
-                sequence.num_skipped += 1
-                continue
-            sequence.num_skipped = 0
-            num_tokens += span.num_query_tokens
-            plan.append((sequence, span))
-        return plan
+        s = self.live.arrays
+        if not np.count_nonzero(s.num_skipped) and not np.count_nonzero(s.has_failed_alone):
+            if np.add.reduce(num_query_tokens_B) <= self.token_budget:
+                return ALL
+            order = np.arange(len(self.live))
+        else:
+            order = np.lexsort((-s.num_skipped, ~s.has_failed_alone))
+        is_planned = within_budget(num_query_tokens_B[order], self.token_budget)
+        s.num_skipped += 1
+        s.num_skipped[order[is_planned]] = 0
+        return order[is_planned]
 
-    def _admit(self, request: Request) -> Sequence | None:
-        """Allocate pages and lay out the canvas; None if no free run of pages is long enough."""
-        canvas_len = self._rules.canvas_len(request)
-        first_page = self.pages.allocate(self._config.pages_for(canvas_len))
-        if first_page is None:
-            return None
-        first_slot = first_page * self._config.page_size
-        self._canvases.lay_out(first_slot, request.prompt_ids, canvas_len)
-        return self._rules.sequence(request, first_page, first_slot)
 
-    def retire(self, sequence: Sequence) -> None:
-        """Free the pages of a sequence and remove it from the live ones."""
-        self.pages.free(sequence.first_page)
-        self.live.remove(sequence)
+def within_budget(costs: np.ndarray, budget: int) -> np.ndarray:
+    """Which of these costs are taken, bool, if each is taken that still fits into the budget when
+    its turn comes, and the first in any case.
+
+    Each round takes the longest run that fits, and leaves out all that fit no more.
+    """
+    is_taken = np.zeros(costs.size, dtype=np.bool_)
+    is_taken[0] = True
+    budget -= int(costs[0])
+    rest = np.arange(1, costs.size)
+    while True:
+        rest = rest[costs[rest] <= budget]
+        if rest.size == 0:
+            return is_taken
+        totals = costs[rest].cumsum()
+        count = int(np.searchsorted(totals, budget, side="right"))
+        is_taken[rest[:count]] = True
+        budget -= int(totals[count - 1])
+        rest = rest[count:]

@@ -19,7 +19,8 @@ class GroupOutOfMemory(MemoryError):
 def num_pages(config: EngineConfig, model: Transformer) -> int:
     """How many pages to allocate: cache_tokens' worth or, if that is null, as many as fit into
     memory_fraction of the free memory on the rank that has the least, but no more than
-    max_sequences canvases of the model's longest context fill.
+    max_sequences canvases of the model's longest context fill. The scratch page
+    (engine/cache/kv.py) comes on top, as do the tokens and the state of each slot.
 
     Raises:
         UserError: not even one page fits.

@@ -4,14 +4,14 @@ Shape letters as in engine/batch.py; also D hidden size, H query heads, K key/va
 size, U words of the vocabulary on this rank.
 """
 
-import time
-
 import torch
 from torch import Tensor
 
+from engine.batch import HostBatch
 from engine.cache.kv import KVPages
+from engine.clock import clock_of
 from engine.decoding.logits import Logits
-from engine.device_batch import Batch
+from engine.device_batch import Batch, HostTiles
 from engine.kernels.reference import paged_attention_views
 from engine.model.transformer import Transformer
 
@@ -22,7 +22,17 @@ class ModelRunner:
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
         self.model = model
         self.kv = KVPages(model, num_pages, page_size)
-        self._clock = _CudaClock() if self.device.type == "cuda" else _HostClock()
+        self.clock = clock_of(self.device)
+
+    @property
+    def is_capturable(self) -> bool:
+        """Whether the kernels read nothing on the host, so that a forward can be captured in a
+        graph."""
+        return False
+
+    def tiles(self, host: HostBatch) -> list[HostTiles]:
+        """How attention divides the runs of a batch among its programs; plain torch does not."""
+        return []
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +53,7 @@ class ModelRunner:
             self.kv.write(layer, batch.slots_Q, k_QKE, v_QKE)
             return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
 
-        with self._clock:
+        with self.clock:
             x_QD = self.model.embed(token_ids_Q)
             if added_MD is not None:
                 x_QD.index_add_(0, batch.index_M, added_MD)
@@ -52,7 +62,7 @@ class ModelRunner:
     def logits(self, hidden_MD: Tensor) -> Logits:
         """Logits for the hidden states, with -inf at the mask token, so that it is never
         predicted."""
-        with self._clock:
+        with self.clock:
             local_MU = self.model.logits(hidden_MD)
         config = self.model.config
         logits = Logits(local_MU, config.vocab_size, self.model.parallel)
@@ -63,44 +73,4 @@ class ModelRunner:
     def forward_s(self) -> float:
         """Seconds spent in the model since the last call. On a GPU, call it only after reading the
         results of the forward; otherwise it waits for them."""
-        return self._clock.take_s()
-
-
-class _HostClock:
-    """Adds up the seconds spent inside `with`, including those of a forward that fails."""
-
-    def __init__(self) -> None:
-        self._total_s = 0.0
-
-    def __enter__(self) -> None:
-        self._total_s -= time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._total_s += time.perf_counter()
-
-    def take_s(self) -> float:
-        total_s, self._total_s = self._total_s, 0.0
-        return total_s
-
-
-class _CudaClock:
-    """The same for a GPU, measured with CUDA events."""
-
-    def __init__(self) -> None:
-        self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    def __enter__(self) -> None:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        self._spans.append((begin, end))
-
-    def __exit__(self, *error: object) -> None:
-        self._spans[-1][1].record()
-
-    def take_s(self) -> float:
-        total_ms = 0.0
-        for begin, end in self._spans:
-            end.synchronize()
-            total_ms += begin.elapsed_time(end)
-        self._spans.clear()
-        return total_ms / 1e3
+        return self.clock.take_s()

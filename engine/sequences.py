@@ -1,23 +1,22 @@
-"""The life of one sequence: its blocks, what a commit changes, when a block and the sequence end.
+"""What the host keeps of the live sequences: one array per field, one place in it per sequence.
 
-    laid out -> block entered -> forwards until no mask is left -> (edits until nothing changes)
-             -> next block entered -> ... -> done at EOS, or with the last block
+The canvases themselves are on the device (engine/canvas.py). The arrays are updated from the
+commits that the host reads once per iteration, and everything that happens between that read and
+the next forward is computed for all sequences at once.
 
-Nothing here knows about other sequences.
+Shape letters: B live sequences, in order of admission; L positions of a block; S slots.
 """
 
-import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
-from engine.cache.base import CachePolicy, Span, SpanKind, with_sources
-from engine.decoding.base import DecodingStrategy
-from engine.request import FinishReason, Request, Result, Sequence
+import numpy as np
 
-NOT_FINITE = (
-    "the model's logits are not finite: take model.dtype=bfloat16 or float32; if it is one of "
-    "these already, check the weights for damage"
-)
-"""The error of a sequence whose confidences are NaN."""
+from engine.request import Request
+
+NO_TOKEN = -1
+"""Stands in `Sequences.token_S` at positions that have no committed token."""
 
 
 def whole_blocks(num_tokens: int, attn_block_length: int | None) -> int:
@@ -26,189 +25,189 @@ def whole_blocks(num_tokens: int, attn_block_length: int | None) -> int:
     return num_tokens + -num_tokens % (attn_block_length or 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceRules:
-    """Applies forwards and their commits to the record of a sequence.
+@dataclass(slots=True, kw_only=True)
+class Sequences:
+    """The live sequences: arrays [B], int64 unless said otherwise.
 
-    The fields are the settings of the engine; all progress is kept in the Sequence.
+    A cache policy decides from these. They are views of the memory that LiveSequences owns.
     """
 
-    block_length: int
-    """Positions that are denoised together."""
-    attn_block_length: int | None
-    """Length of a block-causal model's attention blocks, a multiple of block_length. Blocks then
-    begin at multiples of block_length, and a canvas consists of whole attention blocks. None: the
-    model is bidirectional, and the first block begins at the prompt's end."""
-    is_shifted: bool
-    stop_at_eos: bool
-    eos_token_ids: tuple[int, ...]
-    decoding: DecodingStrategy
+    first_page: np.ndarray
+    first_slot: np.ndarray
+    """Slot of canvas position 0; position p is at first_slot + p."""
+    canvas_len: np.ndarray
+    num_prompt_tokens: np.ndarray
+    end_position: np.ndarray
+    """End of the tokens that the request wants. A block-causal canvas may be longer, since it is
+    filled up to whole attention blocks."""
+    first_block_start: np.ndarray
+    """Start of the first block: the prompt's end or, under block-causal attention, the start of the
+    block that holds the prompt's tail."""
+    block_start: np.ndarray
+    block_end: np.ndarray
+    block_index: np.ndarray
+    previous_block_start: np.ndarray
+    attn_block_start: np.ndarray
+    """Start of the attention block that holds the active block; nothing before it can change any
+    more. An attention block is denoised as one block, or as several sub-blocks (arXiv 2509.26328).
+    In a bidirectional model, the start of the active block."""
+    visible_end: np.ndarray
+    """End of the positions that the active block attends to."""
+    num_masked: np.ndarray
+    """Masked positions of the active block."""
+    num_masked_at_block_start: np.ndarray
+    num_post_iterations: np.ndarray
+    """Decoding forwards in the active block that began with no mask left."""
+    num_cached: np.ndarray
+    """Positions 0 .. num_cached - 1 have final K and V. Only kept for block-causal attention."""
+    eos_position: np.ndarray
+    """The first committed EOS before `end_position`; `end_position` if there is none."""
+    num_iterations: np.ndarray
+    num_iterations_since_refresh: np.ndarray
+    num_decoding_iterations: np.ndarray
+    """Iterations that computed logits. Sampling noise is keyed by this count, so that a draw does
+    not depend on additional forwards that only write K and V."""
+    num_iterations_in_block: np.ndarray
+    """Decoding forwards in the active block."""
+    num_refreshes: np.ndarray
+    num_query_tokens: np.ndarray
+    num_skipped: np.ndarray
+    """Consecutive iterations whose query-token budget had no room for this sequence's span."""
+    seed: np.ndarray
+    temperature: np.ndarray
+    """float64."""
+    has_changed: np.ndarray
+    """bool: whether the last decoding forward committed or replaced anything."""
+    has_failed_alone: np.ndarray
+    """bool: whether its last forward ran out of memory with no other sequence in it."""
+    counts_2B: np.ndarray
+    """num_iterations and num_iterations_since_refresh, which grow with each forward."""
+    decoding_counts_2B: np.ndarray
+    """num_decoding_iterations and num_iterations_in_block, which grow with each decoding one."""
+    is_masked_BL: np.ndarray
+    """bool: the masked positions of the active block, counted from its start."""
+    is_asked_BL: np.ndarray
+    """bool: the requested positions, counted likewise: those of the active block that a decoding
+    forward computes logits for. They are the masked positions (then this is the same array) or,
+    with a strategy that edits, all positions after the prompt."""
 
-    def canvas_len(self, request: Request) -> int:
-        return whole_blocks(
-            len(request.prompt_ids) + request.max_new_tokens, self.attn_block_length
-        )
+    def __len__(self) -> int:
+        return self.first_slot.size
 
-    def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
-        """The record of a new sequence, which has entered its first block."""
-        num_prompt_tokens = len(request.prompt_ids)
-        tail = 0 if self.attn_block_length is None else num_prompt_tokens % self.block_length
-        sequence = Sequence(
-            request=request,
-            first_page=first_page,
-            first_slot=first_slot,
-            canvas_len=self.canvas_len(request),
-            attn_block_length=self.attn_block_length,
-            first_block_start=num_prompt_tokens - tail,
-        )
-        self.enter_block(sequence, sequence.first_block_start)
-        return sequence
 
-    def span(self, sequence: Sequence, policy: CachePolicy) -> Span:
-        """The span of the sequence's next forward: the cache policy's, extended if the model's
-        logits are shifted."""
-        span = policy.next_span(sequence)
-        if self.is_shifted:
-            span = with_sources(span, sequence)
-        if span.kind is SpanKind.BLOCK and not sequence.masked_positions:
-            return replace(span, kind=SpanKind.EDIT)
-        return span
+_FLOATS = ("temperature",)
+_FLAGS = ("has_changed", "has_failed_alone")
+_TABLES = ("counts_2B", "decoding_counts_2B", "is_masked_BL", "is_asked_BL")
+_NUMBERS = tuple(
+    field.name for field in fields(Sequences) if field.name not in (*_FLOATS, *_FLAGS, *_TABLES)
+)
 
-    def count(self, sequence: Sequence, span: Span) -> None:
-        """Record that a forward has run over this span."""
-        is_refresh = span.kind is SpanKind.REFRESH
-        sequence.has_failed_alone = False
-        sequence.num_iterations += 1
-        sequence.num_refreshes += is_refresh
-        sequence.num_query_tokens += span.num_query_tokens
-        sequence.num_iterations_since_refresh = (
-            0 if is_refresh else sequence.num_iterations_since_refresh + 1
-        )
-        sequence.num_cached = min(span.positions[-1] + 1, sequence.attn_block_start)
-        if sequence.uncached_positions:
-            sequence.uncached_positions.difference_update(span.positions)
-        if span.is_decoding:
-            sequence.num_decoding_iterations += 1
-            sequence.num_iterations_in_block += 1
-            sequence.num_post_iterations += not sequence.masked_positions
 
-    def advance(
-        self, sequence: Sequence, tokens: list[int], confidences: list[float]
-    ) -> Result | None:
-        """Record a decoding forward's commits at the requested positions. Returns the result if the
-        sequence is done or has failed."""
-        if any(map(math.isnan, confidences)):
-            return Result.failed(sequence.request, NOT_FINITE)
-        self.record_commits(sequence, tokens, confidences)
-        return self.result(sequence) if self.turn(sequence) else None
+class Admission(NamedTuple):
+    """A request that has got its pages."""
 
-    def record_commits(
-        self, sequence: Sequence, tokens: list[int], confidences: list[float]
+    request: Request
+    first_page: int
+    first_slot: int
+    canvas_len: int
+    first_block_start: int
+
+
+class LiveSequences:
+    """Owns the memory of all live sequences.
+
+    A sequence's place in the arrays is its place in the order of admission, so it changes when an
+    earlier sequence is retired. What is kept for each position of a canvas is addressed by slot,
+    like K and V, and stays where it is.
+    """
+
+    def __init__(
+        self, *, num_slots: int, block_length: int, edits: bool, tracks_uncached: bool
     ) -> None:
-        """Record the commits at the requested positions; a token of -1 is no commit."""
-        still_masked: list[int] = []
-        changed: list[int] = []
-        asked = zip(sequence.asked_positions, tokens, confidences, strict=True)
-        for position, token, confidence in asked:
-            if token >= 0:
-                sequence.tokens[position] = token
-                sequence.confidences[position] = confidence
-                changed.append(position)
-            elif position not in sequence.tokens:
-                still_masked.append(position)
-        assert changed or not sequence.masked_positions, "a decoding strategy committed nothing"
-        sequence.has_changed = bool(changed)
-        sequence.uncached_positions.update(changed)
-        sequence.masked_positions = still_masked
-        if not self.decoding.edits:
-            sequence.asked_positions = sequence.masked_positions
-        elif sequence.asked_positions and self._is_settled(sequence.asked_positions[0]):
-            sequence.asked_positions = sequence.asked_positions[1:]
-        self._update_eos(sequence, changed)
+        self.requests: list[Request] = []
+        # A block may be shorter than block_length, so `block_length` slots from its start may reach
+        # beyond the last one.
+        self.token_S = np.full(num_slots + block_length, NO_TOKEN, dtype=np.int32)
+        self.confidence_S = np.zeros(num_slots + block_length, dtype=np.float32)
+        self.is_uncached_S = np.zeros(num_slots, dtype=np.bool_) if tracks_uncached else None
+        """Positions that were committed or edited after their K and V were last computed. Only kept
+        for policies that leave out cached positions."""
+        self._numbers: np.ndarray = np.zeros((len(_NUMBERS), 0), dtype=np.int64)
+        self._floats: np.ndarray = np.zeros((len(_FLOATS), 0))
+        self._flags: np.ndarray = np.zeros((len(_FLAGS), 0), dtype=np.bool_)
+        self._is_masked_BL = np.zeros((0, block_length), dtype=np.bool_)
+        self._is_asked_BL = self._is_masked_BL.copy() if edits else self._is_masked_BL
+        self.arrays = self._views()
 
-    def turn(self, sequence: Sequence) -> bool:
-        """Enter the next block if this one is finished. Returns whether the sequence is done."""
-        if self.has_ended(sequence):
-            return True
-        if not self.is_finished(sequence):
-            return False
-        if not sequence.has_changed and self.block_length == self.attn_block_length:
-            # The forward that changed nothing has written the block's final K and V, so it needs no
-            # commit pass. With sub-blocks, that forward may not have covered the earlier ones.
-            sequence.num_cached = sequence.block_end
-        self.enter_block(sequence, sequence.block_end)
-        return False
+    def __len__(self) -> int:
+        return len(self.requests)
 
-    def has_ended(self, sequence: Sequence) -> bool:
-        """Whether all positions before an EOS, or all positions that the request wants, are
-        committed and can no longer change."""
-        eos = sequence.eos_position if self.stop_at_eos else None
-        end = sequence.end_position if eos is None else eos
-        if sequence.block_end < end:
-            return False
-        if self.decoding.edits:
-            return self.is_finished(sequence)
-        masked = sequence.masked_positions
-        return not masked or masked[0] >= end
+    def admit(self, admissions: Iterable[Admission]) -> np.ndarray:
+        """Add sequences, whose fields are all 0 except those that follow from the request. Returns
+        their places."""
+        first = len(self)
+        admissions = list(admissions)
+        self.requests += [admission.request for admission in admissions]
+        self._grow(len(self))
+        self._numbers[:, first : len(self)] = 0
+        self._flags[:, first : len(self)] = False
+        self.arrays = s = self._views()
+        for i, (request, first_page, first_slot, canvas_len, start) in enumerate(admissions, first):
+            s.first_page[i], s.first_slot[i] = first_page, first_slot
+            s.canvas_len[i], s.first_block_start[i] = canvas_len, start
+            s.num_prompt_tokens[i] = len(request.prompt_ids)
+            s.end_position[i] = len(request.prompt_ids) + request.max_new_tokens
+            s.seed[i], s.temperature[i] = request.seed, request.temperature
+            self.token_S[first_slot : first_slot + canvas_len] = NO_TOKEN
+            if self.is_uncached_S is not None:
+                self.is_uncached_S[first_slot : first_slot + canvas_len] = False
+        s.eos_position[first:] = s.end_position[first:]
+        return np.arange(first, len(self))
 
-    def is_finished(self, sequence: Sequence) -> bool:
-        """Whether the active block has no mask left and needs no further forward for edits."""
-        if sequence.masked_positions:
-            return False
-        most = self.decoding.max_post_iterations
-        if sequence.num_post_iterations == 0:
-            return most == 0
-        return not sequence.has_changed or sequence.num_post_iterations >= most
+    def retire(self, places: np.ndarray) -> None:
+        """Remove the sequences at these places."""
+        is_kept = np.ones(len(self), dtype=np.bool_)
+        is_kept[places] = False
+        num_live, num_kept = len(self), int(np.count_nonzero(is_kept))
+        for memory in (self._numbers, self._floats, self._flags):
+            memory[:, :num_kept] = memory[:, :num_live][:, is_kept]
+        for rows in {id(x): x for x in (self._is_masked_BL, self._is_asked_BL)}.values():
+            rows[:num_kept] = rows[:num_live][is_kept]
+        for place in sorted(places.tolist(), reverse=True):
+            del self.requests[place]
+        self.arrays = self._views()
 
-    def enter_block(self, sequence: Sequence, start: int) -> None:
-        if start > sequence.first_block_start:
-            sequence.previous_block_start = sequence.block_start
-            sequence.block_index += 1
-        sequence.block_start = start
-        sequence.block_end = min(start + self.block_length, sequence.canvas_len)
-        first = max(start, sequence.num_prompt_tokens)
-        sequence.masked_positions = list(range(first, sequence.block_end))
-        sequence.asked_positions = sequence.masked_positions
-        sequence.num_masked_at_block_start = len(sequence.masked_positions)
-        sequence.num_iterations_in_block = sequence.num_post_iterations = 0
-
-    @staticmethod
-    def result(sequence: Sequence) -> Result:
-        request, eos = sequence.request, sequence.eos_position
-        returned = range(sequence.num_prompt_tokens, sequence.end_position if eos is None else eos)
-        confidences = [sequence.confidences[p] for p in returned]
-        return Result(
-            request_id=request.request_id,
-            finish_reason=FinishReason.LENGTH if eos is None else FinishReason.EOS,
-            token_ids=[sequence.tokens[p] for p in returned],
-            num_prompt_tokens=sequence.num_prompt_tokens,
-            num_iterations=sequence.num_iterations,
-            num_refreshes=sequence.num_refreshes,
-            num_query_tokens=sequence.num_query_tokens,
-            mean_confidence=sum(confidences) / len(confidences) if confidences else None,
-            seed=request.seed,
+    def _grow(self, num_live: int) -> None:
+        """Make room for so many sequences."""
+        room = self._numbers.shape[1]
+        if num_live <= room:
+            return
+        missing = max(room, num_live - room)
+        self._numbers, self._floats, self._flags = (
+            np.pad(memory, ((0, 0), (0, missing)))
+            for memory in (self._numbers, self._floats, self._flags)
+        )
+        is_same = self._is_asked_BL is self._is_masked_BL
+        self._is_masked_BL = np.pad(self._is_masked_BL, ((0, missing), (0, 0)))
+        self._is_asked_BL = (
+            self._is_masked_BL if is_same else np.pad(self._is_asked_BL, ((0, missing), (0, 0)))
         )
 
-    def _is_settled(self, position: int) -> bool:
-        """Whether the position's logits can no longer change, because shifted logits come from the
-        position before it, which is in a finished block. Such a position commits in its block's
-        first forward (engine/decide.py) and is not requested again."""
-        return (
-            self.is_shifted
-            and self.attn_block_length is not None
-            and position % self.attn_block_length == 0
+    def _views(self) -> Sequences:
+        end = len(self)
+        views = zip(
+            (*_NUMBERS, *_FLOATS, *_FLAGS),
+            (*self._numbers, *self._floats, *self._flags),
+            strict=True,
         )
-
-    def _update_eos(self, sequence: Sequence, changed: list[int]) -> None:
-        """Update `eos_position`, the first EOS before `end_position`. Without edits an EOS is never
-        taken back, so the changed positions are all that must be searched."""
-        edits, known = self.decoding.edits, sequence.eos_position
-        found = [
-            position
-            for position in (range(sequence.block_start, sequence.block_end) if edits else changed)
-            if sequence.tokens.get(position) in self.eos_token_ids
-            and position < sequence.end_position
-        ]
-        if known is not None and (not edits or known < sequence.block_start):
-            found.append(known)
-        sequence.eos_position = min(found, default=None)
+        first, last = _NUMBERS.index("num_iterations"), _NUMBERS.index("num_iterations_in_block")
+        assert last == first + 3, "the fields of both tables of counts stand in a row"
+        is_masked_BL = self._is_masked_BL[:end]
+        is_same = self._is_asked_BL is self._is_masked_BL
+        return Sequences(
+            **{name: memory[:end] for name, memory in views},
+            counts_2B=self._numbers[first : first + 2, :end],
+            decoding_counts_2B=self._numbers[first + 2 : last + 1, :end],
+            is_masked_BL=is_masked_BL,
+            is_asked_BL=is_masked_BL if is_same else self._is_asked_BL[:end],
+        )

@@ -16,15 +16,20 @@ from engine.decoding.base import StateField
 
 
 class SlotState:
-    """One row of every field for each slot."""
+    """One row of every field for each slot, and for the scratch slot behind them, which stands for
+    requested positions that only pad a batch."""
 
     def __init__(
         self, fields: Mapping[str, StateField], num_slots: int, device: torch.device
     ) -> None:
         self._fields = {
-            name: torch.zeros((num_slots, field.width), dtype=field.dtype, device=device)
+            name: torch.zeros((num_slots + 1, field.width), dtype=field.dtype, device=device)
             for name, field in fields.items()
         }
+
+    @property
+    def has_fields(self) -> bool:
+        return bool(self._fields)
 
     def rows(self, slots_M: Tensor, is_first_M: Tensor) -> dict[str, Tensor]:
         """The rows of every field, [M, W]. Zeros where `is_first_M`: the position's block has just

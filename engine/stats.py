@@ -14,6 +14,9 @@ class EngineStats:
     `edit`."""
     num_query_tokens: dict[str, int] = field(default_factory=dict)
     """Query tokens by kind of span."""
+    num_padding_tokens: int = 0
+    """Query tokens of no sequence, which only fill a forward up to the shape of a graph; no other
+    count includes them."""
     num_prompt_tokens: int = 0
     """Prompt tokens of finished sequences."""
     num_generated_tokens: int = 0
@@ -29,6 +32,7 @@ class EngineStats:
     iteration_s: float = 0.0
     """Wall seconds inside run_iteration."""
     forward_s: float = 0.0
-    """Seconds of `iteration_s` spent in the model: its forward and its head."""
+    """Seconds of `iteration_s` spent in the model: its forward and its head. Where an iteration is
+    a graph, all of its work on the device."""
     first_iteration_at: float | None = None
     """time.perf_counter() at the end of the first iteration. The time before counts as warm-up."""

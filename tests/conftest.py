@@ -1,10 +1,9 @@
-"""Settings for all tests: one CPU thread, no GPU, kernels interpreted, and which markers are
-skipped.
+"""Settings for all tests: one CPU thread, no GPU, and which markers are skipped.
 
 Tiny matrices are slower on many threads than on one, and hundreds of times slower if the machine is
 busy. GPUs are hidden except for `pytest -m gpu`, because exact results are promised for float32 on
-CPU; Triton then interprets its kernels. All are environment variables, so they are set before torch
-and triton are imported.
+CPU; Triton then interprets its kernels on the CPU. All are environment variables, so they are set
+before torch and triton are imported.
 """
 
 import os

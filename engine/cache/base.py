@@ -1,52 +1,70 @@
-"""The contract of a cache policy, which says what a sequence recomputes in its next forward.
+"""The contract of a cache policy, which says what each sequence recomputes in its next forward.
 
 A policy is a frozen dataclass: its fields are its settings, and it keeps nothing between calls.
-It decides only from the state of one sequence (its block, the iteration in the block, what is
-cached), so a sequence's result cannot depend on the others in the batch.
+It decides for all live sequences at once, with arrays that have one place per sequence. What it
+says of a sequence depends only on the values at that sequence's place (its block, the iteration in
+the block, what is cached), so a sequence's result cannot depend on the others in the batch.
 """
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import ClassVar
+from enum import IntEnum
+from typing import ClassVar, NamedTuple
+
+import numpy as np
 
 from engine.errors import UserError
-from engine.request import Positions, Sequence
+from engine.sequences import Sequences
+
+Values = np.ndarray | int
+"""One value per sequence, [B], or one for all."""
 
 
-class SpanKind(StrEnum):
+class SpanKind(IntEnum):
     """The kinds of forwards that the statistics tell apart."""
 
-    REFRESH = "refresh"
+    REFRESH = 0
     """Recomputes the whole canvas. Under block-causal attention, either all that the active block
     attends to, or the forwards that first compute the prompt."""
-    BLOCK = "block"
+    BLOCK = 1
     """Recomputes the active block or a part of it, and what the policy adds to it."""
-    COMMIT = "commit"
+    COMMIT = 2
     """Recomputes the block that was just finished, alone or with the next block, to write the K and
     V of its tokens."""
-    EDIT = "edit"
+    EDIT = 3
     """Recomputes a block that has no mask left, to see whether the strategy edits its tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The canvas positions that one forward feeds through the model; their K and V are overwritten.
+class Spans(NamedTuple):
+    """The canvas positions start .. end - 1 that one forward of each sequence feeds through the
+    model; their K and V are overwritten.
 
     The query tokens attend to all that the model lets them see: the whole canvas or, under
     block-causal attention, their own block and all blocks before it. Inside the span they attend to
     the K and V that this forward writes, outside it to those that earlier forwards left in the
-    pages. A span is contiguous unless the policy leaves out positions that are already cached.
+    pages.
     """
 
-    positions: Positions
-    kind: SpanKind
-    is_decoding: bool = True
-    """Whether the forward computes logits at the sequence's requested positions; the span then
-    contains all of them. If not, the forward only writes K and V."""
+    start: Values
+    end: Values
+    kind: Values
+    """SpanKind."""
+    is_decoding: Values = True
+    """bool: whether the forward computes logits at the sequence's requested positions; the span
+    then contains all of them. If not, the forward only writes K and V."""
+    skips_cached: Values = False
+    """bool: whether to leave out the positions whose K and V are those of their committed tokens.
+    Only for policies that say so in `may_skip_cached`."""
 
-    @property
-    def num_query_tokens(self) -> int:
-        return len(self.positions)
+    @staticmethod
+    def where(condition_B: np.ndarray, a: "Spans", b: "Spans") -> "Spans":
+        """The spans of `a` where the condition holds, of `b` elsewhere."""
+        num_true = np.count_nonzero(condition_B)
+        if num_true == 0:
+            return b
+        if num_true == condition_B.size:
+            return a
+        return Spans(
+            *(x if x is y else np.where(condition_B, x, y) for x, y in zip(a, b, strict=True))
+        )
 
 
 class CachePolicy:
@@ -65,36 +83,31 @@ class CachePolicy:
     serves_edits: ClassVar[bool] = True
     """Whether the policy works with strategies that edit: its spans must then contain the committed
     positions of the active block, whose tokens may still change."""
+    may_skip_cached: ClassVar[bool] = False
+    """Whether spans may leave out cached positions; the host then keeps account of them."""
 
-    def next_span(self, sequence: Sequence) -> Span:
-        """The span of the sequence's next forward."""
+    def next_spans(self, s: Sequences) -> Spans:
+        """The span of each sequence's next forward."""
         raise NotImplementedError
 
 
-def with_sources(span: Span, sequence: Sequence) -> Span:
-    """Extend a span for a model with shifted logits, where the logits of a position are computed at
-    the position before it: that one must be in the span as well."""
-    positions, asked = span.positions, sequence.asked_positions
-    if not asked or not span.is_decoding:
-        return span
-    if isinstance(positions, range):
-        return replace(span, positions=range(min(positions.start, asked[0] - 1), positions.stop))
-    return replace(span, positions=sorted({*positions, *(position - 1 for position in asked)}))
-
-
-def refresh(sequence: Sequence) -> Span:
+def refresh(s: Sequences) -> Spans:
     """A refresh: the span over the whole canvas."""
-    return Span(range(sequence.canvas_len), SpanKind.REFRESH)
+    return Spans(0, s.canvas_len, SpanKind.REFRESH)
 
 
-def is_due(sequence: Sequence, refresh_every_iterations: int | None) -> bool:
-    """Whether the next forward must be a refresh: the sequence's first forward always, later ones
-    so that any `refresh_every_iterations` consecutive forwards contain one."""
-    if sequence.num_iterations == 0:
-        return True
+def active_block(s: Sequences) -> Spans:
+    """The span over the active block."""
+    return Spans(s.block_start, s.block_end, SpanKind.BLOCK)
+
+
+def is_due(s: Sequences, refresh_every_iterations: int | None) -> np.ndarray:
+    """Whether the next forward must be a refresh, bool [B]: a sequence's first forward always,
+    later ones so that any `refresh_every_iterations` consecutive forwards contain one."""
+    is_first_B = s.num_iterations == 0
     if refresh_every_iterations is None:
-        return False
-    return sequence.num_iterations_since_refresh >= refresh_every_iterations - 1
+        return is_first_B
+    return is_first_B | (s.num_iterations_since_refresh >= refresh_every_iterations - 1)
 
 
 def check_refresh_every(field: str, value: int | None) -> None:

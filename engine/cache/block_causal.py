@@ -15,9 +15,11 @@ whole block is recomputed until the last sub-block has no mask left.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from engine.cache.base import CachePolicy, Span, SpanKind
+import numpy as np
+
+from engine.cache.base import CachePolicy, SpanKind, Spans, active_block
 from engine.errors import UserError
-from engine.request import Sequence
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,28 @@ class BlockCausalCache(CachePolicy):
                 "prompts"
             )
 
-    def next_span(self, sequence: Sequence) -> Span:
-        start, cached = sequence.attn_block_start, sequence.num_cached
-        if cached == start and sequence.num_iterations > 0:
-            if self.sub_block_cache and sequence.num_iterations_in_block > 0:
-                return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)
-            return Span(range(start, sequence.visible_end), SpanKind.BLOCK)
-        block_length = sequence.visible_end - start
-        prompt_end = sequence.first_block_start - sequence.first_block_start % block_length
-        is_prefill = cached < prompt_end or sequence.num_iterations == 0
-        kind = SpanKind.REFRESH if is_prefill else SpanKind.COMMIT
+    def next_spans(self, s: Sequences) -> Spans:
+        start_B, cached_B = s.attn_block_start, s.num_cached
+        whole = Spans(start_B, s.visible_end, SpanKind.BLOCK)
+        if self.sub_block_cache:
+            whole = Spans.where(s.num_iterations_in_block > 0, active_block(s), whole)
+        is_current_B = (cached_B == start_B) & (s.num_iterations > 0)
+        return Spans.where(is_current_B, whole, self._late(s))
+
+    def _late(self, s: Sequences) -> Spans:
+        """The spans of sequences that have not computed all that comes before the active block."""
+        start_B, cached_B = s.attn_block_start, s.num_cached
+        block_length_B = s.visible_end - start_B
+        prompt_end_B = s.first_block_start - s.first_block_start % block_length_B
+        is_prefill_B = (cached_B < prompt_end_B) | (s.num_iterations == 0)
+        kind_B = np.where(is_prefill_B, SpanKind.REFRESH, SpanKind.COMMIT)
+        late = Spans(cached_B, s.visible_end, kind_B)
+        if not self.fused_commit:
+            alone = Spans(cached_B, start_B, kind_B, is_decoding=False)
+            late = Spans.where(cached_B < start_B, alone, late)
         piece = self.prefill_tokens
-        if piece is not None and is_prefill and start - cached > piece:
-            end = min(cached + max(piece // block_length, 1) * block_length, start)
-            return Span(range(cached, end), kind, is_decoding=False)
-        if not self.fused_commit and cached < start:
-            return Span(range(cached, start), kind, is_decoding=False)
-        return Span(range(cached, sequence.visible_end), kind)
+        if piece is None:
+            return late
+        end_B = cached_B + np.maximum(piece // block_length_B, 1) * block_length_B
+        part = Spans(cached_B, np.minimum(end_B, start_B), kind_B, is_decoding=False)
+        return Spans.where(is_prefill_B & (start_B - cached_B > piece), part, late)

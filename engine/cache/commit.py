@@ -8,18 +8,15 @@ approximation.
 
 from dataclasses import dataclass
 
-from engine.cache.base import CachePolicy, Span, SpanKind, refresh
-from engine.request import Sequence
+from engine.cache.base import CachePolicy, SpanKind, Spans, active_block, refresh
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
 class CommitCache(CachePolicy):
     """Recomputes the active block, and in its first forward also the block before it."""
 
-    def next_span(self, sequence: Sequence) -> Span:
-        if sequence.num_iterations == 0:
-            return refresh(sequence)
-        if sequence.num_iterations_in_block == 0:
-            both = range(sequence.previous_block_start, sequence.block_end)
-            return Span(both, SpanKind.COMMIT)
-        return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)
+    def next_spans(self, s: Sequences) -> Spans:
+        both = Spans(s.previous_block_start, s.block_end, SpanKind.COMMIT)
+        later = Spans.where(s.num_iterations_in_block == 0, both, active_block(s))
+        return Spans.where(s.num_iterations == 0, refresh(s), later)

@@ -7,15 +7,17 @@ committed. So the K and V of a token are written one forward after it was commit
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from engine.cache.base import (
     CachePolicy,
-    Span,
     SpanKind,
+    Spans,
     check_refresh_every,
     is_due,
     refresh,
 )
-from engine.request import Sequence
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,13 @@ class DelayedCache(CachePolicy):
     refresh_every_iterations: int | None = 8
     """Refresh every this many forwards; null: only in the first forward of a sequence."""
     serves_edits: ClassVar[bool] = False
+    may_skip_cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_refresh_every("refresh_every_iterations", self.refresh_every_iterations)
 
-    def next_span(self, sequence: Sequence) -> Span:
-        if is_due(sequence, self.refresh_every_iterations):
-            return refresh(sequence)
-        positions = sorted(sequence.uncached_positions.union(sequence.masked_positions))
-        return Span(positions, SpanKind.BLOCK)
+    def next_spans(self, s: Sequences) -> Spans:
+        enters_B = s.num_iterations_in_block == 0
+        start_B = np.where(enters_B, s.previous_block_start, s.block_start)
+        uncached = Spans(start_B, s.block_end, SpanKind.BLOCK, skips_cached=True)
+        return Spans.where(is_due(s, self.refresh_every_iterations), refresh(s), uncached)

@@ -6,15 +6,13 @@ denoised, and refreshed when the next block is entered.
 
 from dataclasses import dataclass
 
-from engine.cache.base import CachePolicy, Span, SpanKind, refresh
-from engine.request import Sequence
+from engine.cache.base import CachePolicy, Spans, active_block, refresh
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
 class DualCache(CachePolicy):
     """Refreshes on entering a block, then recomputes the block."""
 
-    def next_span(self, sequence: Sequence) -> Span:
-        if sequence.num_iterations_in_block == 0:
-            return refresh(sequence)
-        return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)
+    def next_spans(self, s: Sequences) -> Spans:
+        return Spans.where(s.num_iterations_in_block == 0, refresh(s), active_block(s))

@@ -1,7 +1,10 @@
 """Stores K and V: the tensors behind the pages.
 
-Shape letters: N pages, P positions of a page, S = N * P slots, Q query tokens, K key/value heads,
-E head size.
+Behind the last page is a scratch page, which belongs to no sequence: query tokens that only pad a
+batch are written there (engine/device_batch.py).
+
+Shape letters: N pages (with the scratch page), P positions of a page, S = N * P slots, Q query
+tokens, K key/value heads, E head size.
 """
 
 from torch import Tensor
@@ -17,12 +20,13 @@ class KVPages:
 
     def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
         config, like = model.config, model.embed.weight
-        shape = (2, config.num_layers, num_pages, page_size, model.num_kv_heads, config.head_dim)
-        self._pages = like.new_zeros(shape)
+        per_page = (page_size, model.num_kv_heads, config.head_dim)
+        self._pages = like.new_zeros((2, config.num_layers, num_pages + 1, *per_page))
 
     @property
-    def num_bytes(self) -> int:
-        return self._pages.nbytes
+    def page_bytes(self) -> int:
+        """Bytes of K and V of one page, over all layers."""
+        return self._pages[:, :, 0].nbytes
 
     def write(self, layer: int, slots_Q: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> None:
         """Store K and V of the query tokens at their slots (int64)."""

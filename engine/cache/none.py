@@ -7,8 +7,8 @@ left out.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from engine.cache.base import CachePolicy, Span, SpanKind
-from engine.request import Sequence
+from engine.cache.base import CachePolicy, SpanKind, Spans
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +17,5 @@ class NoCache(CachePolicy):
 
     serves_block_causal: ClassVar[bool] = True
 
-    def next_span(self, sequence: Sequence) -> Span:
-        return Span(range(sequence.visible_end), SpanKind.REFRESH)
+    def next_spans(self, s: Sequences) -> Spans:
+        return Spans(0, s.visible_end, SpanKind.REFRESH)

@@ -6,15 +6,14 @@ when the next block is entered.
 
 from dataclasses import dataclass
 
-from engine.cache.base import CachePolicy, Span, SpanKind, refresh
-from engine.request import Sequence
+from engine.cache.base import CachePolicy, SpanKind, Spans, refresh
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache(CachePolicy):
     """Refreshes on entering a block, then recomputes the block and all positions after it."""
 
-    def next_span(self, sequence: Sequence) -> Span:
-        if sequence.num_iterations_in_block == 0:
-            return refresh(sequence)
-        return Span(range(sequence.block_start, sequence.canvas_len), SpanKind.BLOCK)
+    def next_spans(self, s: Sequences) -> Spans:
+        rest = Spans(s.block_start, s.canvas_len, SpanKind.BLOCK)
+        return Spans.where(s.num_iterations_in_block == 0, refresh(s), rest)

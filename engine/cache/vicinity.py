@@ -6,16 +6,18 @@ others are refreshed when a block is entered.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.cache.base import (
     CachePolicy,
-    Span,
     SpanKind,
+    Spans,
     check_refresh_every,
     is_due,
     refresh,
 )
 from engine.errors import UserError
-from engine.request import Sequence
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,16 @@ class VicinityCache(CachePolicy):
                 raise UserError(f"cache.{name}={getattr(self, name)}: give at least {least}")
         check_refresh_every("refresh_every_iterations", self.refresh_every_iterations)
 
-    def next_span(self, sequence: Sequence) -> Span:
-        enters = sequence.num_iterations_in_block == 0
-        if (
-            sequence.num_iterations < self.warmup_iterations
-            or is_due(sequence, self.refresh_every_iterations)
-            or (enters and sequence.block_index % self.refresh_every_blocks == 0)
-        ):
-            return refresh(sequence)
-        start = sequence.block_start - self.behind
-        if enters:
-            start = min(start, sequence.previous_block_start)
-        end = min(sequence.block_end + self.ahead, sequence.canvas_len)
-        return Span(range(max(start, 0), end), SpanKind.COMMIT if enters else SpanKind.BLOCK)
+    def next_spans(self, s: Sequences) -> Spans:
+        enters_B = s.num_iterations_in_block == 0
+        is_refresh_B = (
+            (s.num_iterations < self.warmup_iterations)
+            | is_due(s, self.refresh_every_iterations)
+            | (enters_B & (s.block_index % self.refresh_every_blocks == 0))
+        )
+        start_B = s.block_start - self.behind
+        start_B = np.where(enters_B, np.minimum(start_B, s.previous_block_start), start_B)
+        end_B = np.minimum(s.block_end + self.ahead, s.canvas_len)
+        kind_B = np.where(enters_B, SpanKind.COMMIT, SpanKind.BLOCK)
+        around = Spans(np.maximum(start_B, 0), end_B, kind_B)
+        return Spans.where(is_refresh_B, refresh(s), around)

@@ -32,6 +32,9 @@ class DecodingStrategy:
 
     A strategy object keeps nothing between calls. What it must remember of a position is returned
     as `Proposals.state` and comes back as `AskedPositions.state` in the next forward.
+
+    `propose` and `choose` may be captured in a graph (engine/graphs.py). So they read no tensor on
+    the host, and no shape in them depends on values: no `.item()`, no mask as an index.
     """
 
     __slots__ = ()

@@ -38,12 +38,14 @@ class EntropyBound(DecodingStrategy):
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         rank_M = rank_of(asked, proposals.score_M)
-        # One row per sequence, so that no sum includes another sequence's entropies.
+        # One row per sequence, so that no sum includes another sequence's entropies. Only positions
+        # that pad a batch, which share one sequence, can rank behind the end of a row.
         shape = (asked.seed_B.shape[0], asked.longest)
         sorted_BL = torch.zeros(shape, dtype=torch.float64, device=rank_M.device)
+        place_M = rank_M.clamp(max=asked.longest - 1)
         entropy_M = (-proposals.score_M).double().where(asked.is_masked_M, torch.inf)
-        sorted_BL[asked.sequence_M, rank_M] = entropy_M
+        sorted_BL[asked.sequence_M, place_M] = entropy_M
         before_BL = sorted_BL.cumsum(1).roll(1, 1)
         before_BL[:, 0] = 0
-        fails_M = before_BL[asked.sequence_M, rank_M] > self.bound
+        fails_M = before_BL[asked.sequence_M, place_M] > self.bound
         return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M

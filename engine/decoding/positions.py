@@ -44,7 +44,8 @@ class AskedPositions:
     any_sampled: bool
     """Whether any temperature is above 0. The host knows it without reading the device."""
     longest: int
-    """Most requested positions of one sequence. The host knows it without reading the device."""
+    """No sequence has more requested positions. The same in every batch of an engine: its block
+    length."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """[M, W] each: the state that the strategy returned for the position in the forward before;
     zeros in the first forward of a block."""
@@ -89,8 +90,6 @@ class Proposals(NamedTuple):
 
 def joined(pieces: list[Proposals]) -> Proposals:
     """The proposals of consecutive pieces of M as one."""
-    if len(pieces) == 1:
-        return pieces[0]
     names = pieces[0].state
     return Proposals(
         token_M=torch.cat([piece.token_M for piece in pieces]),
@@ -106,17 +105,22 @@ def rank_within(group_M: Tensor, score_M: Tensor) -> Tensor:
     position. `group_M` is ascending."""
     order_M = torch.argsort(score_M, descending=True, stable=True)
     order_M = order_M[torch.argsort(group_M[order_M], stable=True)]
-    starts_M = torch.searchsorted(group_M, group_M)
+    return _inverse(order_M) - torch.searchsorted(group_M, group_M)
+
+
+def _inverse(order_M: Tensor) -> Tensor:
+    """The place of each position in an order."""
     place_M = torch.arange(order_M.shape[0], device=order_M.device)
-    rank_M = torch.empty_like(order_M)
-    rank_M[order_M] = place_M - starts_M
-    return rank_M
+    return torch.empty_like(order_M).scatter_(0, order_M, place_M)
 
 
 def rank_of(asked: AskedPositions, score_M: Tensor) -> Tensor:
     """Rank of each position within its sequence, int64 [M]: 0 for the best score of the masked
     positions. Positions that are not masked rank last."""
-    return rank_within(asked.sequence_M, score_M.where(asked.is_masked_M, -torch.inf))
+    score_M = score_M.masked_fill(~asked.is_masked_M, -torch.inf)
+    if asked.seed_B.shape[0] > 1:
+        return rank_within(asked.sequence_M, score_M)
+    return _inverse(torch.argsort(score_M, descending=True, stable=True))
 
 
 def fails_before(asked: AskedPositions, rank_M: Tensor, fails_M: Tensor) -> Tensor:

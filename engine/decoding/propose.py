@@ -32,7 +32,7 @@ def propose(asked: AskedPositions, logits: Logits) -> Proposals:
         )
     best = logits.best(scores_MU)
     log_odds_M = best.logit_M - best.others_M
-    log_odds_M = log_odds_M.where(log_odds_M.isfinite(), torch.nan)
+    log_odds_M = log_odds_M + log_odds_M * 0  # NaN where it is not finite
     return Proposals(best.word_M, log_odds_M, torch.sigmoid(log_odds_M), log_odds_M)
 
 

@@ -72,7 +72,8 @@ class _NoDevice:
 
 @contextmanager
 def compiling(case: str) -> Iterator[list[Compiled]]:
-    """Inside, launches only compile, for an H100, and are added to the list."""
+    """Inside, launches only compile, for an H100, and are added to the list. Triton's cache on disk
+    then has them for an H100 too. This process can launch nothing afterwards."""
     found: list[Compiled] = []
     launch = JITFunction.run
 
@@ -125,34 +126,38 @@ def _compile_by_index(index: int) -> list[Compiled]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--only", default="", help="part of a case's name")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that compile")
     arguments = parser.parse_args()
     if is_interpreted():
-        print("TRITON_INTERPRET=1: nothing would be compiled; unset it")
+        print("TRITON_INTERPRET=1: nothing would be compiled; unset it", file=sys.stderr)
         return 2
     from engine.kernels.compile_cases import CASES  # imports the kernels
 
     chosen = [i for i, (name, _) in enumerate(CASES) if arguments.only in name]
+    if not chosen:
+        print(f"--only {arguments.only!r}: no case has this in its name", file=sys.stderr)
+        return 2
     print(f"Triton {triton.__version__}, sm_{TARGET.arch}")
     print(f"{'case':38s} {'kernel':26s} warps registers stack shared KiB")
-    num_bad, num_kernels = 0, 0
+    found: list[Compiled] = []
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(_compile_by_index, chosen):
-            for one in found:
-                num_kernels += 1
-                num_bad += not one.fits
-                print(
-                    f"{one.case:38s} {one.kernel:26s} {one.num_warps:5d} {one.registers:9d} "
-                    f"{one.stack_bytes:5d} {one.shared_bytes / 1024:10.1f}"
-                    f"{'' if one.fits else '  TOO MUCH'}",
-                    flush=True,
-                )
+        for of_case in pool.map(_compile_by_index, chosen):
+            for one in of_case:
+                print(_row(one), flush=True)
+            found += of_case
+    num_bad = sum(not one.fits for one in found)
     print(
-        f"{num_kernels} kernels, {num_bad} take more than {MOST_STACK_BYTES} bytes of stack "
+        f"{len(found)} kernels, {num_bad} take more than {MOST_STACK_BYTES} bytes of stack "
         f"(in float32 {MOST_STACK_BYTES_OF_FLOAT32}) or {MOST_SHARED_BYTES // 1024} KiB of shared "
         "memory"
     )
     return int(num_bad > 0)
+
+
+def _row(one: Compiled) -> str:
+    figures = f"{one.num_warps:5d} {one.registers:9d} {one.stack_bytes:5d}"
+    shared = f"{one.shared_bytes / 1024:10.1f}"
+    return f"{one.case:38s} {one.kernel:26s} {figures} {shared}{'' if one.fits else '  TOO MUCH'}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ sequence or, under block-causal attention, those of one attention block. Nothing
 sequences or masks.
 
 Shape letters: Q query tokens of all sequences, packed; R runs; N pages, P positions of a page; T
-pages of the longest context; C context of one run; H query heads, K key/value heads, E head size.
+pages of the longest context; C context of one run; H query heads, K key/value heads, G query heads
+of a key/value head, E head size.
 """
 
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ class PagedLayout:
     """int32; the query tokens attend to the canvas positions 0 .. context length - 1."""
     longest_context: int
     """At least the longest context length; the host knows it without reading the device."""
-    host_runs: list[Run]
-    """The same on the host."""
+    host_runs: list[Run] | None
+    """The same on the host; None in a forward of fixed shape, whose runs only the device knows.
+    Such a layout may have runs of no query token, and query tokens of no run behind the last."""
     scattered_RT: Tensor | None = None
     """int32; the pages of each run's context in canvas order, where they are not contiguous."""
 
@@ -77,8 +79,10 @@ def paged_attention_views(
     """The same for contexts in contiguous pages: one fused call per run, on views of the pages.
 
     On CPU this is the fastest way for mixed lengths: copying the contexts into a padded batch costs
-    more than all of the attention.
+    more than all of the attention. Where the host does not know the runs, there is no other.
     """
+    if layout.host_runs is None:
+        return paged_attention_gathered(q_QHE, k_NPKE, v_NPKE, layout)
     out_QHE = torch.empty_like(q_QHE)
     k_SKE, v_SKE = k_NPKE.flatten(0, 1), v_NPKE.flatten(0, 1)
     grouped = q_QHE.shape[1] != k_NPKE.shape[2]
@@ -94,3 +98,32 @@ def paged_attention_views(
         out = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
         out_QHE[start:end] = out[0].transpose(0, 1)
     return out_QHE
+
+
+def paged_attention_gathered(
+    q_QHE: Tensor, k_NPKE: Tensor, v_NPKE: Tensor, layout: PagedLayout
+) -> Tensor:
+    """The same from the device's tensors alone: no shape and no launch depends on their values, so
+    the operation can be captured in a graph. Query tokens of no run come out as zeros.
+
+    Gathers a context of the longest length for every query token: for small batches and tests.
+    """
+    num_pages, page_size = k_NPKE.shape[:2]
+    token_Q = torch.arange(q_QHE.shape[0], dtype=torch.int32, device=q_QHE.device)
+    run_Q = torch.searchsorted(layout.query_starts[1:], token_Q, right=True)
+    has_run_Q = run_Q < layout.context_lens_R.shape[0]
+    run_Q = run_Q.clamp(max=layout.context_lens_R.shape[0] - 1)
+    # The table may name pages behind a context, and even pages that there are not.
+    table_RT = layout.page_table(page_size).long().clamp(max=num_pages - 1)
+    offsets_C = torch.arange(table_RT.shape[1] * page_size, device=q_QHE.device)
+    is_seen_QC = (offsets_C < layout.context_lens_R[run_Q][:, None]) & has_run_Q[:, None]
+    k_QCKE, v_QCKE = (
+        x[table_RT].flatten(1, 2)[run_Q].float().masked_fill(~is_seen_QC[..., None, None], 0)
+        for x in (k_NPKE, v_NPKE)
+    )
+    q_QKGE = q_QHE.float().unflatten(1, (k_NPKE.shape[2], -1)) * q_QHE.shape[2] ** -0.5
+    scores_QKGC = torch.einsum("qkge,qcke->qkgc", q_QKGE, k_QCKE)
+    scores_QKGC = scores_QKGC.masked_fill(~is_seen_QC[:, None, None], -torch.inf)
+    weights_QKGC = scores_QKGC.softmax(dim=-1).masked_fill(~has_run_Q[:, None, None, None], 0)
+    out_QKGE = torch.einsum("qkgc,qcke->qkge", weights_QKGC, v_QCKE)
+    return out_QKGE.flatten(1, 2).to(q_QHE.dtype)

@@ -1,4 +1,4 @@
-"""Runs a benchmark: `python -m jobs.bench engine`, `frontier`, `load`, `job` or `gpu`.
+"""Runs a benchmark: `python -m jobs.bench engine`, `frontier`, `load`, `job`, `host` or `gpu`.
 
 Every benchmark also checks the output that its figures are about: token ids, pass@1, loaded values
 or rows. The last line of stdout is the report as one JSON document.
@@ -100,6 +100,18 @@ def _job(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=job.run)
 
 
+def _host(command: argparse.ArgumentParser) -> None:
+    from jobs.bench import host
+
+    command.add_argument(
+        "--before", default=None, help="revision or folder of a checkout to compare with"
+    )
+    command.add_argument("--batches", type=int, nargs="+", default=list(host.BATCHES))
+    command.add_argument("--iterations", type=int, default=200, help="of each case and round")
+    command.add_argument("--rounds", type=int, default=3, help="processes, alternating")
+    command.set_defaults(run=host.run)
+
+
 def _gpu(command: argparse.ArgumentParser) -> None:
     from jobs.bench import gpu
     from jobs.bench.gpu.models import TITLES
@@ -140,6 +152,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "frontier": ("quality against speed, for every combination", _frontier),
     "load": ("memory and speed of loading a checkpoint", _load),
     "job": ("a whole job, with a stand-in for the engine", _job),
+    "host": ("what the host does in an iteration", _host),
     "gpu": ("the engine on a GPU, against what the card allows; no weights needed", _gpu),
 }
 

@@ -15,10 +15,12 @@ those in which it only waits for others, and would therefore give different toke
 
 import numpy as np
 
-from engine.batch import Plan
 from engine.cache import CACHE_POLICIES
 from engine.iterations import IterationManager
-from engine.request import Result, Sequence
+from engine.plans import ALL, Plan
+from engine.request import Request, Result
+from engine.rules import NOT_FINITE
+from engine.sequences import Sequences
 
 LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name not in ("vicinity", "dkv")]
 
@@ -26,50 +28,45 @@ LOCKSTEP_CACHES = [name for name in CACHE_POLICIES if name not in ("vicinity", "
 class LockStepManager(IterationManager):
     """The engine's iteration manager, changed to move all live sequences together."""
 
-    def schedule(self) -> Plan:
-        if not self.live:
+    def schedule(self) -> Plan | None:
+        if not len(self.live):
             self._admit_waiting()
-        return [(sequence, self._rules.span(sequence, self._policy)) for sequence in self.live]
+        if not len(self.live):
+            return None
+        needs = self._needs()
+        return needs.plan(ALL, needs.num_query_tokens())
 
-    def give_way(self, plan: Plan) -> Sequence | None:
+    def give_way(self, plan: Plan) -> Request | None:
         """Out of memory: a lock-step batch cannot be split, so the benchmark stops."""
         raise MemoryError("out of memory for a lock-step batch: lower --max-sequences")
 
     def advance(self, plan: Plan, committed: np.ndarray) -> list[Result]:
-        tokens, confidences = committed[0].tolist(), committed[1].view(np.float32).tolist()
-        start = 0
-        for sequence, span in plan:
-            self._rules.count(sequence, span)
-            if span.is_decoding:
-                end = start + len(sequence.asked_positions)
-                self._rules.record_commits(sequence, tokens[start:end], confidences[start:end])
-                start = end
-                self._stop_asking_if_done(sequence)
-        if not all(self._rules.is_finished(s) or self._rules.has_ended(s) for s in self.live):
+        s, rules = self.live.arrays, self._rules
+        rules.count(self.live, plan)
+        has_failed_B = rules.record_commits(
+            self.live, plan, committed[0], committed[1].view(np.float32)
+        )
+        assert has_failed_B is None, NOT_FINITE
+        _ask_no_more(s, rules.has_ended(s))
+        has_ended_B = rules.has_ended(s)
+        s.is_asked_BL[has_ended_B | rules.is_finished(s)] = False
+        if not (has_ended_B | rules.is_finished(s)).all():
             return []
-        if all(self._rules.has_ended(s) or s.block_end >= s.end_position for s in self.live):
+        has_next_B = s.block_end < s.end_position
+        if (has_ended_B | ~has_next_B).all():
             return self._retire_all()
-        for sequence in self.live:
-            self._enter_next_block(sequence)
+        # A sequence in its last block stays there, and is still computed.
+        rules.enter_blocks(s, np.flatnonzero(has_next_B))
+        _ask_no_more(s, has_ended_B)
         return []
 
-    def _enter_next_block(self, sequence: Sequence) -> None:
-        """Enter the next block. A sequence in its last block stays there, and is still computed."""
-        has_ended = self._rules.has_ended(sequence)
-        if sequence.block_end < sequence.end_position:
-            self._rules.enter_block(sequence, sequence.block_end)
-        if has_ended:
-            sequence.masked_positions = sequence.asked_positions = []
-
-    def _stop_asking_if_done(self, sequence: Sequence) -> None:
-        """Ask for no more tokens of a sequence that has finished its block or has ended."""
-        if self._rules.has_ended(sequence):
-            sequence.masked_positions = []
-        if self._rules.has_ended(sequence) or self._rules.is_finished(sequence):
-            sequence.asked_positions = []
-
     def _retire_all(self) -> list[Result]:
-        done = list(self.live)
-        for sequence in done:
-            self.retire(sequence)
-        return [self._rules.result(sequence) for sequence in done]
+        results = [self._rules.result(self.live, place) for place in range(len(self.live))]
+        self.retire(np.arange(len(self.live)))
+        return results
+
+
+def _ask_no_more(s: Sequences, has_ended_B: np.ndarray) -> None:
+    """Ask for no more tokens of sequences that have ended."""
+    s.is_masked_BL[has_ended_B] = s.is_asked_BL[has_ended_B] = False
+    s.num_masked[has_ended_B] = 0

@@ -28,12 +28,12 @@ def test_a_finished_sequence_leaves_at_once_and_a_waiting_one_takes_its_place() 
         engine.add(request)
     while engine.num_unfinished:
         waiting = len(engine.iterations.waiting)
-        live = set(map(id, engine.iterations.live))
-        free_places = 3 - len(live)
+        live = len(engine.iterations.live)
+        free_places = 3 - live
         done = engine.run_iteration()
         assert len(engine.iterations.waiting) == waiting - min(waiting, free_places)
         admitted = waiting - len(engine.iterations.waiting)
-        assert len(engine.iterations.live) == len(live) + admitted - len(done)
+        assert len(engine.iterations.live) == live + admitted - len(done)
         engine.iterations.pages.check_integrity()
     assert engine.stats.peak_sequences == 3
 

@@ -108,7 +108,9 @@ def test_a_failure_halves_the_budget_and_it_grows_again(monkeypatch: pytest.Monk
             engine.runner.forward, (next(fails, False) for _ in repeat(0)), OUT_OF_MEMORY[0]
         ),
     )
-    first = sum(span.num_query_tokens for _, span in engine.iterations.schedule())
+    plan = engine.iterations.schedule()
+    assert plan is not None
+    first = plan.num_query_tokens
     engine.run_iteration()
     assert engine.iterations.token_budget == first // 2
     for _ in range(CLEAN_ITERATIONS):
@@ -182,7 +184,8 @@ def test_iterations_stay_within_the_budget_and_no_sequence_starves() -> None:
         before = sum(engine.stats.num_query_tokens.values())
         engine.run_iteration()
         costs.append(sum(engine.stats.num_query_tokens.values()) - before)
-        longest_wait = max([longest_wait, *(s.num_skipped for s in engine.iterations.live)])
+        waits = engine.iterations.live.arrays.num_skipped
+        longest_wait = max(longest_wait, waits.max(initial=0))
     assert max(costs) <= max(150, longest)
     assert 0 < longest_wait <= 12
 

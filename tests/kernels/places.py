@@ -1,4 +1,4 @@
-"""Where the tests of the kernels run: in Triton's interpreter in float32, and, with `pytest -m gpu`,
+"""Where the tests of the kernels run: in the interpreter in float32, and, with `pytest -m gpu`,
 on a GPU in all dtypes; and how near a kernel must come to its reference.
 """
 
@@ -54,8 +54,3 @@ PLACES = [
     ),
 ]
 everywhere = pytest.mark.parametrize("place", PLACES)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)

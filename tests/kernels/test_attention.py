@@ -57,12 +57,46 @@ def test_views_equal_reference(
     q = torch.randn(sum(queries), heads, head_dim, dtype=dtype)
     # All other slots are NaN, so that reading one slot too many poisons the output.
     pages = torch.full((2, num_pages, page_size, kv_heads, head_dim), torch.nan, dtype=dtype)
-    for _, _, slot, context in layout.host_runs:
+    for _, _, slot, context in layout.host_runs or []:
         pages.flatten(1, 2)[:, slot : slot + context] = torch.randn(2, context, kv_heads, head_dim)
     expected = paged_attention_reference(q, *pages, layout)
     assert expected.isfinite().all()
     got = paged_attention_views(q, *pages, layout)
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("queries", "contexts", "heads", "kv_heads", "head_dim", "page_size"), SHAPES
+)
+def test_gathered_equals_reference_and_ignores_padding(
+    queries: list[int],
+    contexts: list[int],
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    page_size: int,
+) -> None:
+    """The layout of a fixed shape: three runs of no query token, whose values are never read, five
+    query tokens of no run, and a table that reaches behind the last page."""
+    torch.manual_seed(0)
+    layout, num_pages = layout_of(queries, contexts, page_size)
+    Q = sum(queries)
+    q = torch.randn(Q + 5, heads, head_dim)
+    q[Q:] = torch.nan
+    pages = torch.full((2, num_pages, page_size, kv_heads, head_dim), torch.nan)
+    for _, _, slot, context in layout.host_runs or []:
+        pages.flatten(1, 2)[:, slot : slot + context] = torch.randn(2, context, kv_heads, head_dim)
+    padded = PagedLayout(
+        query_starts=torch.cat((layout.query_starts, torch.tensor([Q] * 3))).int(),
+        first_slot_R=torch.cat((layout.first_slot_R, torch.tensor([0] * 3))).int(),
+        context_lens_R=torch.cat((layout.context_lens_R, torch.tensor([0] * 3))).int(),
+        longest_context=layout.longest_context + 7 * page_size,
+        host_runs=None,
+    )
+    expected = paged_attention_reference(q[:Q], *pages, layout)
+    got = paged_attention_views(q, *pages, padded)
+    torch.testing.assert_close(got[:Q], expected, rtol=1e-5, atol=1e-5)
+    assert (got[Q:] == 0).all()
 
 
 def test_reference_follows_a_scattered_page_table() -> None:

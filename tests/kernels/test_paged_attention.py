@@ -1,5 +1,5 @@
-"""The Triton kernels of attention over pages against the reference, with NaN in all memory that must
-not be read."""
+"""The Triton kernels of attention over pages against the reference, with NaN wherever they must
+not read."""
 
 from dataclasses import replace
 

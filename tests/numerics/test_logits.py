@@ -11,7 +11,6 @@ import engine
 from engine.batch import pack
 from engine.cache.none import NoCache
 from engine.decoding.fixed import Fixed
-from engine.device_batch import send
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.model.load import load_model, read_config
 from engine.request import Request
@@ -77,11 +76,13 @@ def engine_logits(folder: Path, canvases: list[list[int]]) -> list[torch.Tensor]
         prompt = canvas[: canvas.index(mask)]
         made.add(Request(request_id=0, prompt_ids=prompt, max_new_tokens=len(canvas) - len(prompt)))
     plan = made.iterations.schedule()
+    assert plan is not None
     with torch.inference_mode():
-        batch = send(pack(plan, made.model_config), made.runner.device)
+        made.canvases.write()
+        batch = made.forwards.sender.send(pack(plan, made.model_config))
         hidden = made.runner.forward(batch, made.canvases.tokens(batch.slots_Q))
         logits = made.runner.logits(hidden).local_MU
-    return list(logits.split([len(sequence.asked_positions) for sequence, _ in plan]))
+    return list(logits.split(made.iterations.live.arrays.num_masked.tolist()))
 
 
 def assert_logits_equal(folder: Path) -> None:

@@ -11,7 +11,7 @@ so that a count of forwards is a count of tokens:
 
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ import torch
 from engine.config import EngineConfig
 from engine.decoding.fixed import Fixed
 from engine.engine import DiffusionEngine
+from engine.graphs import MOST_QUERY_TOKENS, SIGHTINGS
 from engine.llm_arguments import engine_config
 from engine.model.transformer import Transformer
 from engine.request import Request
@@ -33,9 +34,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What is compared, and the fields of EngineConfig in which it differs from the defaults."""
 GIB = 2**30
-GRAPH_TOKENS = 1024
-"""Forwards of up to so many query tokens are captured as graphs, when their shape comes a second
-time (engine/graphs.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +81,9 @@ class Bench:
 
     @property
     def num_warm_blocks(self) -> int:
-        """Blocks until every shape of a forward has been compiled and captured."""
-        has_graphs = self.engine.config.graphs
-        return 1 + (has_graphs and self.case.batch * self.model.block_length <= GRAPH_TOKENS)
-
-    @property
-    def num_padding_tokens(self) -> int | None:
-        """Query tokens of no sequence that were computed so far; None if this engine pads none."""
-        return asdict(self.engine.stats).get("num_padding_tokens")
+        """Blocks until every shape of a forward has been compiled and, if it is small, captured."""
+        is_small = self.case.batch * self.model.block_length <= MOST_QUERY_TOKENS
+        return SIGHTINGS if is_small and self.engine.config.graphs else 1
 
     @property
     def num_tokens(self) -> int:
@@ -179,7 +172,7 @@ def measure(bench: Bench, deadline: Deadline) -> dict[str, Any]:
     if bench.iterate_until(first, deadline):
         wait_for(device)
         num_warm, num_tokens = len(bench.iterations), bench.num_tokens
-        padding = bench.num_padding_tokens
+        num_padding = bench.engine.stats.num_padding_tokens
         start = time.perf_counter()
         if bench.iterate_until(last, deadline):
             wait_for(device)
@@ -187,7 +180,9 @@ def measure(bench: Bench, deadline: Deadline) -> dict[str, Any]:
             figures["tokens_per_s"] = (bench.num_tokens - num_tokens) / wall_s
         measured = bench.iterations[num_warm:]
         figures |= of_kinds(measured)
-        figures["padding"] = _share_of_padding(padding, bench.num_padding_tokens, measured)
+        num_padding = bench.engine.stats.num_padding_tokens - num_padding
+        num_query_tokens = sum(iteration.num_query_tokens for iteration in measured)
+        figures["padding"] = num_padding / (num_padding + num_query_tokens)
     for kind, later in (("block", 0), ("refresh", 1), ("commit", 1)):
         if kind in figures:
             index = bench.num_warm_blocks + later
@@ -209,15 +204,6 @@ def measure_prefill(bench: Bench, deadline: Deadline) -> dict[str, Any] | None:
         return None
     refresh = of_kinds(bench.iterations[num_before:]).get("refresh")
     return refresh and refresh | {"context": bench.model.context_of_block(0)}
-
-
-def _share_of_padding(
-    before: int | None, after: int | None, iterations: list[Iteration]
-) -> float | None:
-    if before is None or after is None:
-        return None
-    own = sum(iteration.num_query_tokens for iteration in iterations)
-    return (after - before) / (after - before + own)
 
 
 def of_kinds(iterations: list[Iteration]) -> dict[str, Any]:

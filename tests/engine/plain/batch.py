@@ -1,0 +1,76 @@
+"""Packs the spans of sequences one by one, in plain Python and small arrays."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine.batch import HostBatch
+from engine.model.config import ModelConfig
+from tests.engine.plain.iterations import Plan
+from tests.engine.plain.sequence import Positions
+
+
+def pack(plan: Plan, model: ModelConfig) -> HostBatch:
+    """The batch of a plan."""
+    spans = [_array(span.positions) for _, span in plan]
+    requested = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
+    query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
+    first_slots = np.array([sequence.first_slot for sequence, _ in plan])
+    index_M = _indices_in_q(query_starts, spans, requested)
+    sources = [positions - 1 for positions in requested]
+    logit_index_M = _indices_in_q(query_starts, spans, sources) if model.is_shifted else index_M
+    positions_Q, position_M = np.concatenate(spans), np.concatenate(requested)
+    counts = [positions.size for positions in requested]
+    runs = list(_runs(plan, spans, query_starts, model.block_length))
+    sequences = [sequence for sequence, _ in plan]
+    return HostBatch(
+        positions_Q=positions_Q,
+        slots_Q=positions_Q + np.repeat(first_slots, np.diff(query_starts)),
+        index_M=index_M,
+        logit_index_M=logit_index_M,
+        slots_M=position_M + np.repeat(first_slots, counts),
+        position_M=position_M,
+        sequence_M=np.repeat(np.arange(len(plan)), counts),
+        num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
+        num_iterations_in_block_B=np.array([s.num_iterations_in_block for s in sequences]),
+        num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
+        seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
+        temperature_B=np.array([s.request.temperature for s in sequences], dtype=np.float64),
+        query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
+        first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
+        context_lens_R=np.array([context_len for *_, context_len in runs]),
+        longest=max(counts),
+    )
+
+
+def _array(positions: Positions) -> np.ndarray:
+    if isinstance(positions, range):
+        return np.arange(positions.start, positions.stop)
+    return np.array(positions, dtype=np.int64)
+
+
+def _indices_in_q(
+    query_starts: np.ndarray, spans: list[np.ndarray], wanted: list[np.ndarray]
+) -> np.ndarray:
+    """Indices in Q of the wanted canvas positions of each sequence; its span contains them."""
+    indices = [
+        start + np.searchsorted(span, positions)
+        for start, span, positions in zip(query_starts, spans, wanted, strict=False)
+    ]
+    return np.concatenate(indices)
+
+
+def _runs(
+    plan: Plan, spans: list[np.ndarray], query_starts: np.ndarray, block_length: int | None
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (query start, query end, first slot, context length) of every run: one run per
+    sequence or, under block-causal attention, one per attention block in its span."""
+    for (sequence, _), positions, start in zip(plan, spans, query_starts, strict=False):
+        if block_length is None:
+            yield int(start), int(start) + positions.size, sequence.first_slot, sequence.canvas_len
+            continue
+        blocks = positions // block_length
+        cuts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for first, end in zip(cuts, [*cuts[1:], positions.size], strict=True):
+            context_len = (int(blocks[first]) + 1) * block_length
+            yield int(start) + first, int(start) + end, sequence.first_slot, context_len
