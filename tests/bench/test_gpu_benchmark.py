@@ -3,8 +3,10 @@
 import gc
 import io
 import json
+import logging
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from jobs.bench.gpu.report import markdown
 from jobs.bench.gpu.steps import (
     Sizes,
     check_engine,
+    check_float32,
     every_case,
     measure_model,
     rates_of,
@@ -84,7 +87,8 @@ def here(
     """The steps of the benchmark in this process, in their order."""
     its, deadline = record(folder, models), Deadline.in_seconds(seconds)
     for model in models:
-        its.take(steps.tried("checks", partial(check_engine, model, sizes, CPU)))
+        for check in (check_engine, check_float32):
+            its.take(steps.tried("checks", partial(check, model, sizes, CPU)))
     its.take(rates_of(CPU, sizes))
     for i, model in enumerate(models):
         its.take(measure_model(model, sizes, CPU, deadline.share(len(models) - i)))
@@ -425,7 +429,7 @@ def test_a_process_alone_is_told_its_time_and_says_things_at_once() -> None:
     its = alone(waits, deadline, rates=True)
     first = next(its)
     assert first["rates"] is True
-    assert 0 < first["seconds"] <= 600
+    assert 0 < first["until"] - time.time() <= 600
     assert not waits.has_ended
     deadline.at = 0.0
     assert [event["part"] for event in its] == ["left_out"]
@@ -438,7 +442,9 @@ FAKE_WORKER = """
 import json, sys
 step, model, *rest = sys.argv[1:]
 told = json.loads(sys.stdin.readline())
-if step == "check":
+note = {"part": "notes", "what": model, "note": f"{step} of {model}", "key": [model, "%s"]}
+print(json.dumps(note))
+if step == "engine":
     print(json.dumps({"part": "checks", "check": model, "found": "0 differ", "holds": True}))
 if step == "measure":
     if told["rates"]:
@@ -464,7 +470,8 @@ def test_all_models_in_order_and_one_whose_process_breaks_down(
     assert its.rates is not None
     assert its.rates.flop_per_s == 7e14
     assert [failed["what"] for failed in its.failures] == ["measurements of LLaDA2.0-mini"]
-    assert its.warm_up.startswith("checked and compiled in 6 processes, 3 at once")
+    assert [note["what"] for note in its.notes].count("dream") == 1
+    assert its.warm_up.startswith("checked and compiled in 12 processes, 3 at once")
     for one in its.measurements:
         assert 0 < one["block"]["share_of_floor"] < 1.5
     assert its.exit_code == 1
@@ -475,7 +482,8 @@ def test_all_models_in_order_and_one_whose_process_breaks_down(
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        (["check", "llada_8b"], {"checks"}),
+        (["engine", "llada_8b"], {"checks"}),
+        (["float32", "llada_8b", "--quick"], {"checks"}),
         (["warm", "llada_8b", "--batches", "1", "2"], set()),
         (["measure", "llada_8b", "--quick"], {"rates", "measurements"}),
     ],
@@ -491,9 +499,13 @@ def test_a_worker_prints_an_event_a_line(
     for name in ("QUICK", "FULL"):
         monkeypatch.setattr(steps, name, replace(SIZES, cases=SIZES.cases[:1]))
     monkeypatch.setattr(sys, "argv", ["worker", *argv])
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"seconds": 600, "rates": true}\n'))
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO(f'{{"until": {time.time() + 600}, "rates": true}}\n')
+    )
     worker.main()
     gc.unfreeze()
+    logging.getLogger("engine").handlers.clear()
+    logging.getLogger("engine").setLevel(logging.NOTSET)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {event["part"] for event in events} == parts
 

@@ -1,6 +1,6 @@
 """The order of the benchmark on a card:
 
-    side by side          checks of every model, and its widths run once, which compiles the kernels
+    side by side          every model's widths run once, which compiles the kernels; its checks
     one after the other   the measurements of every model, each with its share of the time left
 
 This process never uses the card itself.
@@ -25,6 +25,12 @@ from jobs.bench.provenance import provenance
 
 QUICK_S, FULL_S = 95.0, 290.0
 QUICK_MODELS = ("llada_moe", "llada2_mini", "llada_8b")
+CHECKS = {
+    "engine": "same bits in other batches of",
+    "kernels": "kernels of",
+    "float32": "float32 tokens of",
+}
+"""What is checked of every model, and what the report calls it."""
 GIB_OF_A_PROCESS = 7
 """Memory of a process that checks or warms up, at most: two layers, and a forward's activations."""
 
@@ -63,29 +69,30 @@ def in_order(
 ) -> None:
     flags = ("--quick",) if quick else ()
     start = time.perf_counter()
-    tasks = [task for name in names for task in _beside(name, flags, quick)]
+    measured = [_task("measure", name, flags) for name in names]
+    measured[0].start()  # it imports its libraries meanwhile
+    tasks = [task for name in names for task in _warm_ups(name, quick)]
+    tasks += [_task(step, name, flags) for step in CHECKS for name in names]
     record.take(side_by_side(tasks, num_at_once, deadline.share(2)))
     took_s = time.perf_counter() - start
     record.warm_up = f"checked and compiled in {len(tasks)} processes, {num_at_once} at once"
     record.warm_up += f", in {took_s:.0f} s"
-    measured = [_task("measure", name, flags) for name in names]
     for i, task in enumerate(measured):
         if i + 1 < len(measured):
-            measured[i + 1].start()  # it imports its libraries meanwhile
+            measured[i + 1].start()
         own = deadline.share(len(measured) - i)
         record.take(alone(task, own, rates=record.rates is None))
     record.save()
 
 
-def _beside(name: str, flags: tuple[str, ...], quick: bool) -> list[Task]:
+def _warm_ups(name: str, quick: bool) -> list[Task]:
     batches = (QUICK if quick else FULL).batches
     groups = [batches[i : i + 2] for i in range(0, len(batches), 2)]
-    warm = [_task("warm", name, ("--batches", *map(str, group))) for group in groups]
-    return [_task("check", name, flags), *warm]
+    return [_task("warm", name, ("--batches", *map(str, group))) for group in groups]
 
 
 def _task(step: str, name: str, arguments: tuple[str, ...]) -> Task:
-    words = {"check": "checks of", "warm": "warm-up of", "measure": "measurements of"}[step]
+    words = CHECKS.get(step) or {"warm": "warm-up of", "measure": "measurements of"}[step]
     batches = f", B={' '.join(arguments[1:])}" if step == "warm" else ""
     return Task(what=f"{words} {TITLES[name]}{batches}", command=(*WORKER, step, name, *arguments))
 

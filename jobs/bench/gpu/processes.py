@@ -20,6 +20,7 @@ from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.record import Event, failure, left_out
 
 POLL_S = 0.05
+GRACE_S = 10.0
 MOST_LINES = 20
 """Of what a failed process said, kept for the report."""
 WORKER = (sys.executable, "-m", "jobs.bench.gpu.worker")
@@ -124,10 +125,11 @@ def side_by_side(tasks: list[Task], num_at_once: int, deadline: Deadline) -> Ite
 
 
 def alone(task: Task, deadline: Deadline, **told: Any) -> Iterator[Event]:
-    """The events of one task, as they come; it is told how many seconds it has."""
-    task.begin(seconds=deadline.left_s, **told)
+    """The events of one task, as they come. It is told until when it may take (seconds since 1970),
+    and stopped if it is not done GRACE_S later."""
+    task.begin(until=time.time() + deadline.left_s, **told)
     try:
-        while not task.has_ended and not deadline.is_over:
+        while not task.has_ended and deadline.left_s > -GRACE_S:
             time.sleep(POLL_S)
             yield from task.events()
     finally:

@@ -16,7 +16,7 @@ from jobs.bench.gpu.models import BenchModel
 from jobs.bench.gpu.targets import judged
 
 Event = dict[str, Any]
-"""Something found. `part` says where in the report it belongs: rates, checks, measurements,
+"""Something found. `part` says where in the report it belongs: rates, checks, measurements, notes,
 failures or left_out. It consists of what JSON knows."""
 
 
@@ -47,6 +47,8 @@ class Record:
     targets: list[Event] = field(default_factory=list)
     failures: list[Event] = field(default_factory=list)
     left_out: list[Event] = field(default_factory=list)
+    notes: list[Event] = field(default_factory=list)
+    """What the engine has logged, each message once for a model."""
     took_s: float = 0.0
 
     @property
@@ -68,6 +70,8 @@ class Record:
             part = its.pop("part")
             if part == "rates":
                 self.rates = Rates(**its)
+            elif part == "notes" and any(note["key"] == its["key"] for note in self.notes):
+                continue
             else:
                 getattr(self, part).append(its)
             print(in_words(part, its), flush=True)
@@ -85,13 +89,14 @@ class Record:
         _write(self.folder / f"{self.name}.md", self.render(self))
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("warm_up", "checks", "measurements", "targets", "failures", "left_out", "took_s")
+        names = ("warm_up", "checks", "measurements", "targets", "failures", "left_out", "notes")
         return {
             "benchmark": "gpu",
             **self.about,
             "models": {model.name: model.as_dict() for model in self.models},
             "rates": None if self.rates is None else asdict(self.rates),
             **{name: getattr(self, name) for name in names},
+            "took_s": self.took_s,
             "exit_code": self.exit_code,
         }
 
@@ -108,6 +113,8 @@ def in_words(part: str, its: Event) -> str:
         return f"{its['check']}: {its['found']}" + ("" if its["holds"] else " - DOES NOT HOLD")
     if part == "failures":
         return f"{its['what']}: FAILED: {its['error']}"
+    if part == "notes":
+        return f"{its['what']}: {its['note']}"
     if part == "left_out":
         return f"{its['what']}: left out: {its['why']}"
     return ", ".join(f"{name} {value:.3g}" for name, value in its.items())

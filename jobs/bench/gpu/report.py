@@ -113,7 +113,7 @@ def _failures(record: Record) -> list[str]:
 
 def _iterations(record: Record) -> list[str]:
     head = [
-        *("model", "B", "block ms", "floor: copy / read", "of the read floor", "idle"),
+        *("model", "B", "context", "block ms", "floor: copy / read", "of the read floor", "idle"),
         *("experts", "refresh ms (query tokens)", "of the floor", "commit ms"),
         *("padding", "peak GiB"),
     ]
@@ -129,7 +129,8 @@ def _iterations(record: Record) -> list[str]:
         experts = block.get("experts_touched")
         rows.append(
             [
-                *(one["title"], str(one["batch"]), number(block.get("ms")), " / ".join(floors)),
+                *(one["title"], str(one["batch"]), number(block.get("context"), 4)),
+                *(number(block.get("ms")), " / ".join(floors)),
                 percent(block.get("share_of_floor")),
                 idle + percent(block.get("idle_share")),
                 number(experts) + counted if experts else NOT_MEASURED,
@@ -237,6 +238,9 @@ def _card(record: Record) -> list[str]:
         for its in (model.as_dict() for model in record.models)
     ]
     sections.append(table(["model", "prompt", "canvas", "block", "cache"], rows) if rows else "")
+    if record.notes:
+        notes = [[note["what"], note["note"]] for note in record.notes]
+        sections.append(table(["model", "what the engine logged"], notes))
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     sections.append(f"{versions}; revision {about['git_revision']}.")
     return sections

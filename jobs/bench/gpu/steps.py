@@ -15,7 +15,13 @@ from engine.model.plan.footprint import Setup, activation_bytes
 from engine.model.transformer import Transformer
 from engine.parallel import ALONE
 from jobs.bench.gpu.ceilings import measure_rates
-from jobs.bench.gpu.checks import Found, checks, kernel_checks, without_kernels
+from jobs.bench.gpu.checks import (
+    Found,
+    engine_checks,
+    float32_checks,
+    kernel_checks,
+    without_kernels,
+)
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.measure import Case, engine_settings, measure, measure_prefill, prepared
 from jobs.bench.gpu.models import BenchModel, random_model
@@ -71,14 +77,17 @@ def check_kernels(model: BenchModel, sizes: Sizes, device: torch.device) -> Iter
     refusal = without_kernels(model, device)
     if refusal is None:
         its = kernel_checks(model, device, sizes.matrix_rows)
-        yield from tried(what, lambda: _as_events(its))
-        free(device)
+        yield from _as_events(its)
     else:
         yield left_out(what, refusal)
 
 
 def check_engine(model: BenchModel, sizes: Sizes, device: torch.device) -> Iterator[Event]:
-    return _as_events(checks(model, device, sizes.num_check_rows))
+    return _as_events(engine_checks(model, device, sizes.num_check_rows))
+
+
+def check_float32(model: BenchModel, sizes: Sizes, device: torch.device) -> Iterator[Event]:
+    return _as_events(float32_checks(model, device, sizes.num_check_rows))
 
 
 def _as_events(its: Iterable[Found]) -> Iterator[Event]:
