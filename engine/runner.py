@@ -13,6 +13,7 @@ from engine.cache.kv import KVPages
 from engine.decoding.logits import Logits
 from engine.device_batch import Batch
 from engine.kernels.reference import paged_attention_views
+from engine.model.layers import over_heads
 from engine.model.transformer import Transformer
 
 
@@ -39,6 +40,7 @@ class ModelRunner:
         every query token to the pages.
         """
 
+        @over_heads
         def attend(layer: int, q_QHE: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> Tensor:
             self.kv.write(layer, batch.slots_Q, k_QKE, v_QKE)
             return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
@@ -53,7 +55,7 @@ class ModelRunner:
         """Logits for the hidden states, with -inf at the mask token, so that it is never
         predicted."""
         with self._clock:
-            local_MU = self.model.logits(hidden_MD)
+            local_MU = self.model.logits(hidden_MD).float()
         config = self.model.config
         logits = Logits(local_MU, config.vocab_size, self.model.parallel)
         if config.mask_token_id in logits.words:

@@ -157,7 +157,8 @@ def activation_bytes(setup: Setup, parallel: TensorParallel) -> int:
     stays = 2 * b * D + 4 * E + 32  # embeddings, residual, rotary table, places
     packed = b * D + b * (H + 2 * K) * E  # attention's input; queries, keys and values
     phases = [
-        8 * D,  # a norm: two float32 copies
+        # A norm: its input before the sum, what is added, the sum; two float32 copies.
+        3 * b * D + 8 * D,
         packed + b * H * E + 12 * H * E,  # queries, normalised and rotated in float32
         # Queries, keys and values; attention's output, and that of one run or the projected output.
         packed + b * (H + K) * E + b * H * E + max(b * H * E + 4 * H, b * D),
