@@ -7,8 +7,9 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
+from engine.decoding.noise import position_noise
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import position_noise, propose
+from engine.decoding.propose import propose
 from engine.errors import UserError
 
 ORDERS = ("confidence", "margin", "entropy", "random")

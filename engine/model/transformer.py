@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         x_QD, h_QD = ops.add_norm(x_QD, None, norms[0])
         for layer, next_norm in zip(layers, norms[1:], strict=True):
             # One frame for both halves: a caller's names would keep tensors of the half before.
-            o_QD = self.parallel.sum(layer.attn(h_QD, *rotary, attend, ops))
+            o_QD = layer.parallel.sum(layer.attn(h_QD, *rotary, attend, ops))
             x_QD, h_QD = ops.add_norm(x_QD, o_QD, layer.mlp_norm)
             del o_QD
             x_QD, h_QD = layer.add_mlp(x_QD, h_QD, next_norm, ops)
