@@ -1,4 +1,13 @@
-"""Computational kernels: how is attention over KV-cache pages computed?
+"""Computational kernels: how are the operations of a forward computed?
 
-`reference.py`: in plain torch; the definition of the operation, and the CPU path.
+Plain functions over tensors; nothing here knows modules, sequences or the engine.
+
+- `reference.py`: attention over pages in plain torch: its definition, and the CPU path.
+- One file per operation with its Triton kernels and, beside them, its reference: `norm.py`,
+  `swiglu.py`, `qkv.py`, `attention.py`, `route.py`, `experts.py`, `head.py`, `linear.py`. They
+  import triton, and are imported only by who has chosen it.
+- `tiles.py`: which tiles attention is divided into; `supported.py`: can a model run on these
+  kernels? Both import no triton.
+- `python -m engine.kernels.compile`: compiles every kernel for an H100 without one, and lists what
+  each takes.
 """

@@ -1,0 +1,29 @@
+"""What the kernels' callers share: sizes that are powers of two, and how float32 is multiplied.
+
+Imports no triton.
+"""
+
+import torch
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is at least `number`."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def width_of(size: int, at_most: int) -> int:
+    """The width of a tile over `size` columns: a power of two of at least 16, which is what a
+    matrix product needs."""
+    return min(at_most, max(16, power_of_two(size)))
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """How `tl.dot` multiplies: float32 in float32; it means nothing for narrower types."""
+    return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def suits_tma(tensor: torch.Tensor) -> bool:
+    """Whether the tensor memory accelerator can load tiles of this contiguous matrix, whose rows
+    must start at multiples of 16 bytes."""
+    is_aligned = tensor.shape[-1] * tensor.element_size() % 16 == 0
+    return is_aligned and tensor.data_ptr() % 16 == 0
