@@ -3,6 +3,7 @@
 Shape letters as in engine/batch.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout
+from engine.kernels.tiles import HostTiles, Tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,10 @@ class Batch:
     positions_Q: Tensor
     slots_Q: Tensor
     layout: PagedLayout
+    tiles: tuple[Tiles, ...]
+    """How attention divides the runs among its programs; empty for plain torch."""
+    num_rows: Tensor | None
+    """int32 [1]: the query tokens from this one on are padding; None if there is none."""
     index_M: Tensor
     logit_index_M: Tensor
     slots_M: Tensor
@@ -30,9 +36,12 @@ class Batch:
     engine/decide.py."""
 
 
-def send(host: HostBatch, device: torch.device) -> Batch:
+def send(host: HostBatch, device: torch.device, tiles: Sequence[HostTiles] = ()) -> Batch:
     """The batch on the device. All arrays go there in one copy of one int64 buffer."""
-    sent = _to_device(_arrays(host), device)
+    arrays = _arrays(host)
+    for i, each in enumerate(tiles):
+        arrays |= {f"run_A{i}": each.run_A, f"first_A{i}": each.first_A}
+    sent = _to_device(arrays, device)
     asked = AskedPositions(
         sequence_M=sent["sequence_M"],
         position_M=sent["position_M"],
@@ -58,6 +67,11 @@ def send(host: HostBatch, device: torch.device) -> Batch:
         positions_Q=sent["positions_Q"],
         slots_Q=sent["slots_Q"],
         layout=layout,
+        tiles=tuple(
+            Tiles(tile=each.tile, run_A=sent[f"run_A{i}"].int(), first_A=sent[f"first_A{i}"].int())
+            for i, each in enumerate(tiles)
+        ),
+        num_rows=None,
         index_M=sent["index_M"],
         logit_index_M=sent["logit_index_M"],
         slots_M=sent["slots_M"],

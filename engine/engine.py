@@ -20,6 +20,7 @@ from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
 from engine.device_batch import send
 from engine.iterations import IterationManager
+from engine.kernel_choice import kernels_for
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
@@ -39,8 +40,8 @@ class DiffusionEngine:
     Batching is per iteration: sequences join and leave the batch between any two forwards.
 
     Raises:
-        UserError: the components do not go together (engine/legal.py), or there is no memory for
-            even one page.
+        UserError: the components do not go together (engine/legal.py), the model cannot run on the
+            kernels that engine.kernels names, or there is no memory for even one page.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class DiffusionEngine:
         assert_shared(model.parallel, config)
         self.config = config
         self.model_config = model.config
+        kernels = kernels_for(model, config)
         self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
         block_length = block_length_of(model.config, config)
-        self.runner = ModelRunner(model, self.num_pages, config.page_size)
+        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
         self.decider = Decider(
             config, block_length, decoding, self.runner, self.canvases, num_slots
@@ -170,7 +172,8 @@ class DiffusionEngine:
     def _forward(self, plan: Plan) -> np.ndarray:
         """Run the plan through the model and the strategy. Returns the report of its commits (see
         Canvases.commit)."""
-        batch = send(pack(plan, self.model_config), self.runner.device)
+        host = pack(plan, self.model_config)
+        batch = send(host, self.runner.device, self.runner.tiles(host))
         asked = self.decider.asked(batch)
         token_ids_Q = self.canvases.tokens(batch.slots_Q)
         hidden_MD = self.runner.forward(batch, token_ids_Q, self.decider.added(asked))

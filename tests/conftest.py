@@ -2,7 +2,8 @@
 
 Tiny matrices are slower on many threads than on one, and hundreds of times slower if the machine is
 busy. GPUs are hidden except for `pytest -m gpu`, because exact results are promised for float32 on
-CPU. Both are environment variables, so they are set before torch is imported.
+CPU; Triton then interprets its kernels on the CPU. All are environment variables, so they are set
+before torch and triton are imported.
 """
 
 import os
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("-m") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

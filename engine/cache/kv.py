@@ -21,6 +21,11 @@ class KVPages:
         self._pages = like.new_zeros(shape)
 
     @property
+    def page_size(self) -> int:
+        """Canvas positions of a page."""
+        return self._pages.shape[3]
+
+    @property
     def num_bytes(self) -> int:
         return self._pages.nbytes
 

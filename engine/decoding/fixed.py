@@ -38,6 +38,10 @@ class Fixed(DecodingStrategy):
         if self.order not in ORDERS:
             raise UserError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
 
+    @property
+    def reads_whole_logits(self) -> bool:
+        return self.order == "margin"
+
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose(asked, logits)
         if self.order == "margin":
