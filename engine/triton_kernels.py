@@ -19,7 +19,7 @@ from engine.kernels.qkv import norm_rotate_write
 from engine.model.layers import Attend, Attention
 from engine.model.operations import Operations
 from engine.model.transformer import Transformer
-from engine.model.triton_operations import laid_out
+from engine.model.triton_operations import laid_out, laid_out_with_same_bits
 
 
 class TritonKernels:
@@ -30,9 +30,10 @@ class TritonKernels:
     def __init__(self, model: Transformer, config: EngineConfig) -> None:
         self._model = model
         self._batch_invariant = config.batch_invariant
-        self._operations = laid_out(
-            model, batch_invariant=config.batch_invariant, check_bytes=config.logits_bytes
-        )
+        if config.batch_invariant:
+            self._operations = laid_out_with_same_bits(model, config.logits_bytes)
+        else:
+            self._operations = laid_out(model, lambda product: False)
         self.reduction = TritonReduction(config.batch_invariant)
         self._num_heads = len(model.parallel.share(model.config.num_heads))
 

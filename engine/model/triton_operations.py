@@ -76,49 +76,60 @@ class TritonOperations:
         return moe(h_QD, x_QD, *weights, norm.weight, norm.eps, shared_QD, num_rows=self.num_rows)
 
 
-def laid_out(model: Transformer, *, batch_invariant: bool, check_bytes: int) -> TritonOperations:
-    """The operations of a model, which is on its device already.
-
-    `batch_invariant`: a linear is cuBLAS's only if it was found, on this device, to give a row the
-    same bits with any neighbours; in Triton's interpreter it never is. The check takes up to
-    `check_bytes` of memory, which is free again afterwards.
-    """
-    scratch_X = _router_scratch(model)
+def laid_out(model: Transformer, is_own: Callable[["Product"], bool]) -> TritonOperations:
+    """The operations of a model, which is on its device already. `is_own` says which shapes of
+    linear the engine's own kernel computes instead of cuBLAS."""
+    experts = model.config.experts
+    scratch_X = torch.zeros(
+        experts.num_experts if experts else 0, dtype=torch.int32, device=model.embed.weight.device
+    )
     moes = {
         module: MoEWeights(_router(module.router, model, scratch_X), _experts(module))
         for module in model.modules()
         if isinstance(module, MoE)
     }
-    operations = TritonOperations(moes=moes, own_linears=frozenset(), own_head=False)
-    if not batch_invariant:
-        return operations
-    start, names = time.perf_counter(), set[str]()
-    own, own_head, own_routers = set[nn.Module](), False, False
-    for product in _products(model, operations):
-        if model.embed.weight.is_cuda and not product.changes_bits(check_bytes):
-            continue
-        names.add(product.name)
-        own.update(product.layers)
-        own_head |= product.is_head
-        own_routers |= product.is_router
-    if model.embed.weight.is_cuda:
-        torch.cuda.empty_cache()
-        log.info(
-            "engine.batch_invariant: %.1f s to find the linears whose bits depend on the batch on "
-            "this GPU, which the engine's own kernel computes: %s",
-            time.perf_counter() - start,
-            ", ".join(sorted(names)) or "none",
-        )
-    if own_routers:
+    own = [product for product in _products(model, moes) if is_own(product)]
+    if any(product.is_router for product in own):
         moes = {
             module: weights._replace(router=replace(weights.router, use_own_linear=True))
             for module, weights in moes.items()
         }
-    return TritonOperations(moes=moes, own_linears=frozenset(own), own_head=own_head)
+    return TritonOperations(
+        moes=moes,
+        own_linears=frozenset(layer for product in own for layer in product.layers),
+        own_head=any(product.is_head for product in own),
+    )
+
+
+def laid_out_with_same_bits(model: Transformer, check_bytes: int) -> TritonOperations:
+    """`laid_out` with the engine's own kernel wherever cuBLAS was found, now and on this device, to
+    give a row other bits with other neighbours; in Triton's interpreter, everywhere.
+
+    The check takes up to `check_bytes` of memory, which is free again afterwards, and for a model
+    of 8 billion parameters less than two seconds.
+    """
+    if not model.embed.weight.is_cuda:
+        return laid_out(model, lambda product: True)
+    start, names = time.perf_counter(), list[str]()
+
+    def is_own(product: Product) -> bool:
+        changes = product.changes_bits(check_bytes)
+        names.extend([product.name] * changes)
+        return changes
+
+    operations = laid_out(model, is_own)
+    torch.cuda.empty_cache()
+    log.info(
+        "engine.batch_invariant: linears whose bits depend on the batch on this GPU, so that the "
+        "engine's own kernel computes them: %s (checked in %.1f s)",
+        ", ".join(names) or "none",
+        time.perf_counter() - start,
+    )
+    return operations
 
 
 @dataclass(slots=True, kw_only=True)
-class _Product:
+class Product:
     """One shape of linear in the model, and who has it."""
 
     name: str
@@ -131,13 +142,14 @@ class _Product:
     is_router: bool = False
 
     def changes_bits(self, check_bytes: int) -> bool:
+        """Whether a row's bits change with its neighbours, as far as rows fit into the memory."""
         # Two results and their comparison, and the inputs, at 4 bytes each.
         row_bytes = 4 * (3 * self.num_outputs + 2 * self.num_inputs)
         most_rows = min(8192, max(2, check_bytes // row_bytes))
         return bits_depend_on_rows(self.compute, self.num_inputs, most_rows, self.like)
 
 
-def _products(model: Transformer, operations: TritonOperations) -> Iterator[_Product]:
+def _products(model: Transformer, moes: Mapping[MoE, MoEWeights]) -> Iterator[Product]:
     """Every shape of linear in the model, once, computed by cuBLAS."""
     like, found = model.embed.weight, dict[tuple[object, ...], list[nn.Linear]]()
     for name, module in model.named_modules():
@@ -146,7 +158,7 @@ def _products(model: Transformer, operations: TritonOperations) -> Iterator[_Pro
             found.setdefault(key, []).append(module)
     for layers in found.values():
         num_outputs, num_inputs = layers[0].weight.shape
-        yield _Product(
+        yield Product(
             name=f"{num_outputs}x{num_inputs}",
             compute=partial(F.linear, weight=layers[0].weight, bias=layers[0].bias),
             num_outputs=num_outputs,
@@ -155,7 +167,7 @@ def _products(model: Transformer, operations: TritonOperations) -> Iterator[_Pro
             layers=list(layers),
         )
     head_VD = model.head_weight
-    yield _Product(
+    yield Product(
         name=f"head {head_VD.shape[0]}x{head_VD.shape[1]}",
         compute=partial(F.linear, weight=head_VD),
         num_outputs=head_VD.shape[0],
@@ -164,9 +176,9 @@ def _products(model: Transformer, operations: TritonOperations) -> Iterator[_Pro
         layers=[],
         is_head=True,
     )
-    if operations.moes:
-        router = next(iter(operations.moes.values())).router
-        yield _Product(
+    if moes:
+        router = next(iter(moes.values())).router
+        yield Product(
             name=f"router {router.parts.shape[0]}x{router.parts.shape[1]}",
             compute=partial(router_logits, router=router),
             num_outputs=router.parts.shape[0],
@@ -175,11 +187,6 @@ def _products(model: Transformer, operations: TritonOperations) -> Iterator[_Pro
             layers=[],
             is_router=True,
         )
-
-
-def _router_scratch(model: Transformer) -> Tensor:
-    experts = model.config.experts
-    return model.embed.weight.new_zeros(experts.num_experts if experts else 0, dtype=torch.int32)
 
 
 def _router(router: Router, model: Transformer, counts_X: Tensor) -> RouterWeights:
