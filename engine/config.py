@@ -12,9 +12,9 @@ BLOCK_LENGTH = 32
 """The default for models whose config has no block length."""
 KERNELS = ("auto", "triton", "torch")
 BYTES_PER_LOGIT = {False: 24, True: 44}
-"""Peak memory per logit in bytes, without (False) and with (True) sampling noise, which is hashed
-and drawn in 64 bits. Enough for the strategies that were measured to take the most: entropy_bound
-takes 21 and credit with noise 41; threshold takes 13 and 37."""
+"""Peak memory per logit in plain torch, in bytes, without (False) and with (True) sampling noise,
+which is hashed and drawn in 64 bits. Enough for the strategies that were measured to take the most:
+entropy_bound takes 21 and credit with noise 41; threshold takes 13 and 37."""
 NO_SOFT_ITERATION = SoftIteration()
 
 
@@ -95,10 +95,10 @@ class EngineConfig:
                 "experts among, or engine.expert_parallel=false"
             )
 
-    def positions_of_a_piece(self, num_words: int, any_sampled: bool) -> int:
+    def positions_of_a_piece(self, num_words: int, bytes_per_logit: int) -> int:
         """How many requested positions, with `num_words` logits each, logits_bytes has room for;
         at least 1."""
-        return max(1, self.logits_bytes // (num_words * BYTES_PER_LOGIT[any_sampled]))
+        return max(1, self.logits_bytes // (num_words * bytes_per_logit))
 
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)

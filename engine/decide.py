@@ -88,7 +88,9 @@ class Decider:
         num_asked = hidden_MD.shape[0]
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32, device=hidden_MD.device)
-        piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, asked.any_sampled)
+        reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
+        bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
+        piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
         if num_asked <= piece:
             proposals = self._proposals(asked, hidden_MD)
         else:

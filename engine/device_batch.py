@@ -16,10 +16,10 @@ zeros as its state, and whatever it commits is never read.
 Shape letters as in engine/batch.py; also A tiles of attention.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,32 +28,12 @@ from torch import Tensor
 from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout, Run
+from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
 from engine.staging import Staging
 
 ALIGNMENT = 16
 """Every tensor begins at a multiple of this many bytes. Triton compiles a kernel again for
 pointers that do not."""
-
-
-class HostTiles(Protocol):
-    """How attention divides some of the runs among its programs (engine/kernels/attention.py)."""
-
-    @property
-    def tile(self) -> Hashable: ...
-    @property
-    def run_A(self) -> np.ndarray: ...
-    @property
-    def first_A(self) -> np.ndarray: ...
-
-
-class Tiles(NamedTuple):
-    """HostTiles on the device."""
-
-    tile: Hashable
-    run_A: Tensor
-    """int32: the run of each tile; -1 behind the last tile."""
-    first_A: Tensor
-    """int32: the first query token of each tile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +45,7 @@ class Batch:
     slots_Q: Tensor
     layout: PagedLayout
     tiles: tuple[Tiles, ...]
+    """How attention divides the runs among its programs; empty for plain torch."""
     num_rows: Tensor | None
     """int32 [1]: the query tokens from this one on are padding; None if there is none."""
     index_M: Tensor
@@ -82,7 +63,7 @@ class BatchShape(NamedTuple):
     num_asked: int
     num_sequences: int
     num_runs: int
-    tiles: tuple[tuple[Hashable, int], ...]
+    tiles: tuple[tuple[AttentionTile, int], ...]
     """The configuration of each list of attention's tiles, and its length."""
     any_sampled: bool
 

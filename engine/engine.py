@@ -21,6 +21,7 @@ from engine.decoding.base import DecodingStrategy
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
 from engine.iterations import IterationManager
+from engine.kernel_choice import kernels_for
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.transformer import Transformer
@@ -44,8 +45,8 @@ class DiffusionEngine:
     Batching is per iteration: sequences join and leave the batch between any two forwards.
 
     Raises:
-        UserError: the components do not go together (engine/legal.py), or there is no memory for
-            even one page.
+        UserError: the components do not go together (engine/legal.py), the model cannot run on the
+            kernels that engine.kernels names, or there is no memory for even one page.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class DiffusionEngine:
         assert_shared(model.parallel, config)
         self.config = config
         self.model_config = model.config
+        kernels = kernels_for(model, config)
         self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
         block_length = block_length_of(model.config, config)
-        self.runner = ModelRunner(model, self.num_pages, config.page_size)
+        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
         decider = Decider(config, block_length, decoding, self.runner, self.canvases, num_slots)
         sender = BatchSender(

@@ -11,28 +11,31 @@ from engine.batch import HostBatch
 from engine.cache.kv import KVPages
 from engine.clock import clock_of
 from engine.decoding.logits import Logits
-from engine.device_batch import Batch, HostTiles
-from engine.kernels.reference import paged_attention_views
+from engine.device_batch import Batch
+from engine.kernel_choice import Kernels
+from engine.kernels.tiles import HostTiles
 from engine.model.transformer import Transformer
 
 
 class ModelRunner:
-    """A model with its KV pages and a clock."""
+    """A model with the kernels that compute it, its KV pages and a clock."""
 
-    def __init__(self, model: Transformer, num_pages: int, page_size: int) -> None:
+    def __init__(
+        self, model: Transformer, kernels: Kernels, num_pages: int, page_size: int
+    ) -> None:
         self.model = model
+        self.kernels = kernels
         self.kv = KVPages(model, num_pages, page_size)
         self.clock = clock_of(self.device)
 
     @property
     def is_capturable(self) -> bool:
-        """Whether the kernels read nothing on the host, so that a forward can be captured in a
-        graph."""
-        return False
+        """Whether a forward reads nothing on the host, so that a graph can capture it."""
+        return self.kernels.is_capturable
 
     def tiles(self, host: HostBatch) -> list[HostTiles]:
-        """How attention divides the runs of a batch among its programs; plain torch does not."""
-        return []
+        """How attention divides the runs of a batch among its programs."""
+        return self.kernels.tiles(host)
 
     @property
     def device(self) -> torch.device:
@@ -48,24 +51,22 @@ class ModelRunner:
         `added_MD` is added to the embeddings of the requested positions. Also writes K and V of
         every query token to the pages.
         """
-
-        def attend(layer: int, q_QHE: Tensor, k_QKE: Tensor, v_QKE: Tensor) -> Tensor:
-            self.kv.write(layer, batch.slots_Q, k_QKE, v_QKE)
-            return paged_attention_views(q_QHE, *self.kv.layer(layer), batch.layout)
-
         with self.clock:
             x_QD = self.model.embed(token_ids_Q)
             if added_MD is not None:
                 x_QD.index_add_(0, batch.index_M, added_MD)
-            return self.model(x_QD, batch.positions_Q, attend)[batch.logit_index_M]
+            attend = self.kernels.attend(self.kv, batch)
+            operations = self.kernels.operations(batch)
+            hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
+            return hidden_QD[batch.logit_index_M]
 
     def logits(self, hidden_MD: Tensor) -> Logits:
         """Logits for the hidden states, with -inf at the mask token, so that it is never
         predicted."""
         with self.clock:
-            local_MU = self.model.logits(hidden_MD)
-        config = self.model.config
-        logits = Logits(local_MU, config.vocab_size, self.model.parallel)
+            local_MU = self.kernels.logits(hidden_MD)
+        config, parallel = self.model.config, self.model.parallel
+        logits = Logits(local_MU, config.vocab_size, parallel, self.kernels.reduction)
         if config.mask_token_id in logits.words:
             local_MU[:, config.mask_token_id - logits.words.start] = -torch.inf
         return logits

@@ -24,6 +24,11 @@ class KVPages:
         self._pages = like.new_zeros((2, config.num_layers, num_pages + 1, *per_page))
 
     @property
+    def page_size(self) -> int:
+        """Canvas positions of a page."""
+        return self._pages.shape[3]
+
+    @property
     def page_bytes(self) -> int:
         """Bytes of K and V of one page, over all layers."""
         return self._pages[:, :, 0].nbytes

@@ -4,8 +4,10 @@
 `fixed.py`, `threshold.py`, `factor.py`, `hierarchical.py`, `credit.py`, `entropy_bound.py`,
 `klass.py`, `edit.py`: one strategy each.
 `positions.py`: the input and output of a strategy, and ranking.
-`propose.py`: the token that a position would commit to, and sampling noise.
+`propose.py`: the token that a position would commit to. `noise.py`: what it is drawn with.
 `logits.py`: the logits of the whole vocabulary, also if it is divided among ranks.
+`reduction.py`: what a rank computes of its own words, in plain torch; `triton_reduction.py`: in one
+pass.
 
 A new strategy is a file here, a line in the registry below and a YAML in conf/decoding/.
 """

@@ -44,6 +44,12 @@ class DecodingStrategy:
     then requested too."""
 
     @property
+    def reads_whole_logits(self) -> bool:
+        """Whether `propose` asks the logits for more than `best`, `entropy` and `at`: memory is set
+        aside for copies of all of them."""
+        return False
+
+    @property
     def max_post_iterations(self) -> int:
         """How many forwards a block may take after its last mask is gone, at most. The block ends
         earlier if such a forward changes nothing."""

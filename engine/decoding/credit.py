@@ -43,6 +43,10 @@ class Credit(DecodingStrategy):
         if not 0 <= self.beta <= 1:
             raise UserError(f"decoding.beta={self.beta}: give 0 to 1")
 
+    @property
+    def reads_whole_logits(self) -> bool:
+        return True
+
     def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
         return {
             "words": StateField(block_length, torch.int32),

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
+from engine.decoding.noise import position_noise
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import position_noise, propose
+from engine.decoding.propose import propose
 from engine.errors import UserError
 
 ORDERS = ("confidence", "margin", "entropy", "random")
@@ -36,6 +37,10 @@ class Fixed(DecodingStrategy):
             )
         if self.order not in ORDERS:
             raise UserError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
+
+    @property
+    def reads_whole_logits(self) -> bool:
+        return self.order == "margin"
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose(asked, logits)

@@ -45,6 +45,10 @@ class Klass(DecodingStrategy):
             if getattr(self, name) < 1:
                 raise UserError(f"decoding.{name}={getattr(self, name)}: give at least 1")
 
+    @property
+    def reads_whole_logits(self) -> bool:
+        return True
+
     def state_fields(self, vocab_size: int, block_length: int) -> dict[str, StateField]:
         top_k = min(self.top_k, vocab_size)
         return {

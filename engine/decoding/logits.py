@@ -9,13 +9,15 @@ Shape letters: M requested positions; V vocabulary, U this rank's run of it; W w
 R ranks; D hidden size.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.decoding.noise import Noise
+from engine.decoding.reduction import TORCH, EntropyParts, Reduction
 from engine.parallel import ALONE, TensorParallel
 
 
@@ -39,15 +41,20 @@ class TopK(NamedTuple):
     """int64."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Logits:
     """The logits of some positions, of which this rank has a share."""
 
     local_MU: Tensor
-    """float32: the logits of `words`; -inf at the mask token, which is never predicted."""
+    """The logits of `words`; -inf at the mask token, which is never predicted. float32 in plain
+    torch. The fused reduction reads them in the dtype that the head gives, and float32 logits of
+    the whole vocabulary are made only for `plus` and `expected`."""
     num_words: int
     """V, over all ranks."""
     parallel: TensorParallel = ALONE
+    reduction: Reduction = TORCH
+    _entropy: EntropyParts | None = field(default=None, init=False)
+    """What `best` has already summed up."""
 
     def __post_init__(self) -> None:
         assert self.local_MU.shape[1] == len(self.words), "a rank needs the logits of its own words"
@@ -58,21 +65,21 @@ class Logits:
         """This rank's run of the vocabulary."""
         return self.parallel.share(self.num_words)
 
-    def best(self, scores_MU: Tensor) -> Best:
-        """The word with the highest score. `scores_MU` are the scores of this rank's words,
-        float32.
+    def best(self, noise: Noise | None) -> Best:
+        """The word with the highest score: its logit or, with noise, its logit plus the position's
+        temperature times the word's noise.
 
         Ties go to the lower word. NaN counts as the highest score, so that a logit that is not
         finite shows on every rank.
         """
-        place_M1 = scores_MU.argmax(dim=-1, keepdim=True)
-        word_M = place_M1[:, 0] + self.words.start
-        logit_M = self.local_MU.gather(1, place_M1)[:, 0]
-        others_M = self.local_MU.scatter(1, place_M1, -torch.inf).logsumexp(dim=-1)
+        local = self.reduction.best(self.local_MU, noise, self.words)
+        self._entropy = local.entropy
+        word_M = local.place_M + self.words.start
         if self.parallel.size == 1:
-            return Best(word_M, logit_M, others_M)
-        score_M = scores_MU.gather(1, place_M1)[:, 0]
-        score_RM, word_RM, logit_RM, others_RM = self._gather(score_M, word_M, logit_M, others_M)
+            return Best(word_M, local.logit_M, local.others_M)
+        score_RM, word_RM, logit_RM, others_RM = self._gather(
+            local.score_M, word_M, local.logit_M, local.others_M
+        )
         best_1M = score_RM.argmax(dim=0, keepdim=True)
         # The best words of the other ranks are among "all other words" too, unlike the best word.
         logit_of_others_RM = logit_RM.scatter(0, best_1M, -torch.inf)
@@ -88,13 +95,10 @@ class Logits:
         With d the difference of each logit to the largest, H = log(sum e^d) - sum(d e^d) / sum e^d.
         The largest logit contributes 1 to the sum of e^d (the 1 in log1p) and 0 to the other sum.
         """
-        top_M1, place_M1 = self.local_MU.max(dim=-1, keepdim=True)
-        d_MU = (self.local_MU - top_M1).scatter(1, place_M1, -torch.inf)
-        e_MU = d_MU.exp()
-        others_M = e_MU.sum(-1)
-        weighted_M = (e_MU * d_MU.clamp(min=-1e4)).sum(-1)
+        local = self._entropy or self.reduction.entropy(self.local_MU)
+        top_M, others_M, weighted_M = local
         if self.parallel.size > 1:
-            top_RM, others_RM, weighted_RM = self._gather(top_M1[:, 0], others_M, weighted_M)
+            top_RM, others_RM, weighted_RM = self._gather(top_M, others_M, weighted_M)
             best_1M = top_RM.argmax(dim=0, keepdim=True)
             d_RM = top_RM - top_RM.gather(0, best_1M)
             # Each rank has left out its largest logit: add these again, except the largest of all.
@@ -107,7 +111,7 @@ class Logits:
         """A score that increases with the margin p1 - p2 between the two likeliest words:
         -log(1 - (p1 - p2)), float32 [M]. Unlike the margin, it does not round to the same value for
         many positions at which the model is nearly certain."""
-        best = self.best(self.local_MU)
+        best = self.best(None)
         second_M = self.top_k(2).logit_MW[:, 1]
         all_M = torch.logaddexp(best.logit_M, best.others_M)
         return all_M - torch.logaddexp(best.others_M, second_M)
@@ -115,21 +119,23 @@ class Logits:
     def at(self, words_MW: Tensor) -> Tensor:
         """The logits of the given words (int64), float32 [M, W]."""
         if self.parallel.size == 1:
-            return self.local_MU.gather(1, words_MW)
+            return self.local_MU.gather(1, words_MW).float()
         index_MW, is_here_MW = self._local_indices(words_MW)
-        return self.parallel.sum(self.local_MU.gather(1, index_MW).where(is_here_MW, 0))
+        return self.parallel.sum(self.local_MU.gather(1, index_MW).float().where(is_here_MW, 0))
 
     def plus(self, words_MW: Tensor, values_MW: Tensor) -> "Logits":
         """A copy in which the logits of the given words (int64) are raised by `values_MW`
         (float32)."""
         index_MW, is_here_MW = self._local_indices(words_MW)
-        local_MU = self.local_MU.scatter_add(1, index_MW, values_MW.where(is_here_MW, 0))
+        local_MU = self.local_MU.float().scatter_add(1, index_MW, values_MW.where(is_here_MW, 0))
         return replace(self, local_MU=local_MU)
 
     def top_k(self, count: int) -> TopK:
         """The `count` likeliest words, or all if V is less. Ties between ranks go to the lower
-        word; ties within a rank are broken by torch.topk."""
-        logit_MW, place_MW = self.local_MU.topk(min(count, len(self.words)), dim=-1)
+        word; ties within a rank are broken by the reduction."""
+        count_here = min(count, len(self.words))
+        logit_MW, place_MW = self.reduction.top_k(self.local_MU, count_here)
+        logit_MW = logit_MW.float()
         if self.parallel.size == 1:
             return TopK(logit_MW, place_MW)
         # Ranks with fewer words fill up with entries that sort after every word.
@@ -148,9 +154,10 @@ class Logits:
     def expected(self, table_VD: Tensor, temperature: float) -> Tensor:
         """softmax(logits / temperature) @ table, [M, D] in the dtype of the table, which every rank
         has in full."""
-        scaled_MU = self.local_MU / temperature
+        scaled_MU = self.local_MU.float() / temperature
         rows_UD = table_VD[self.words.start : self.words.stop]
-        local_MD = scaled_MU.softmax(dim=-1).to(table_VD.dtype) @ rows_UD
+        weights_MU = scaled_MU.softmax(dim=-1).to(table_VD.dtype)
+        local_MD = self.reduction.mean_rows(weights_MU, rows_UD)
         if self.parallel.size == 1:
             return local_MD
         local_M = scaled_MU.logsumexp(dim=-1)

@@ -4,21 +4,17 @@ In a tensor-parallel group each rank holds a share of the attention heads and of
 The output of Attention and MLP is then a partial sum, which the caller adds up over the ranks.
 
 Shape letters: Q query tokens of a batch, D hidden size, H query heads, K key/value heads, E head
-size, R rotary pairs (half of the rotated dimensions of a head).
+size, F = (H + 2 K) E, R rotary pairs (half of the rotated dimensions of a head), I width of an MLP.
 """
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.model.config import ModelConfig
+from engine.model.operations import TORCH, Operations
 from engine.parallel import TensorParallel
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_QHE, k_QKE, v_QKE) -> o_QHE. This function decides which positions attend to which, and
-where K and V are stored; the layers know neither."""
 
 
 class RMSNorm(nn.Module):
@@ -52,8 +48,8 @@ def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projects to queries, keys and values, normalises and rotates them, calls `attend`, projects
-    back. Has this rank's share of the heads."""
+    """Projects to queries, keys and values, calls `attend`, and projects back. Has this rank's
+    share of the heads."""
 
     def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
@@ -70,12 +66,38 @@ class Attention(nn.Module):
             for _ in range(2)
         )
 
-    def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
-        heads = self.qkv(x_QD).view(x_QD.shape[0], -1, self.head_dim)
+    def forward(
+        self, h_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: "Attend", ops: Operations
+    ) -> Tensor:
+        qkv_QF = ops.linear(h_QD, self.qkv)
+        o_QHE = attend(self, qkv_QF, cos_QR, sin_QR)
+        return ops.linear(o_QHE.flatten(1), self.out)
+
+    def heads(
+        self, qkv_QF: Tensor, cos_QR: Tensor, sin_QR: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(q_QHE, k_QKE, v_QKE) of the packed projection, queries and keys normalised and
+        rotated."""
+        heads = qkv_QF.view(qkv_QF.shape[0], -1, self.head_dim)
         q_QHE, k_QKE, v_QKE = heads.split(self.splits, dim=1)
         q_QHE = rotate(self.q_norm(q_QHE), cos_QR, sin_QR)
-        k_QKE = rotate(self.k_norm(k_QKE), cos_QR, sin_QR)
-        return self.out(attend(self.layer, q_QHE, k_QKE, v_QKE).flatten(1))
+        return q_QHE, rotate(self.k_norm(k_QKE), cos_QR, sin_QR), v_QKE
+
+
+Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
+"""(attention, qkv_QF, cos_QR, sin_QR) -> o_QHE: all that stands between the two projections of
+attention. This function decides which positions attend to which, and where K and V are stored; the
+layers know neither."""
+
+
+def over_heads(mix: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> Attend:
+    """Attention in plain torch. `mix` is (layer, q_QHE, k_QKE, v_QKE) -> o_QHE; it gets queries and
+    keys that are normalised and rotated."""
+
+    def attend(attention: Attention, qkv_QF: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
+        return mix(attention.layer, *attention.heads(qkv_QF, cos_QR, sin_QR))
+
+    return attend
 
 
 class MLP(nn.Module):
@@ -86,6 +108,5 @@ class MLP(nn.Module):
         self.gate_up = nn.Linear(hidden_size, 2 * mlp_size, bias=False)
         self.down = nn.Linear(mlp_size, hidden_size, bias=False)
 
-    def forward(self, x_QD: Tensor) -> Tensor:
-        gate, up = self.gate_up(x_QD).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+    def forward(self, h_QD: Tensor, ops: Operations = TORCH) -> Tensor:
+        return ops.linear(ops.swiglu(ops.linear(h_QD, self.gate_up)), self.down)

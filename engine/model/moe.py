@@ -5,7 +5,8 @@ experts have no capacity limit, and the outputs of a token's experts are added i
 choice.
 
 Shape letters: Q query tokens of a batch, D hidden size, X experts, G groups of experts, C experts
-that a token chooses, P = Q * C pairs of a token and an expert, I width of an expert.
+that a token chooses, P = Q * C pairs of a token and an expert, I width of an expert; T tiles of N
+rows, W of them at a time.
 """
 
 import torch
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 
 from engine.model.config import ExpertsConfig
 from engine.model.layers import MLP
+from engine.model.operations import TORCH, Operations
 from engine.parallel import ALONE, TensorParallel
+
+TILE_ROWS, WAVE = 32, 16
+"""Rows of a tile, and tiles that are computed together, in `tiled`."""
 
 
 class Router(nn.Module):
@@ -92,7 +97,10 @@ class Experts(nn.Module):
         x_PD = x_QD[order_P // chosen_QC.shape[1]]
         numbers_X = torch.arange(self.down.shape[0], device=x_QD.device)
         ends_X = torch.searchsorted(experts_P, numbers_X, right=True).int()
-        through = grouped if can_group(x_QD, self.gate_up, self.down) else looped
+        if can_group(x_QD, self.gate_up, self.down):
+            through = grouped
+        else:
+            through = tiled if x_QD.is_cuda else looped
         y_PD = torch.empty_like(x_PD)
         y_PD[order_P] = through(x_PD, ends_X, self.gate_up, self.down)
         if not self.has_all_experts:
@@ -118,14 +126,42 @@ def grouped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor)
 
 
 def looped(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
-    """The same as `grouped`, one expert at a time: its reference, and the fallback for dtypes and
-    sizes that it does not support."""
+    """The same as `grouped`, one expert at a time: its reference, and the fallback on a CPU for
+    dtypes and sizes that it does not support. It reads the host: the ends of all runs."""
     y_PD, start = torch.empty_like(x_PD), 0
     for expert, end in enumerate(ends_X.tolist()):
         gate, up = F.linear(x_PD[start:end], gate_up_XID[expert]).chunk(2, dim=-1)
         y_PD[start:end] = F.linear(F.silu(gate) * up, down_XDI[expert])
         start = end
     return y_PD
+
+
+def tiled(x_PD: Tensor, ends_X: Tensor, gate_up_XID: Tensor, down_XDI: Tensor) -> Tensor:
+    """The same as `grouped`, for any dtype and size, without reading the host: a GPU's fallback.
+
+    Each expert's run is cut into tiles of TILE_ROWS rows, of which the last is not full. The host
+    knows the most tiles that there can be. WAVE tiles at a time, rows and copies of their experts'
+    matrices go through one batched product, so that memory holds WAVE experts more. Tiles behind
+    the last one, and rows behind the end of a run, are computed and dropped.
+    """
+    (P, D), X = x_PD.shape, ends_X.shape[0]
+    counts_X = ends_X.diff(prepend=ends_X.new_zeros(1))
+    tiles_X = (counts_X + TILE_ROWS - 1) // TILE_ROWS
+    last_X = tiles_X.cumsum(0)
+    tile_T = torch.arange(P // TILE_ROWS + min(X, P), device=x_PD.device)
+    expert_T = torch.searchsorted(last_X, tile_T, right=True)
+    is_tile_T = expert_T < X
+    expert_T = expert_T.clamp(max=X - 1)
+    first_T = (ends_X - counts_X + TILE_ROWS * (tiles_X - last_X))[expert_T] + TILE_ROWS * tile_T
+    row_TN = first_T[:, None] + torch.arange(TILE_ROWS, device=x_PD.device)
+    is_row_TN = (row_TN < ends_X[expert_T, None]) & is_tile_T[:, None]
+    row_TN = row_TN.where(is_row_TN, P)
+    y_PD = x_PD.new_empty(P + 1, D)
+    for expert_W, row_WN in zip(expert_T.split(WAVE), row_TN.split(WAVE), strict=True):
+        x_WND = x_PD[row_WN.clamp(max=P - 1)]
+        gate, up = torch.bmm(x_WND, gate_up_XID[expert_W].mT).chunk(2, dim=-1)
+        y_PD[row_WN] = torch.bmm(F.silu(gate) * up, down_XDI[expert_W].mT)
+    return y_PD[:P]
 
 
 class MoE(nn.Module):
@@ -140,9 +176,8 @@ class MoE(nn.Module):
         shared_size = len(parallel.share(config.shared_size))
         self.shared = MLP(hidden_size, shared_size) if config.shared_size else None
 
-    def forward(self, x_QD: Tensor) -> Tensor:
-        y_QD = self.experts(x_QD, *self.router(x_QD))
-        return y_QD if self.shared is None else y_QD + self.shared(x_QD)
+    def forward(self, h_QD: Tensor, ops: Operations = TORCH) -> Tensor:
+        return ops.moe(h_QD, self)
 
 
 def keep_routers_float32(model: nn.Module) -> None:

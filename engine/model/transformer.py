@@ -7,16 +7,21 @@ In a tensor-parallel group each rank holds a share of the attention heads, the M
 the output head's vocabulary. Every rank holds the whole embedding and computes the same hidden
 states.
 
+It is written with the operations of engine/model/operations.py, which also say how each of them is
+computed. Between the layers go the residual x and its norm h.
+
 Shape letters as in engine/model/layers.py; M asked positions, V the part of the vocabulary on this
 rank.
 """
 
-import torch.nn.functional as F
+from typing import Any
+
 from torch import Tensor, nn
 
 from engine.model.config import ModelConfig
 from engine.model.layers import MLP, Attend, Attention, RMSNorm, rotary_table
 from engine.model.moe import MoE
+from engine.model.operations import TORCH, Operations
 from engine.parallel import ALONE, TensorParallel
 
 
@@ -36,9 +41,14 @@ class Layer(nn.Module):
         else:
             self.mlp = MoE(config.hidden_size, experts, parallel)
 
-    def forward(self, x_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: Attend) -> Tensor:
-        x_QD = x_QD + self.parallel.sum(self.attn(self.attn_norm(x_QD), cos_QR, sin_QR, attend))
-        return x_QD + self.parallel.sum(self.mlp(self.mlp_norm(x_QD)))
+    def add_mlp(
+        self, x_QD: Tensor, h_QD: Tensor, next_norm: RMSNorm, ops: Operations
+    ) -> tuple[Tensor, Tensor]:
+        """The residual and its `mlp_norm` -> the residual after the MLP or experts, and its
+        `next_norm`; all [Q, D]."""
+        if isinstance(self.mlp, MoE) and self.parallel.size == 1:
+            return ops.add_moe_norm(x_QD, h_QD, self.mlp, next_norm)
+        return ops.add_norm(x_QD, self.parallel.sum(self.mlp(h_QD, ops)), next_norm)
 
 
 class Transformer(nn.Module):
@@ -60,18 +70,31 @@ class Transformer(nn.Module):
         """Key/value heads on this rank."""
         return len(self.parallel.kv_heads(self.config.num_kv_heads))
 
-    def forward(self, x_QD: Tensor, positions_Q: Tensor, attend: Attend) -> Tensor:
-        """Embeddings of the query tokens, as `embed` gives them, and their canvas positions, int64
-        [Q] -> hidden states [Q, D] before the final norm."""
-        rotary_dim = self.config.rotary_dim or self.config.head_dim
-        cos_QR, sin_QR = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
-        for layer in self.layers:
-            x_QD = layer(x_QD, cos_QR, sin_QR, attend)
-        return x_QD
-
-    def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Hidden states of the asked positions, [M, D] -> logits, float32 [M, V]. Applies the final
-        norm and the head."""
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head's weight for the words on this rank, [V, D]."""
         tied = self.embed.weight[self.words.start : self.words.stop]
-        head = tied if self.config.tied_head else self.head.weight
-        return F.linear(self.norm(hidden_MD), head).float()
+        return tied if self.config.tied_head else self.head.weight
+
+    def forward(
+        self, x_QD: Tensor, positions_Q: Tensor, attend: Attend, ops: Operations = TORCH
+    ) -> Tensor:
+        """Embeddings of the query tokens, as `embed` gives them, and their canvas positions, int64
+        [Q] -> hidden states [Q, D] after the final norm."""
+        rotary_dim = self.config.rotary_dim or self.config.head_dim
+        rotary = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
+        layers: list[Any] = list(self.layers)
+        norms = [*(layer.attn_norm for layer in layers), self.norm]
+        x_QD, h_QD = ops.add_norm(x_QD, None, norms[0])
+        for layer, next_norm in zip(layers, norms[1:], strict=True):
+            # One frame for both halves: a caller's names would keep tensors of the half before.
+            o_QD = layer.parallel.sum(layer.attn(h_QD, *rotary, attend, ops))
+            x_QD, h_QD = ops.add_norm(x_QD, o_QD, layer.mlp_norm)
+            del o_QD
+            x_QD, h_QD = layer.add_mlp(x_QD, h_QD, next_norm, ops)
+        return h_QD
+
+    def logits(self, hidden_MD: Tensor, ops: Operations = TORCH) -> Tensor:
+        """Hidden states of the asked positions, as `forward` gives them, [M, D] -> logits [M, V] in
+        the model's dtype."""
+        return ops.head(hidden_MD, self.head_weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.model.families import llada2
+from engine.model.layers import over_heads
 from engine.model.load import load_model
 from engine.model.moe import Router
 from engine.model.transformer import Transformer
@@ -49,6 +50,7 @@ def dense_logits(model: Transformer, canvas: Tensor, block_length: int) -> Tenso
     blocks = torch.arange(len(canvas)) // block_length
     sees = blocks[:, None] >= blocks[None]
 
+    @over_heads
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*heads, attn_mask=sees, enable_gqa=True)

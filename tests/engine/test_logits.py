@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.logits import Logits
+from engine.decoding.noise import Noise
 from engine.parallel import ALONE, TensorParallel
 from engine.soft import SoftIteration
 from tests.engine.thread_ranks import ThreadRank, on_ranks
@@ -53,7 +54,7 @@ def test_the_best_word_is_the_lowest_of_the_highest_scores(
     size: int, num_words: int, make: Callable[[int], Tensor]
 ) -> None:
     logits_MV = make(num_words)
-    best = agreed(size, logits_MV, lambda logits: logits.best(logits.local_MU))
+    best = agreed(size, logits_MV, lambda logits: logits.best(None))
     word_M1 = logits_MV.argmax(-1, keepdim=True)
     assert torch.equal(best.word_M, word_M1[:, 0])
     assert torch.equal(best.logit_M, logits_MV.max(-1).values)
@@ -62,15 +63,14 @@ def test_the_best_word_is_the_lowest_of_the_highest_scores(
 
 
 @pytest.mark.parametrize(("size", "num_words"), SHAPES)
-def test_the_best_word_follows_scores_but_reports_its_logit(size: int, num_words: int) -> None:
-    logits_MV, scores_MV = random_logits(num_words), random_logits(num_words, seed=1)
-
-    def ask(logits: Logits) -> Any:
-        return logits.best(run_of(scores_MV, logits.parallel).local_MU)
-
-    best = agreed(size, logits_MV, ask)
+def test_the_best_word_follows_the_noise_but_reports_its_logit(size: int, num_words: int) -> None:
+    logits_MV = random_logits(num_words)
+    noise = Noise(torch.randint(2**62, (COUNT,)), torch.linspace(0, 30, COUNT))
+    best = agreed(size, logits_MV, lambda logits: logits.best(noise))
+    scores_MV = logits_MV + noise.temperature_M[:, None] * noise.gumbel(range(num_words))
     word_M1 = scores_MV.argmax(-1, keepdim=True)
     assert torch.equal(best.word_M, word_M1[:, 0])
+    assert (best.word_M != logits_MV.argmax(-1)).any()
     assert torch.equal(best.logit_M, logits_MV.gather(1, word_M1)[:, 0])
     others_M = logits_MV.scatter(1, word_M1, -torch.inf).logsumexp(-1)
     torch.testing.assert_close(best.others_M, others_M, rtol=1e-6, atol=1e-6)
@@ -154,14 +154,14 @@ def test_logits_that_are_not_finite_show_on_every_rank(
     rows = torch.arange(min(num_words, COUNT - 1))
     logits_MV[rows, rows] = value
     broken_M = (logits_MV.isnan() | logits_MV.isposinf()).any(-1)
-    best = agreed(size, logits_MV, lambda logits: logits.best(logits.local_MU))
+    best = agreed(size, logits_MV, lambda logits: logits.best(None))
     assert torch.equal(~(best.logit_M - best.others_M).isfinite(), broken_M)
 
 
 @pytest.mark.parametrize(
     ("ask", "expected"),
     [
-        (lambda logits: logits.best(logits.local_MU), 1),
+        (lambda logits: logits.best(None), 1),
         (Logits.entropy, 1),
         (Logits.margin, 2),
         (lambda logits: logits.at(torch.zeros((COUNT, 3), dtype=torch.int64)), 1),

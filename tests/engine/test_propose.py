@@ -2,11 +2,19 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from engine.decoding.logits import Logits
+from engine.decoding.noise import noise_of, position_noise
 from engine.decoding.positions import AskedPositions
-from engine.decoding.propose import gumbel_noise, logsumexp, position_noise, propose
+from engine.decoding.propose import logsumexp, propose
 from tests.engine.ragged import VOCAB, ragged
+
+
+def gumbel_noise(asked: AskedPositions) -> Tensor:
+    noise = noise_of(asked)
+    assert noise is not None
+    return noise.gumbel(range(VOCAB))
 
 
 def test_confidence_of_a_draw_is_the_models_own_probability() -> None:
@@ -53,7 +61,7 @@ def test_draws_follow_the_softmax() -> None:
 
 def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
     asked, _ = ragged([30, 30], temperatures=[1.0, 1.0])
-    noise_MV, places_M = gumbel_noise(asked, range(VOCAB)), position_noise(asked)
+    noise_MV, places_M = gumbel_noise(asked), position_noise(asked)
     assert noise_MV.mean().item() == pytest.approx(0.5772, abs=0.12)
     assert noise_MV.var().item() == pytest.approx(1.6449, abs=0.25)
     assert noise_MV.isfinite().all()
@@ -61,5 +69,5 @@ def test_noise_is_gumbel_and_changes_with_every_part_of_its_key() -> None:
     for field in ("seed_B", "num_iterations_B", "position_M"):
         changed, _ = ragged([30, 30], temperatures=[1.0, 1.0])
         getattr(changed, field).add_(1)
-        assert (gumbel_noise(changed, range(VOCAB)) == noise_MV).float().mean() < 0.01, field
+        assert (gumbel_noise(changed) == noise_MV).float().mean() < 0.01, field
         assert (position_noise(changed) == places_M).float().mean() < 0.01, field

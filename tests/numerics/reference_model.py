@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.model.layers import over_heads
 from engine.model.transformer import Transformer
 from tests.numerics.reference_state import State
 from tests.numerics.reference_words import Floats, softmax
@@ -28,6 +29,7 @@ class DenseCache:
     def forward(self, embedded: Tensor, positions: list[int]) -> Tensor:
         """Write K and V of the positions, and return their hidden states."""
 
+        @over_heads
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.k[layer, positions], self.v[layer, positions] = k, v
             out = torch.empty_like(q)

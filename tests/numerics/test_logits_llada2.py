@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
 
+from engine.model.layers import over_heads
 from engine.model.load import load_model, read_config
 from engine.model.transformer import Transformer
 from tests.tiny import MASK, VOCAB_SIZE, write_tiny_llada2_checkpoint
@@ -96,6 +97,7 @@ def block_causal(length: int, block_length: int) -> Tensor:
 
 
 def our_logits(model: Transformer, canvas: Tensor, sees: Tensor) -> Tensor:
+    @over_heads
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*heads, attn_mask=sees, enable_gqa=True)

@@ -19,7 +19,7 @@ from engine.errors import UserError
 from engine.legal import check_shares
 from engine.memory import fitting_pages, slot_bytes
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.moe import keep_routers_float32
+from engine.model.moe import Router, keep_routers_float32
 from engine.model.transformer import Transformer
 from engine.parallel import TensorParallel
 
@@ -139,11 +139,20 @@ def weight_bytes(model: Transformer) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
+def layout_bytes(model: Transformer, engine: EngineConfig) -> int:
+    """Bytes of what the Triton kernels keep beside the parameters: in bfloat16, three parts of each
+    router, whose float32 weight stays too."""
+    if engine.kernels == "torch" or model.embed.weight.dtype != torch.bfloat16:
+        return 0
+    routers = (module for module in model.modules() if isinstance(module, Router))
+    return sum(3 * router.weight.numel() * torch.bfloat16.itemsize for router in routers)
+
+
 def logit_bytes(setup: Setup, parallel: TensorParallel) -> int:
-    """Peak bytes for logits in a forward that computes them at all query tokens, with sampling."""
-    num_words = parallel.longest_share(setup.model.vocab_size)
-    piece = setup.engine.positions_of_a_piece(num_words, any_sampled=True)
-    return min(piece, setup.num_query_tokens) * num_words * BYTES_PER_LOGIT[True]
+    """Peak bytes for logits in a forward that computes them at all query tokens, with sampling in
+    plain torch, which takes the most. At least one position is computed at a time."""
+    position = parallel.longest_share(setup.model.vocab_size) * BYTES_PER_LOGIT[True]
+    return min(max(setup.engine.logits_bytes, position), setup.num_query_tokens * position)
 
 
 def activation_bytes(setup: Setup, parallel: TensorParallel) -> int:
@@ -157,7 +166,8 @@ def activation_bytes(setup: Setup, parallel: TensorParallel) -> int:
     stays = 2 * b * D + 4 * E + 32  # embeddings, residual, rotary table, places
     packed = b * D + b * (H + 2 * K) * E  # attention's input; queries, keys and values
     phases = [
-        8 * D,  # a norm: two float32 copies
+        # A norm: its input before the sum, what is added, the sum; two float32 copies.
+        3 * b * D + 8 * D,
         packed + b * H * E + 12 * H * E,  # queries, normalised and rotated in float32
         # Queries, keys and values; attention's output, and that of one run or the projected output.
         packed + b * (H + K) * E + b * H * E + max(b * H * E + 4 * H, b * D),
@@ -189,7 +199,7 @@ def _footprint(setup: Setup, num_ranks: int, split_experts: bool) -> Footprint:
     return Footprint(
         num_ranks=num_ranks,
         split_experts=split_experts,
-        weights=max(weight_bytes(model) for model in models),
+        weights=max(weight_bytes(model) + layout_bytes(model, setup.engine) for model in models),
         page=setup.engine.page_size * max(slot_bytes(model) for model in models),
         logits=logit_bytes(setup, ranks[0]),
         activations=activation_bytes(setup, ranks[0]),

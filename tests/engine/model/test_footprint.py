@@ -10,10 +10,11 @@ import torch
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
 from engine.engine import DiffusionEngine, EngineConfig
+from engine.kernels.route import split_in_three
 from engine.model.config import ModelConfig
 from engine.model.families import config_of
 from engine.model.load import load_model, read_config
-from engine.model.moe import keep_routers_float32
+from engine.model.moe import Router, keep_routers_float32
 from engine.model.plan.footprint import (
     Footprint,
     PlannedRank,
@@ -115,10 +116,18 @@ def test_weights_and_pages_equal_those_of_a_real_engine(
         parallel = PlannedRank(rank, size, split_experts)
         model = load_model(tmp_path, dtype, parallel=parallel)
         engines.append(engine_of(model, cache_tokens=320))
-    real = [sum(p.nbytes for p in e.runner.model.parameters()) for e in engines]
+    models = [engine.runner.model for engine in engines]
+    real = [sum(p.nbytes for p in model.parameters()) + parts_bytes(model) for model in models]
     planned = footprint_of(setup_for(read_config(tmp_path), dtype), size, split_experts)
     assert planned.weights == max(real)
     assert {planned.page} == {engine.page_bytes for engine in engines}
+
+
+def parts_bytes(model: Transformer) -> int:
+    """Of the routers as they are laid out for the kernels on a GPU."""
+    routers = [module.weight for module in model.modules() if isinstance(module, Router)]
+    laid_out = [split_in_three(weight) for weight in routers]
+    return sum(x.nbytes for x in laid_out) if model.embed.weight.dtype == torch.bfloat16 else 0
 
 
 @pytest.mark.parametrize("family", ["llada", "llada2"])

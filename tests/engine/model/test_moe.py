@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from engine.model.config import ExpertsConfig
-from engine.model.moe import MoE, Router, can_group, grouped, looped
+from engine.model.moe import MoE, Router, can_group, grouped, looped, tiled
 
 
 def experts_config(**changes: int | float | str) -> ExpertsConfig:
@@ -80,6 +80,24 @@ def test_grouped_and_looped_give_the_same(
     torch.testing.assert_close(
         grouped(x_PD, ends_X, gate_up, down), expected, rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize(
+    "counts", [[7], [0, 5, 0, 1, 0], [3, 0, 33, 19, 64, 0], [31] * 40, [0, 700, 0]], ids=str
+)
+@pytest.mark.parametrize("behind", [0, 9])
+def test_tiled_and_looped_give_the_same(counts: list[int], behind: int) -> None:
+    """Rows behind the last run, of experts on other ranks, may come out as anything."""
+    x_PD, ends_X, gate_up, down = through_experts([*counts, behind], 33, 21, torch.float32)
+    weights = ends_X[:-1], gate_up[:-1].contiguous(), down[:-1].contiguous()
+    expected = looped(x_PD[: sum(counts)], *weights)
+    torch.testing.assert_close(tiled(x_PD, *weights)[: sum(counts)], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tiled_reads_nothing_back_from_the_device() -> None:
+    arguments = through_experts([3, 0, 70], 33, 21, torch.float32)
+    out_PD = tiled(*(x.to("meta") for x in arguments))
+    assert out_PD.shape == (73, 33)
 
 
 @pytest.mark.parametrize(("hidden", "size"), [(33, 20), (48, 21), (47, 19)])

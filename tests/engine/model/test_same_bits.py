@@ -1,0 +1,110 @@
+"""The check for linears whose bits depend on the number of rows, with linears that are known to."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.kernels import linear as own
+from engine.model import triton_operations
+from engine.model.same_bits import bits_depend_on_rows
+from engine.model.triton_operations import Product, laid_out
+from tests.tiny import tiny_llada2_model
+
+WEIGHT = torch.randn(24, 32, generator=torch.Generator().manual_seed(1))
+
+
+def by_row(x: Tensor) -> Tensor:
+    """Every row alone, so that nothing else can change its bits."""
+    return torch.cat([row[None] @ WEIGHT.T for row in x])
+
+
+def split_up_to(rows: int) -> Callable[[Tensor], Tensor]:
+    """Adds in two halves where there are few rows, as split-k algorithms do."""
+
+    def product(x: Tensor) -> Tensor:
+        if x.shape[0] > rows:
+            return by_row(x)
+        return by_row(F.pad(x[:, :16], (0, 16))) + by_row(F.pad(x[:, 16:], (16, 0)))
+
+    return product
+
+
+def last_rows_differ(x: Tensor) -> Tensor:
+    """Bits depend on the place in the batch."""
+    y = by_row(x)
+    y[-1] = torch.nextafter(y[-1], torch.tensor(9.0))
+    return y
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"),
+    [
+        (by_row, False),
+        (split_up_to(1), True),
+        (split_up_to(16), True),
+        (split_up_to(256), True),
+        (last_rows_differ, True),
+        (lambda x: by_row(x).bfloat16(), False),
+    ],
+)
+def test_what_depends_on_the_rows_is_found(
+    product: Callable[[Tensor], Tensor], expected: bool
+) -> None:
+    assert bits_depend_on_rows(product, 32, 300, WEIGHT) is expected
+
+
+def test_rows_beyond_the_limit_are_not_tried() -> None:
+    sizes = []
+
+    def product(x: Tensor) -> Tensor:
+        sizes.append(x.shape[0])
+        return by_row(x)
+
+    assert not bits_depend_on_rows(product, 32, 100, WEIGHT)
+    assert max(sizes) == 100
+    assert {1, 2, 7, 16, 33, 64} <= set(sizes)
+
+
+def test_memory_limits_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(
+        triton_operations, "bits_depend_on_rows", lambda *args: tried.append(args[2])
+    )
+    product = Product(
+        name="", compute=by_row, num_outputs=24, num_inputs=32, like=WEIGHT, layers=[]
+    )
+    for check_bytes in (0, 4 * (3 * 24 + 2 * 32) * 50, 2**40):
+        product.changes_bits(check_bytes)
+    assert tried == [2, 50, 8192]
+
+
+def test_only_shapes_that_change_bits_are_computed_by_the_own_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_llada2_model()
+    seen: list[Product] = []
+
+    def is_down_or_router(product: Product) -> bool:
+        seen.append(product)
+        return product.is_router or product.layers[:1] == [model.layers[0].mlp.down]
+
+    operations = laid_out(model, is_down_or_router)
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.head]
+    assert sorted(map(id, (layer for product in seen for layer in product.layers))) == sorted(
+        map(id, linears)
+    )
+    assert [product.name for product in seen if product.is_head] == ["head 97x48"]
+    assert operations.own_linears == {model.layers[0].mlp.down}
+    assert not operations.own_head
+    assert all(weights.router.use_own_linear for weights in operations.moes.values())
+    calls = []
+    monkeypatch.setattr(
+        triton_operations, "linear", lambda x, *rest: calls.append(1) or own.linear(x, *rest)
+    )
+    for layer in (model.layers[0].mlp.down, model.layers[0].mlp.gate_up):
+        x = torch.randn(3, layer.in_features)
+        torch.testing.assert_close(operations.linear(x, layer), layer(x), rtol=1e-5, atol=1e-5)
+    assert len(calls) == 1
