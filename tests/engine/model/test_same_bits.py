@@ -108,3 +108,23 @@ def test_only_shapes_that_change_bits_are_computed_by_the_own_kernel(
         x = torch.randn(3, layer.in_features)
         torch.testing.assert_close(operations.linear(x, layer), layer(x), rtol=1e-5, atol=1e-5)
     assert len(calls) == 1
+
+
+@pytest.mark.gpu
+def test_a_model_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second engine takes over what was found, and another model is checked anew."""
+    checked: list[str] = []
+
+    def changes_bits(product: Product, check_bytes: int) -> bool:
+        checked.append(product.name)
+        return product.is_head
+
+    monkeypatch.setattr(Product, "changes_bits", changes_bits)
+    model = tiny_llada2_model().cuda()
+    first, second = (triton_operations.laid_out_with_same_bits(model, 2**20) for _ in range(2))
+    assert len(checked) == len(set(checked)) > 1
+    assert first.own_head
+    assert second.own_head
+    assert not second.own_linears
+    triton_operations.laid_out_with_same_bits(tiny_llada2_model().cuda(), 2**20)
+    assert len(checked) == 2 * len(set(checked))
