@@ -9,15 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine.kernels.experts as experts_module
-from engine.kernels.experts import (
-    TILES,
-    ExpertTile,
-    ExpertWeights,
-    choose_tile,
-    experts_reference,
-    moe,
-    moe_partial,
-)
+from engine.kernels.expert_tiles import TILES, ExpertTile, choose_tile
+from engine.kernels.experts import ExpertWeights, experts_reference, moe, moe_partial
 from engine.kernels.norm import add_norm_reference
 from engine.kernels.route import RouterWeights, route
 from tests.kernels.mixtures import experts_of, router_of
