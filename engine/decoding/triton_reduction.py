@@ -43,7 +43,7 @@ class TritonReduction:
         """Ties go to the lower word. torch.topk breaks them by an algorithm that it chooses by the
         number of positions, and logits in bfloat16 often tie. So every word gets a key of its own:
         its logit's bits, in an order that integers have too, above its index from behind."""
-        bits_MU = local_MU.float().view(torch.int32)
+        bits_MU = (local_MU.float() + 0.0).view(torch.int32)  # -0.0 ties with 0.0
         bits_MU = bits_MU ^ (bits_MU >> 31).bitwise_and_(0x7FFFFFFF)
         keys_MU = bits_MU.long()
         del bits_MU
