@@ -14,7 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("-m") != "gpu":
+    if config.getoption("-m") == "gpu":
+        os.environ.pop("TRITON_INTERPRET", None)
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["TRITON_INTERPRET"] = "1"
 

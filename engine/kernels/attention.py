@@ -17,13 +17,17 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.attention_kernels import attention_kernel, attention_tma_kernel, combine_kernel
-from engine.kernels.common import power_of_two, precision_of, suits_tma, width_of
+from engine.kernels.common import power_of_two, suits_tma, width_of
 from engine.kernels.reference import PagedLayout
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles, plan_tiles
 
 __all__ = ["AttentionTile", "HostTiles", "Tiles", "paged_attention", "plan_tiles"]
 
 LOG2_E = 1.4426950408889634
+PRECISION = "tf32x3"
+"""How float32 is multiplied: as three products of tf32 parts, which the matrix units add to about
+float32's precision. In plain float32 the queries of a tile do not fit in registers by far. It means
+nothing for narrower types."""
 COMBINED_ROWS = 4
 """Rows whose splits one program adds up."""
 
@@ -80,7 +84,7 @@ def _constants(q_QHE: Tensor, k_NPKE: Tensor, tile: AttentionTile) -> dict[str, 
     group = power_of_two(H // K)
     return dict(
         H=H, K=K, E=E, EP=width_of(E, 256), GP=group, BLOCK_Q=tile.rows // group,
-        BLOCK_N=tile.positions, PRECISION=precision_of(q_QHE.dtype),
+        BLOCK_N=tile.positions, PRECISION=PRECISION,
         num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 

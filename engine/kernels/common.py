@@ -17,9 +17,8 @@ def width_of(size: int, at_most: int) -> int:
     return min(at_most, max(16, power_of_two(size)))
 
 
-def precision_of(dtype: torch.dtype) -> str:
-    """How `tl.dot` multiplies: float32 in float32; it means nothing for narrower types."""
-    return "ieee" if dtype == torch.float32 else "tf32"
+PRECISION = "ieee"
+"""How linears and experts multiply float32; it means nothing for narrower types."""
 
 
 def suits_tma(tensor: torch.Tensor) -> bool:

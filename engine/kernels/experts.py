@@ -22,7 +22,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.common import power_of_two, precision_of, suits_tma, width_of
+from engine.kernels.common import PRECISION, power_of_two, suits_tma, width_of
 from engine.kernels.experts_kernels import (
     combine_kernel,
     down_kernel,
@@ -248,7 +248,7 @@ def _products(work: _Work, experts: ExpertWeights, num_chosen: int) -> None:
     tma_rows = tile.tma_rows and use_tma
     constants = dict(
         D=D, I=I, BM=tile.rows, BAND=tile.band, TMA=use_tma, SORTED=tile.is_sorted,
-        PRECISION=precision_of(work.y_PD.dtype),
+        PRECISION=PRECISION,
     )  # fmt: skip
     widest, deepest, stages, warps = tile.up
     columns, depth = width_of(I, widest), width_of(D, deepest)

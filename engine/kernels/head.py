@@ -20,7 +20,6 @@ from torch import Tensor
 
 from engine.kernels.common import power_of_two
 from engine.kernels.head_kernels import (
-    hash_kernel,
     merge_kernel,
     merge_noisy_kernel,
     noisy_kernel,
@@ -65,9 +64,9 @@ class Noise:
     """The word of this rank's first logit."""
 
 
-def reduce(logits_MV: Tensor, mask_index: int = -1, noise: Noise | None = None) -> Words:
-    """Logits in any float dtype, contiguous; the word at `mask_index` among this rank's words is
-    never predicted (-1: it is not among them). Bits of a position do not depend on M."""
+def reduce(logits_MV: Tensor, noise: Noise | None = None) -> Words:
+    """Logits in any float dtype, contiguous; -inf at a word that is never predicted. Bits of a
+    position do not depend on M."""
     assert logits_MV.is_contiguous(), "logits are read row by row"
     M, V = logits_MV.shape
     block = min(power_of_two(V), TILE_OF_WORDS)
@@ -81,16 +80,16 @@ def reduce(logits_MV: Tensor, mask_index: int = -1, noise: Noise | None = None) 
         floats(num_tiles, M), floats(num_tiles, M),
     )  # fmt: skip
     words = Words(logits_MV.new_empty(M, dtype=torch.int32), *(floats(M) for _ in range(7)))
-    reduce_kernel[(M, num_tiles)](logits_MV, *parts, M, mask_index, V=V, BLOCK=block, num_warps=8)
+    reduce_kernel[(M, num_tiles)](logits_MV, *parts, M, V=V, BLOCK=block, num_warps=8)
     merge_kernel[(-(-M // 4),)](
         *parts, *words, M, num_tiles, BM=4, BLOCK_T=min(power_of_two(num_tiles), 128), num_warps=4
     )
     if noise is not None:
-        _sample(logits_MV, mask_index, noise, words)
+        _sample(logits_MV, noise, words)
     return words
 
 
-def _sample(logits_MV: Tensor, mask_index: int, noise: Noise, words: Words) -> None:
+def _sample(logits_MV: Tensor, noise: Noise, words: Words) -> None:
     """Replaces the best word, its logit, the others and the score of the sampled positions."""
     M, V = logits_MV.shape
     block = min(power_of_two(V), TILE_OF_NOISY_WORDS)
@@ -101,7 +100,7 @@ def _sample(logits_MV: Tensor, mask_index: int, noise: Noise, words: Words) -> N
     word_TM = logits_MV.new_empty((num_tiles, M), dtype=torch.int32)
     # Without fused multiply-adds: the score is to round as torch's product and sum do.
     noisy_kernel[(M, num_tiles)](
-        logits_MV, noise.key_M, noise.temperature_M, score_TM, word_TM, logit_TM, M, mask_index,
+        logits_MV, noise.key_M, noise.temperature_M, score_TM, word_TM, logit_TM, M,
         noise.first_word, V=V, BLOCK=block, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     merge_noisy_kernel[(M,)](
@@ -111,25 +110,9 @@ def _sample(logits_MV: Tensor, mask_index: int, noise: Noise, words: Words) -> N
     )  # fmt: skip
 
 
-def gumbel_noise(noise: Noise, num_words: int) -> Tensor:
-    """The noise of the words first_word .. first_word + num_words - 1, float32 [M, V]: what
-    `reduce` adds, for comparison with engine/decoding/propose.py."""
-    M = noise.key_M.shape[0]
-    out_MV = noise.key_M.new_empty((M, num_words), dtype=torch.float32)
-    block = min(power_of_two(num_words), TILE_OF_NOISY_WORDS)
-    hash_kernel[(M, -(-num_words // block))](
-        noise.key_M, out_MV, noise.first_word, V=num_words, BLOCK=block, num_warps=8
-    )
-    return out_MV
-
-
-def reduce_reference(
-    logits_MV: Tensor, mask_index: int = -1, noise_MV: Tensor | float = 0.0
-) -> Words:
+def reduce_reference(logits_MV: Tensor, noise_MV: Tensor | float = 0.0) -> Words:
     """In float32; `noise_MV`: temperature x noise."""
-    wide_MV = logits_MV.float().clone()
-    if mask_index >= 0:
-        wide_MV[:, mask_index] = -torch.inf
+    wide_MV = logits_MV.float()
     scores_MV = wide_MV + noise_MV
     word_M1 = scores_MV.argmax(dim=-1, keepdim=True)
     top_M1, place_M1 = wide_MV.max(dim=-1, keepdim=True)

@@ -5,25 +5,24 @@ import triton.language as tl
 
 
 @triton.jit
-def _load_logits(logits_ptr, m, columns, mask_index, V: tl.constexpr):
+def _load_logits(logits_ptr, m, columns, V: tl.constexpr):
     """(the logits in float32, NaN and +inf as -inf; whether there was one). Words that are not
-    there or never predicted are -inf."""
+    there are -inf, as those are that are never predicted."""
     x = tl.load(logits_ptr + m * V + columns, mask=columns < V, other=float("-inf")).to(tl.float32)
-    x = tl.where(columns != mask_index, x, float("-inf"))
     is_broken = (x != x) | (x == float("inf"))
     return tl.where(is_broken, float("-inf"), x), tl.max(is_broken.to(tl.int32), 0) > 0
 
 
-@triton.jit(do_not_specialize=["M", "mask_index"])
+@triton.jit(do_not_specialize=["M"])
 def reduce_kernel(
-    logits_ptr, top_ptr, word_ptr, rest_ptr, weighted_ptr, M, mask_index,
+    logits_ptr, top_ptr, word_ptr, rest_ptr, weighted_ptr, M,
     V: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile of words of one position. x may be -inf, and all of a tile too."""
     m = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1)
     columns = n * BLOCK + tl.arange(0, BLOCK)
-    x, is_broken = _load_logits(logits_ptr, m, columns, mask_index, V)
+    x, is_broken = _load_logits(logits_ptr, m, columns, V)
     top = tl.max(x, 0)
     place = tl.argmax(x, 0)
     d = tl.where(x > float("-inf"), x - top, -1e4)
@@ -107,25 +106,16 @@ def _mix(x):
 
 
 @triton.jit
-def _gumbel(key, words):
+def gumbel(key, words):
     """gumbel_noise of engine/decoding/propose.py: from 52 bits of the hash, in float64."""
     bits = (_mix(key ^ words) >> 12) & (2**52 - 1)
     uniform = (bits.to(tl.float64) + 0.5) * 2.0**-52
     return -tl.log(-tl.log(uniform)).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["first_word"])
-def hash_kernel(key_ptr, out_ptr, first_word, V: tl.constexpr, BLOCK: tl.constexpr):
-    """The noise of one tile of words of one position."""
-    m = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    noise = _gumbel(tl.load(key_ptr + m), columns.to(tl.int64) + first_word)
-    tl.store(out_ptr + m * V + columns, noise, mask=columns < V)
-
-
-@triton.jit(do_not_specialize=["M", "mask_index", "first_word"])
+@triton.jit(do_not_specialize=["M", "first_word"])
 def noisy_kernel(
-    logits_ptr, key_ptr, temperature_ptr, score_ptr, word_ptr, logit_ptr, M, mask_index, first_word,
+    logits_ptr, key_ptr, temperature_ptr, score_ptr, word_ptr, logit_ptr, M, first_word,
     V: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The best noisy score of one tile of words of one position; nothing where it is greedy."""
@@ -134,8 +124,8 @@ def noisy_kernel(
     if temperature > 0:
         n = tl.program_id(1)
         columns = n * BLOCK + tl.arange(0, BLOCK)
-        x, _ = _load_logits(logits_ptr, m, columns, mask_index, V)
-        noise = _gumbel(tl.load(key_ptr + m), columns.to(tl.int64) + first_word)
+        x, _ = _load_logits(logits_ptr, m, columns, V)
+        noise = gumbel(tl.load(key_ptr + m), columns.to(tl.int64) + first_word)
         score = x + temperature * noise
         place = tl.argmax(score, 0)
         at = n.to(tl.int64) * M + m

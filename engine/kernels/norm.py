@@ -20,6 +20,8 @@ def add_norm(
     One program a row, so a row's bits depend on nothing else. Bound by memory: on an H100 2.9 TB/s
     at D = 2048 and 4096 where the rows do not fit the L2 cache.
     """
+    assert x_MD.is_contiguous(), "rows are contiguous"
+    assert delta_MD is None or delta_MD.is_contiguous(), "rows are contiguous"
     M, D = x_MD.shape
     has_delta = delta_MD is not None
     norm_MD = torch.empty_like(x_MD)

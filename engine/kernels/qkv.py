@@ -29,8 +29,8 @@ def norm_rotate_write(
     cos and sin are float32, slots int64 or int32, k_NPKE and v_NPKE contiguous. Bound by memory: on
     an H100 2.4 to 2.7 TB/s from 1024 tokens on, for heads 16/16, 16/4 and 32/32 of 128.
     """
-    assert k_NPKE.is_contiguous(), "keys are written to contiguous pages"
-    assert v_NPKE.is_contiguous(), "values are written to contiguous pages"
+    for x in (qkv_QF, cos_QR, sin_QR, k_NPKE, v_NPKE):
+        assert x.is_contiguous(), "projections, angles and pages are contiguous"
     Q, (K, E), R = qkv_QF.shape[0], k_NPKE.shape[2:], cos_QR.shape[1]
     H = qkv_QF.shape[1] // E - 2 * K
     q_QHE = qkv_QF.new_empty((Q, H, E))

@@ -85,6 +85,7 @@ def router_logits(h_MD: Tensor, router: RouterWeights) -> Tensor:
     """
     if router.parts.dtype == torch.float32:
         return linear(h_MD.float(), router.parts)
+    assert h_MD.dtype == router.parts.dtype, "a router in parts is for hidden states in bfloat16"
     if router.use_own_linear:
         return linear(h_MD, router.parts, out_dtype=torch.float32)
     return torch.mm(h_MD, router.parts.t(), out_dtype=torch.float32)
