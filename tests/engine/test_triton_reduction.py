@@ -100,12 +100,20 @@ def test_top_k_gives_ties_to_the_lower_word(count: int, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("num_rows", [1, FIXED_ROWS, FIXED_ROWS + 1, 3 * FIXED_ROWS])
-def test_mean_rows_does_not_depend_on_the_number_of_rows(num_rows: int) -> None:
+def test_means_do_not_depend_on_the_number_of_rows(num_rows: int) -> None:
     torch.manual_seed(0)
     weights_MU, rows_UD = torch.rand(4 * FIXED_ROWS, 300), torch.randn(300, 24)
     whole_MD = TRITON.mean_rows(weights_MU, rows_UD)
-    torch.testing.assert_close(whole_MD, weights_MU @ rows_UD)
+    torch.testing.assert_close(whole_MD, TORCH.mean_rows(weights_MU, rows_UD))
     assert torch.equal(TRITON.mean_rows(weights_MU[:num_rows], rows_UD), whole_MD[:num_rows])
+    rows_MWD = torch.randn(4 * FIXED_ROWS, 7, 24)
+    each = weights_MU[:, :7], rows_MWD
+    whole_MD = TRITON.mean_rows_of_each(*each)
+    torch.testing.assert_close(whole_MD, TORCH.mean_rows_of_each(*each))
+    few_MD = TRITON.mean_rows_of_each(*(x[:num_rows] for x in each))
+    assert torch.equal(few_MD, whole_MD[:num_rows])
+    free = TritonReduction(batch_invariant=False)
+    torch.testing.assert_close(free.mean_rows_of_each(*each), whole_MD)
 
 
 def strategies() -> list[DecodingStrategy]:
