@@ -5,6 +5,7 @@
 #   make stress  interrupt thirty jobs at random moments, resume each until done (half an hour)
 #   make lint    ruff, ruff format, mypy, lint-imports
 #   make bench   run the benchmarks on both demo models (hours on two cores)
+#   make gpu     all that needs an NVIDIA GPU: its tests and the benchmark of the engine (ten minutes)
 #   make clean   remove .venv and what building left behind
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ TRITON := 3.9.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: demo test exact stress lint bench clean
+.PHONY: demo test exact stress lint bench gpu clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -46,6 +47,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m jobs.bench engine --model jobs/demo/model_block
 	$(BIN)/python -m jobs.bench frontier
 	$(BIN)/python -m jobs.bench frontier --model jobs/demo/model_block --plot jobs/bench/results/frontier_block.png
+
+gpu: $(VENV)/.installed-dev
+	PYTHON=$(abspath $(BIN)/python) jobs/bench/on_gpu.sh
 
 # Without an NVIDIA GPU, torch's CPU build is installed first, so that pip does not choose the CUDA
 # build for the package.

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,10 @@ from engine.model.same_bits import bits_depend_on_rows
 from engine.model.transformer import Transformer
 
 log = logging.getLogger("engine")
+
+CHECKED: WeakKeyDictionary[Transformer, dict[tuple[object, ...], bool]] = WeakKeyDictionary()
+"""Of each model, which of its products change a row's bits with its neighbours (see
+laid_out_with_same_bits)."""
 
 
 class MoEWeights(NamedTuple):
@@ -109,16 +115,20 @@ def laid_out_with_same_bits(model: Transformer, check_bytes: int) -> TritonOpera
     give a row other bits with other neighbours; in Triton's interpreter, everywhere.
 
     The check takes up to `check_bytes` of memory, which is free again afterwards. The log names the
-    shapes, and says how long the check took.
+    shapes, and says how long the check took. A second engine for the same model takes over what was
+    found.
     """
     if not model.embed.weight.is_cuda:
         return laid_out(model, lambda product: True)
     start, names = time.perf_counter(), list[str]()
+    weight, places, known = model.embed.weight, count(), CHECKED.setdefault(model, {})
 
     def is_own(product: Product) -> bool:
-        changes = product.changes_bits(check_bytes)
-        names.extend([product.name] * changes)
-        return changes
+        key = (weight.device, weight.dtype, check_bytes, next(places))
+        if key not in known:
+            known[key] = product.changes_bits(check_bytes)
+        names.extend([product.name] * known[key])
+        return known[key]
 
     operations = laid_out(model, is_own)
     torch.cuda.empty_cache()

@@ -12,4 +12,7 @@
 `host.py`: what the host does in an iteration, now and before
 `iteration_times.py`: measures it for one checkout, in a fresh process
 `job.py`: rows per second of a whole job, with a stand-in for the engine
+`gpu/`: the engine on a GPU, against what the card allows
+`on_gpu.sh`: all that needs a GPU, in one command: its tests and `gpu`
+`provenance.py`: what a report says about where it was made
 """

@@ -35,7 +35,8 @@ from engine.decoding.threshold import Threshold
 from engine.engine import DiffusionEngine
 from engine.request import Request
 from jobs.bench.lockstep import LockStepManager
-from jobs.bench.workload import Run, Workload, load_workload, others_share, provenance
+from jobs.bench.provenance import provenance
+from jobs.bench.workload import Run, Workload, load_workload, others_share
 
 EXACT = ("cpu", "float32")
 """The device and dtype in which rounding does not depend on the batch's shape."""

@@ -19,8 +19,9 @@ from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import check_components, check_model
 from engine.soft import SoftIteration
+from jobs.bench.provenance import provenance
 from jobs.bench.table import markdown
-from jobs.bench.workload import Workload, load_workload, provenance
+from jobs.bench.workload import Workload, load_workload
 
 Settings = dict[str, Any]
 

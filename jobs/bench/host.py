@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.bench.workload import others_share, provenance
+from jobs.bench.provenance import provenance
+from jobs.bench.workload import others_share
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = Path(__file__).parent / "iteration_times.py"

@@ -25,8 +25,8 @@ from typing import Any
 
 from engine.errors import UserError
 from jobs.bench.loading import GB, in_fresh_process
+from jobs.bench.provenance import provenance
 from jobs.bench.synthetic import checkpoint_bytes, raw_config, write_checkpoint
-from jobs.bench.workload import provenance
 
 
 def run(

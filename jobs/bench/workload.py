@@ -1,7 +1,6 @@
 """The model and prompts that the engine benchmarks run, the figures of a run, and its scoring."""
 
 import os
-import platform
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,11 @@ from engine.model.transformer import Transformer
 from engine.request import Request, Result
 from pipeline.config.job import PromptConfig
 from pipeline.prompt.prompter import Prompter
-from pipeline.stats.versions import git_revision, library_versions
 from pipeline.tasks import TASKS
 from pipeline.tasks.sandbox import Limits, run_program
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 PROMPTS = Path(__file__).parent.parent / "demo" / "task" / "prompts.parquet"
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,28 +202,3 @@ def _cpu_seconds() -> tuple[float, float, float]:
     idle = ticks[3] + ticks[4]
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     return (sum(ticks) - idle) * tick_s, idle * tick_s, own
-
-
-def provenance(device: str) -> dict[str, Any]:
-    """Hardware, library versions and git revision, for a report."""
-    return {
-        "hardware": hardware(device),
-        "versions": library_versions(),
-        "git_revision": git_revision(),
-    }
-
-
-def hardware(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({cpu_name()})"
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if (info.exists())
-        else []
-    )
-    return names[0].split(":", 1)[1].strip() if names else platform.machine()
