@@ -46,13 +46,9 @@ class Canvases:
         if not self._laid_out:
             return
         tokens = np.concatenate([tokens for _, tokens in self._laid_out])
-        room = self._staging.room(tokens.nbytes)
-        room.view(torch.int64).numpy()[:] = tokens
-        pieces = (
-            self._staging.send(room)
-            .view(torch.int64)
-            .split([tokens.size for _, tokens in self._laid_out])
-        )
+        room = self._staging.room(tokens.size)
+        room.numpy()[:] = tokens
+        pieces = self._staging.send(room).split([tokens.size for _, tokens in self._laid_out])
         for (first_slot, _), piece in zip(self._laid_out, pieces, strict=True):
             self._tokens_S[first_slot : first_slot + piece.shape[0]] = piece
         self._laid_out.clear()

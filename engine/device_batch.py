@@ -19,7 +19,7 @@ Shape letters as in engine/batch.py; also A tiles of attention.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ class BatchSender:
 
     def fixed(self, shape: BatchShape) -> FixedBatch:
         """Tensors of a fixed shape, filled with nothing but padding."""
-        buffer = torch.empty(_places(shape).num_bytes, dtype=torch.uint8, device=self._device)
+        buffer = torch.empty(_places(shape).size, dtype=torch.int64, device=self._device)
         fixed = FixedBatch(shape, buffer, self._batch(buffer, shape, None))
         self._staging.send(self._packed(shape, None, ()), buffer)
         return fixed
@@ -126,10 +126,9 @@ class BatchSender:
         arrays = {} if host is None else _arrays(host, tiles)
         padding = self._padding(host)
         places = _places(shape)
-        buffer = self._staging.room(places.num_bytes)
-        packed = buffer.numpy()
-        wide = packed[: places.wide_bytes].view(np.int64)
-        narrow = packed[places.wide_bytes :].view(np.int32)
+        buffer = self._staging.room(places.size)
+        wide = buffer.numpy()
+        narrow = wide[places.wide_size :].view(np.int32)
         for name, (is_wide, start, end) in places.of.items():
             room = wide if is_wide else narrow
             array = arrays.get(name)
@@ -155,25 +154,31 @@ class BatchSender:
         """The batch in a buffer. Without `host` it has a fixed shape, and the host knows no more
         than that."""
         sent = _views(buffer, _places(shape))
-
-        def named(*names: str) -> dict[str, Any]:
-            return {name: sent[name] for name in names}
-
         asked = AskedPositions(
-            **named("sequence_M", "position_M", "num_masked_at_block_start_B"),
-            **named("num_iterations_in_block_B", "num_iterations_B", "seed_B"),
+            sequence_M=sent["sequence_M"],
+            position_M=sent["position_M"],
+            num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
+            num_iterations_in_block_B=sent["num_iterations_in_block_B"],
+            num_iterations_B=sent["num_iterations_B"],
+            seed_B=sent["seed_B"],
             temperature_B=sent["temperature_B"].view(torch.float32),
             any_sampled=shape.any_sampled,
             longest=self._block_length,
         )
         longest = self._longest_context if host is None else int(host.context_lens_R.max())
         layout = PagedLayout(
-            **named("query_starts", "first_slot_R", "context_lens_R"),
+            query_starts=sent["query_starts"],
+            first_slot_R=sent["first_slot_R"],
+            context_lens_R=sent["context_lens_R"],
             longest_context=longest,
             host_runs=None if host is None else _runs(host),
         )
         return Batch(
-            **named("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M"),
+            positions_Q=sent["positions_Q"],
+            slots_Q=sent["slots_Q"],
+            index_M=sent["index_M"],
+            logit_index_M=sent["logit_index_M"],
+            slots_M=sent["slots_M"],
             layout=layout,
             tiles=tuple(
                 Tiles(tile=tile, run_A=sent[f"run_A{i}"], first_A=sent[f"first_A{i}"])
@@ -190,10 +195,12 @@ class _Places(NamedTuple):
     of: dict[str, tuple[bool, int, int]]
     """Name -> whether it is int64; its first element among those of its dtype, and its end."""
     wide_lengths: list[int]
-    """Of each int64 array, then of the gap behind it, up to the next aligned address."""
+    """Of each int64 array, then of the gap behind it, up to the next aligned address; last, of all
+    that follows."""
     narrow_lengths: list[int]
-    wide_bytes: int
-    num_bytes: int
+    wide_size: int
+    size: int
+    """Of the buffer, in int64."""
 
 
 @lru_cache(maxsize=256)
@@ -223,9 +230,9 @@ def _places(shape: BatchShape) -> _Places:
             of[name] = (is_wide, start, start + size)
             lengths[is_wide] += [size, -size % per_step]
             num_elements[is_wide] += size + -size % per_step
-    wide_bytes = 8 * num_elements[True]
-    num_bytes = wide_bytes + 4 * num_elements[False]
-    return _Places(of, lengths[True], lengths[False], wide_bytes, num_bytes)
+    wide_size, narrow_size = num_elements[True], num_elements[False] // 2
+    lengths[True].append(narrow_size)
+    return _Places(of, lengths[True], lengths[False], wide_size, wide_size + narrow_size)
 
 
 def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray]:
@@ -246,9 +253,9 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray
 
 def _views(buffer: Tensor, places: _Places) -> dict[str, Tensor]:
     """The tensors of a buffer by name."""
-    wide = buffer[: places.wide_bytes].view(torch.int64).split(places.wide_lengths)
-    narrow = buffer[places.wide_bytes :].view(torch.int32).split(places.narrow_lengths)
-    return dict(zip(places.of, wide[::2] + narrow[::2], strict=True))
+    *wide, rest = torch.split_with_sizes(buffer, places.wide_lengths)
+    narrow = torch.split_with_sizes(rest.view(torch.int32), places.narrow_lengths)
+    return dict(zip(places.of, (*wide[::2], *narrow[::2]), strict=True))
 
 
 def _runs(host: HostBatch) -> list[Run]:

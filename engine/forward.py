@@ -54,8 +54,10 @@ class Forwards:
         self._canvases.write()
         tiles = self._runner.tiles(host)
         num_asked, num_padding = host.index_M.size, 0
-        with self._runner.clock.paused():
-            graph = None if self.graphs is None else self.graphs.graph(host, tiles)
+        graph = None
+        if self.graphs is not None:
+            with self._runner.clock.paused():
+                graph = self.graphs.graph(host, tiles)
         if self.graphs is None or graph is None:
             report = self.device_part(self.sender.send(host, tiles))
         else:

@@ -9,7 +9,6 @@ Shape letters as in engine/decoding/positions.py and logits.py.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from engine.decoding.logits import Logits
@@ -62,6 +61,4 @@ class SoftIteration:
         dtype of the embeddings."""
         if self.top_k is None or self.top_k >= logits.num_words:
             return logits.expected(embedding_VD, self.temperature)
-        top = logits.top_k(self.top_k)
-        weights_MW = (top.logit_MW / self.temperature).softmax(-1).to(embedding_VD.dtype)
-        return torch.einsum("mw,mwd->md", weights_MW, embedding_VD[top.word_MW])
+        return logits.expected_of_likeliest(self.top_k, embedding_VD, self.temperature)

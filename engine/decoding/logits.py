@@ -165,6 +165,12 @@ class Logits:
         share_M = (local_M - local_RM.logsumexp(dim=0)).exp().float()
         return self.parallel.sum(local_MD.float() * share_M[:, None]).to(table_VD.dtype)
 
+    def expected_of_likeliest(self, count: int, table_VD: Tensor, temperature: float) -> Tensor:
+        """The same over the `count` likeliest words alone."""
+        top = self.top_k(count)
+        weights_MW = (top.logit_MW / temperature).softmax(-1).to(table_VD.dtype)
+        return self.reduction.mean_rows_of_each(weights_MW, table_VD[top.word_MW])
+
     def _local_indices(self, words_MW: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of words within this rank's run, int64 [M, W] (0 if the word is not in it), and
         whether they are in it, bool [M, W]."""

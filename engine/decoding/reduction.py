@@ -58,6 +58,9 @@ class Reduction(Protocol):
     def mean_rows(self, weights_MU: Tensor, rows_UD: Tensor) -> Tensor:
         """weights @ rows, [M, D]."""
 
+    def mean_rows_of_each(self, weights_MW: Tensor, rows_MWD: Tensor) -> Tensor:
+        """weights @ rows, where each position has rows of its own: [M, D]."""
+
 
 class TorchReduction:
     """Plain torch, on float32 logits. Ties in `top_k` are broken by torch.topk."""
@@ -90,6 +93,9 @@ class TorchReduction:
 
     def mean_rows(self, weights_MU: Tensor, rows_UD: Tensor) -> Tensor:
         return weights_MU @ rows_UD
+
+    def mean_rows_of_each(self, weights_MW: Tensor, rows_MWD: Tensor) -> Tensor:
+        return torch.einsum("mw,mwd->md", weights_MW, rows_MWD)
 
 
 TORCH = TorchReduction()

@@ -43,7 +43,7 @@ class TritonReduction:
         """Ties go to the lower word. torch.topk breaks them by an algorithm that it chooses by the
         number of positions, and logits in bfloat16 often tie. So every word gets a key of its own:
         its logit's bits, in an order that integers have too, above its index from behind."""
-        bits_MU = local_MU.float().view(torch.int32)
+        bits_MU = (local_MU.float() + 0.0).view(torch.int32)  # -0.0 ties with 0.0
         bits_MU = bits_MU ^ (bits_MU >> 31).bitwise_and_(0x7FFFFFFF)
         keys_MU = bits_MU.long()
         del bits_MU
@@ -59,7 +59,19 @@ class TritonReduction:
         product over the whole vocabulary is one that cuBLAS divides in many ways."""
         if not self.batch_invariant:
             return weights_MU @ rows_UD
-        num_rows = weights_MU.shape[0]
-        padded_MU = F.pad(weights_MU, (0, 0, 0, -num_rows % FIXED_ROWS))
-        pieces = [piece_NU @ rows_UD for piece_NU in padded_MU.split(FIXED_ROWS)]
-        return torch.cat(pieces)[:num_rows]
+        pieces = _pieces(weights_MU)
+        return torch.cat([piece_NU @ rows_UD for piece_NU in pieces])[: weights_MU.shape[0]]
+
+    def mean_rows_of_each(self, weights_MW: Tensor, rows_MWD: Tensor) -> Tensor:
+        """As in `mean_rows`."""
+        if not self.batch_invariant:
+            return torch.bmm(weights_MW[:, None], rows_MWD)[:, 0]
+        pieces = zip(_pieces(weights_MW), _pieces(rows_MWD), strict=True)
+        means = [torch.bmm(weights[:, None], rows)[:, 0] for weights, rows in pieces]
+        return torch.cat(means)[: weights_MW.shape[0]]
+
+
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """Runs of FIXED_ROWS rows; the last one is filled up with zeros."""
+    missing = -x.shape[0] % FIXED_ROWS
+    return F.pad(x, (0, 0) * (x.ndim - 1) + (0, missing)).split(FIXED_ROWS)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.kernels import attention, experts, head, linear, norm, qkv, route, swiglu
+from engine.kernels import attention, expert_tiles, experts, head, linear, norm, qkv, route, swiglu
 from engine.kernels.reference import PagedLayout
 from engine.kernels.tiles import AttentionTile, Tiles
 
@@ -67,7 +67,7 @@ def _moe(
     weights = experts.ExpertWeights(
         gate_up_XID=_empty(own, 2 * I, D, dtype=dtype), down_XDI=_empty(own, D, I, dtype=dtype)
     )
-    h, chosen = _empty(M, D, dtype=dtype), experts.TILES[tile]
+    h, chosen = _empty(M, D, dtype=dtype), expert_tiles.TILES[tile]
     if is_partial:
         experts.moe_partial(h, router, weights, h, num_rows=_ints(1), tile=chosen)
     else:
@@ -115,7 +115,7 @@ def _cases() -> dict[str, Callable[[], object]]:
         gate_up = _empty(64, 2 * 12288, dtype=dtype)
         cases[f"swiglu, {kind}"] = partial(swiglu.swiglu, gate_up)
         cases[f"head 157184, {kind}"] = partial(_head, 157184, dtype)
-    for tile_name in experts.TILES:
+    for tile_name in expert_tiles.TILES:
         dtype = F32 if tile_name == "float32" else BF16
         cases[f"experts {tile_name}, 64 x 1024"] = partial(_moe, 64, 2048, 1024, dtype, tile_name)
         cases[f"experts {tile_name}, 256 x 512"] = partial(

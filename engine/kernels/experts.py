@@ -23,6 +23,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.common import PRECISION, power_of_two, suits_tma, width_of
+from engine.kernels.expert_tiles import ExpertTile, choose_tile
 from engine.kernels.experts_kernels import (
     combine_kernel,
     down_kernel,
@@ -34,52 +35,6 @@ from engine.kernels.route import RouterWeights, route
 
 PLACED_PAIRS = 16384
 """Pairs x experts that one program of `place` compares at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertTile:
-    """Tiles of both products: rows of one expert x columns x depth of a step."""
-
-    rows: int
-    up: tuple[int, int, int, int]
-    """columns (of gate and of up), depth, stages, warps"""
-    down: tuple[int, int, int, int]
-    band: int = 1
-    """Tiles of rows that go through the columns together, so that weights are read from L2."""
-    use_tma: bool = False
-    """Weights by TMA, where their rows start at multiples of 16 bytes."""
-    tma_rows: bool = False
-    """The middle rows by TMA too, and those of the tokens where they are sorted."""
-    is_sorted: bool = False
-    """Every token's row is copied to the rows of its pairs first."""
-
-
-TILES = {
-    "s16b": ExpertTile(rows=16, up=(64, 128, 3, 4), down=(128, 128, 3, 4)),
-    "m64t": ExpertTile(rows=64, up=(128, 64, 3, 8), down=(128, 64, 4, 4), band=8, use_tma=True),
-    "l128t": ExpertTile(rows=128, up=(128, 64, 3, 8), down=(256, 64, 3, 8), band=8, use_tma=True),
-    "g128": ExpertTile(
-        rows=128, up=(128, 64, 4, 8), down=(256, 64, 3, 8), band=8,
-        use_tma=True, tma_rows=True, is_sorted=True,
-    ),
-    "float32": ExpertTile(rows=32, up=(64, 32, 3, 4), down=(64, 32, 3, 4), band=8),
-}  # fmt: skip
-
-
-def choose_tile(
-    num_rows: int, num_chosen: int, num_experts: int, dtype: torch.dtype = torch.bfloat16
-) -> ExpertTile:
-    """The tile that is at most 3 % slower than the best on an H100. In float32 there is one.
-
-    By the mean rows of an expert; chosen for 64 experts of width 1024 and 256 of 512, D = 2048, 32
-    to 9216 rows.
-    """
-    if dtype == torch.float32:
-        return TILES["float32"]
-    mean = num_rows * num_chosen / num_experts
-    return TILES[
-        "s16b" if mean <= 8 else "m64t" if mean <= 64 else "l128t" if mean <= 160 else "g128"
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +65,11 @@ def moe(
 
     Rows from `num_rows` (int32 [1], on the device) on only pad a graph: they choose no expert.
     """
-    work = _Work.of(h_MD, router, experts, tile)
+    work = _Work.of(h_MD, router, experts, num_rows, tile)
     sum_MD, norm_MD = torch.empty_like(x_MD), torch.empty_like(x_MD)
     weights_MC = _run_experts(h_MD, router, experts, num_rows, work)
     _combine(
-        work, weights_MC, router, experts, shared_MD, num_rows, sum_MD,
+        work, weights_MC, router, experts, shared_MD, sum_MD,
         x_MD=x_MD, norm_MD=norm_MD, next_norm_D=next_norm_D, eps=eps,
     )  # fmt: skip
     return sum_MD, norm_MD
@@ -131,10 +86,10 @@ def moe_partial(
 ) -> Tensor:
     """This rank's part of all experts + shared, [M, D] in the dtype of h: the caller adds the parts
     of all ranks. Otherwise as `moe`."""
-    work = _Work.of(h_MD, router, experts, tile)
+    work = _Work.of(h_MD, router, experts, num_rows, tile)
     y_MD = torch.empty_like(h_MD)
     weights_MC = _run_experts(h_MD, router, experts, num_rows, work)
-    _combine(work, weights_MC, router, experts, shared_MD, num_rows, y_MD)
+    _combine(work, weights_MC, router, experts, shared_MD, y_MD)
     return y_MD
 
 
@@ -159,6 +114,8 @@ class _Work:
     would place its rows by them."""
 
     tile: ExpertTile
+    is_whole: bool
+    """Whether every pair has a row on this rank."""
     num_tiles: int
     pair_P: Tensor
     """int32: the pair in each row."""
@@ -178,7 +135,12 @@ class _Work:
 
     @classmethod
     def of(
-        cls, h_MD: Tensor, router: RouterWeights, experts: ExpertWeights, tile: ExpertTile | None
+        cls,
+        h_MD: Tensor,
+        router: RouterWeights,
+        experts: ExpertWeights,
+        num_rows: Tensor | None,
+        tile: ExpertTile | None,
     ) -> "_Work":
         (M, D), (X, _, I) = h_MD.shape, experts.down_XDI.shape
         if tile is None:
@@ -192,6 +154,7 @@ class _Work:
 
         return cls(
             tile=tile,
+            is_whole=num_rows is None and router.num_experts == X,
             num_tiles=num_tiles,
             pair_P=ints(P),
             row_P=ints(P if tile.is_sorted else 1),
@@ -223,7 +186,8 @@ def _run_experts(
     if tile.is_sorted:
         spread_kernel[(h_MD.shape[0],)](
             h_MD, work.chosen_MC, work.row_P, work.sorted_PD, experts.first_expert,
-            X=experts.down_XDI.shape[0], D=D, DP=power_of_two(D), C=router.num_chosen, num_warps=8,
+            X=experts.down_XDI.shape[0], D=D, DP=power_of_two(D), C=router.num_chosen,
+            WHOLE=work.is_whole, num_warps=8,
         )  # fmt: skip
     _products(work, experts, router.num_chosen)
     return weights_MC
@@ -279,7 +243,6 @@ def _combine(
     router: RouterWeights,
     experts: ExpertWeights,
     shared_MD: Tensor | None,
-    num_rows: Tensor | None,
     sum_MD: Tensor,
     *,
     x_MD: Tensor | None = None,
@@ -289,12 +252,11 @@ def _combine(
 ) -> None:
     """The weighted sum into sum_MD, with x and its norm where given; empties the counts."""
     (M, D), X = sum_MD.shape, experts.down_XDI.shape[0]
-    is_whole = num_rows is None and router.num_experts == X
     combine_kernel[(M,)](
         work.y_PD, work.chosen_MC, work.row_P, weights_MC, sum_MD if x_MD is None else x_MD,
         sum_MD if shared_MD is None else shared_MD, sum_MD if next_norm_D is None else next_norm_D,
         router.counts_X, sum_MD, sum_MD if norm_MD is None else norm_MD, eps, experts.first_expert,
         D=D, DP=power_of_two(D), C=router.num_chosen, X=X, ALL_X=router.num_experts,
         ALL_XP=power_of_two(router.num_experts), ROWS=work.tile.is_sorted,
-        SHARED=shared_MD is not None, WHOLE=is_whole, NORM=norm_MD is not None, num_warps=8,
+        SHARED=shared_MD is not None, WHOLE=work.is_whole, NORM=norm_MD is not None, num_warps=8,
     )  # fmt: skip

@@ -43,17 +43,19 @@ def place_kernel(
 @triton.jit(do_not_specialize=["first_expert"])
 def spread_kernel(
     x_ptr, chosen_ptr, row_ptr, out_ptr, first_expert,
-    X: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, C: tl.constexpr,
+    X: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, C: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """A token's row to the rows of its pairs."""
+    """A token's row to the rows of its pairs. WHOLE: every pair has one."""
     m = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, DP)
     x = tl.load(x_ptr + m * D + d, mask=d < D)
     for c in tl.static_range(C):
-        expert = tl.load(chosen_ptr + m * C + c) - first_expert
-        if (expert >= 0) & (expert < X):
-            row = tl.load(row_ptr + m * C + c).to(tl.int64)
-            tl.store(out_ptr + row * D + d, x, mask=d < D)
+        row = tl.load(row_ptr + m * C + c).to(tl.int64)
+        has_row = d < D
+        if not WHOLE:
+            expert = tl.load(chosen_ptr + m * C + c) - first_expert
+            has_row = d < tl.where((expert >= 0) & (expert < X), D, 0)
+        tl.store(out_ptr + row * D + d, x, mask=has_row)
 
 
 @triton.jit
@@ -92,7 +94,10 @@ def gate_up_kernel(
         x_ptrs = x_ptr + token.to(tl.int64)[:, None] * D + k[None, :]
     w_row = expert * (2 * I) + n * BN
     if not TMA:
-        inside = tl.minimum(columns, I - 1)
+        if I % BN == 0:
+            inside = columns
+        else:
+            inside = tl.minimum(columns, I - 1)
         w_ptrs = w_ptr + expert.to(tl.int64) * (2 * I * D) + inside[:, None] * D + k[None, :]
     gate = tl.zeros([BM, BN], tl.float32)
     up = tl.zeros([BM, BN], tl.float32)
@@ -142,7 +147,10 @@ def down_kernel(
     if not TMA_ROWS:
         x_ptrs = middle_ptr + safe.to(tl.int64)[:, None] * I + k[None, :]
     if not TMA:
-        inside = tl.minimum(columns, D - 1)
+        if D % BN == 0:
+            inside = columns
+        else:
+            inside = tl.minimum(columns, D - 1)
         w_ptrs = w_ptr + expert.to(tl.int64) * (D * I) + inside[:, None] * I + k[None, :]
     acc = tl.zeros([BM, BN], tl.float32)
     for k0 in range(0, I, BK):

@@ -122,9 +122,12 @@ def linear_kernel(
     k = tl.arange(0, BK)
     if not TMA:
         safe_rows = tl.minimum(rows, M - 1).to(tl.int64)
-        safe_columns = tl.minimum(columns, N - 1).to(tl.int64)
+        if N % BN == 0:
+            safe_columns = columns
+        else:
+            safe_columns = tl.minimum(columns, N - 1)
         x_ptrs = x_ptr + safe_rows[:, None] * K + k[None, :]
-        w_ptrs = w_ptr + safe_columns[:, None] * K + k[None, :]
+        w_ptrs = w_ptr + safe_columns.to(tl.int64)[:, None] * K + k[None, :]
     if SWAP:
         acc = tl.zeros([BN, BM], tl.float32)
     else:

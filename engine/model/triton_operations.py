@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.kernels.experts import ExpertWeights, moe, moe_partial
+from engine.kernels.experts import ExpertWeights, moe_partial
+from engine.kernels.experts import moe as moe_and_norm
 from engine.kernels.linear import linear
 from engine.kernels.norm import add_norm
 from engine.kernels.route import RouterWeights, router_logits, split_in_three
@@ -75,11 +76,13 @@ class TritonOperations:
         return moe_partial(h_QD, *weights, shared_QD, num_rows=self.num_rows)
 
     def add_moe_norm(
-        self, x_QD: Tensor, h_QD: Tensor, moe_layer: MoE, norm: RMSNorm
+        self, x_QD: Tensor, h_QD: Tensor, moe: MoE, norm: RMSNorm
     ) -> tuple[Tensor, Tensor]:
-        weights = self.moes[moe_layer]
-        shared_QD = None if moe_layer.shared is None else moe_layer.shared(h_QD, self)
-        return moe(h_QD, x_QD, *weights, norm.weight, norm.eps, shared_QD, num_rows=self.num_rows)
+        weights = self.moes[moe]
+        shared_QD = None if moe.shared is None else moe.shared(h_QD, self)
+        return moe_and_norm(
+            h_QD, x_QD, *weights, norm.weight, norm.eps, shared_QD, num_rows=self.num_rows
+        )
 
 
 def laid_out(model: Transformer, is_own: Callable[["Product"], bool]) -> TritonOperations:
@@ -111,9 +114,9 @@ def laid_out_with_same_bits(model: Transformer, check_bytes: int) -> TritonOpera
     """`laid_out` with the engine's own kernel wherever cuBLAS was found, now and on this device, to
     give a row other bits with other neighbours; in Triton's interpreter, everywhere.
 
-    The check takes up to `check_bytes` of memory, which is free again afterwards, and for a model
-    of 8 billion parameters less than two seconds. A second engine for the same model takes over
-    what was found.
+    The check takes up to `check_bytes` of memory, which is free again afterwards. The log names the
+    shapes, and says how long the check took. A second engine for the same model takes over what was
+    found.
     """
     if not model.embed.weight.is_cuda:
         return laid_out(model, lambda product: True)

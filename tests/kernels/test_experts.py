@@ -1,22 +1,20 @@
 """Experts, placed without sorting, against one expert at a time."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.kernels.experts import (
-    TILES,
-    ExpertTile,
-    ExpertWeights,
-    choose_tile,
-    experts_reference,
-    moe,
-    moe_partial,
-)
+import engine.kernels.experts as experts_module
+from engine.kernels.expert_tiles import TILES, ExpertTile, choose_tile
+from engine.kernels.experts import ExpertWeights, experts_reference, moe, moe_partial
 from engine.kernels.norm import add_norm_reference
 from engine.kernels.route import RouterWeights, route
 from tests.kernels.mixtures import experts_of, router_of
-from tests.kernels.places import Place, everywhere
+from tests.kernels.places import INTERPRETER, Place, everywhere
 
 
 def choices(h: Tensor, router: RouterWeights) -> tuple[Tensor, Tensor]:
@@ -106,6 +104,45 @@ def test_a_token_that_is_not_finite_stays_alone(place: Place) -> None:
     place.assert_near(total[others], expected[others])
     assert normed[2].isnan().all()
     assert not router.counts_X.any()
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_nothing_is_allocated_once_the_router_has_counted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running out of memory between router and sum would leave counts behind, and a forward that is
+    tried again would place its rows by them."""
+    allocated: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if "empty" in str(func):
+                allocated.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def routed(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        result = route(*args)
+        watch.__enter__()
+        return result
+
+    class NotLaunched:
+        """The interpreter allocates in every launch."""
+
+        def __getitem__(self, grid: object) -> Callable[..., None]:
+            return lambda *args, **kwargs: None
+
+    router, experts, watch = router_of(INTERPRETER), experts_of(INTERPRETER), Watch()
+    monkeypatch.setattr(experts_module, "route", routed)
+    for kernel in ("place", "spread", "gate_up", "down", "combine"):
+        monkeypatch.setattr(experts_module, f"{kernel}_kernel", NotLaunched())
+    h, x = INTERPRETER.normal(2, 5, 48)
+    try:
+        moe(h, x, router, experts, INTERPRETER.normal(48), 1e-5, tile=TILES[name])
+        assert not allocated
+        torch.empty(1)
+        assert allocated
+    finally:
+        watch.__exit__(None, None, None)
 
 
 def test_the_tile_follows_from_the_mean_rows_of_an_expert() -> None:

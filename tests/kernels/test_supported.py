@@ -65,7 +65,7 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_decides_needs_no_triton() -> None:
-    names = ("common", "reference", "supported", "tiles")
+    names = ("common", "expert_tiles", "reference", "supported", "tiles")
     code = "import sys; sys.modules['triton'] = None; import " + ", ".join(
         f"engine.kernels.{name}" for name in names
     )

@@ -34,7 +34,7 @@ def test_the_figures_of_llada_8b_equal_a_calculation_by_hand(
     sequences = int(0.8 * (80 * 10**9 - weights)) // (16 * position) // (1024 // 16)
     assert (weights, 1024 * position, sequences) == (16031162368, 536870912, 95)
     row = rows_of(out)["2 x 1"]
-    assert row[:3] == ["16.03 GB", "0.54 GB", "2.14 GB"]
+    assert row[:3] == ["16.03 GB", "0.54 GB", "2.15 GB"]  # 2^31 bytes of logits
     assert row[4:] == ["0.80", "95", "190"]
     assert "llada_8b (GSAI-ML/LLaDA-8B-Instruct): 8.02 billion parameters in bfloat16" in out
     assert (

@@ -39,7 +39,6 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
-        longest=max(counts),
     )
 
 
