@@ -27,7 +27,10 @@ step() {
 
 # Only the files with GPU tests are collected: others import what a machine for GPUs may lack.
 mapfile -t tests < <(grep -rl --include='test_*.py' 'mark\.gpu' tests | sort)
-step gpu_tests 150 "$python" -m pytest -q -m gpu -p no:cacheprovider "${tests[@]}"
+# Most of their time is compiling kernels: where pytest-xdist is installed, on all cores but four.
+at_once=()
+"$python" -c "import xdist" 2>/dev/null && at_once=(-n "$(($(nproc) > 5 ? $(nproc) - 4 : 1))")
+step gpu_tests 150 "$python" -m pytest -q -m gpu -p no:cacheprovider "${at_once[@]}" "${tests[@]}"
 step gpu_quick 110 "$python" -m jobs.bench gpu --quick --out "$folder"
 step gpu_full 310 "$python" -m jobs.bench gpu --out "$folder"
 exit "$failed"
