@@ -69,7 +69,8 @@ class Feed:
         config = EngineConfig(
             block_length=BLOCK,
             max_sequences=batch,
-            cache_tokens=batch * 1024,
+            # Canvases of different lengths leave gaps between them; there is room for these too.
+            cache_tokens=batch * 2048,
             iteration_tokens=batch * 1024,
         )
         self.engine = DiffusionEngine(

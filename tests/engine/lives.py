@@ -57,9 +57,11 @@ class Setting:
 class Life:
     """Runs both managers side by side and asserts that they agree on everything."""
 
-    def __init__(self, setting: Setting, seed: int) -> None:
+    def __init__(self, setting: Setting, seed: int, failing: float = 0.05) -> None:
+        """`failing`: the share of forwards that run out of memory."""
         self.setting = setting
         self.draw = random.Random(seed)
+        self.failing = failing
         self.events: dict[str, int] = {}
         common = {"num_pages": setting.num_pages, "policy": setting.policy}
         canvases = Canvases(setting.num_pages * PAGE, MASK, torch.device("cpu"))
@@ -98,7 +100,7 @@ class Life:
         if ours is None:
             return
         self.assert_same_plan(ours, plain)
-        if self.draw.random() < 0.05:
+        if self.draw.random() < self.failing:
             gone, sequence = self.ours.give_way(ours), self.plain.give_way(plain)
             assert gone == (None if sequence is None else sequence.request)
             self.count("give_way" if gone is None else "hopeless")

@@ -119,9 +119,21 @@ def test_arrays_and_plain_rules_agree(
             config=EngineConfig(**memory, page_size=PAGE),
         )
         life = Life(made, seed)
-        life.run(24)
+        life.run(18)
         events += Counter(life.events)
     assert all(events[name] for name in ("eos", "length", "give_way", "partial", "whole")), events
+
+
+def test_the_lives_contain_failures_and_aborts() -> None:
+    """Confidences that are NaN, spans that never fit into memory, and aborts are compared too."""
+    made = setting(
+        *("block_causal", "edits", "sub-blocks", True),
+        stop_at_eos=True,
+        config=EngineConfig(**MEMORY["scarce"], page_size=PAGE),
+    )
+    life = Life(made, 7, failing=0.3)
+    life.run(120)
+    assert all(life.events.get(name) for name in ("error", "hopeless", "abort")), life.events
 
 
 def take(s: Sequences, places: np.ndarray) -> Sequences:
