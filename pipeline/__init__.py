@@ -4,11 +4,12 @@
 (package) answers one question, and imports only from floors below its own (pyproject.toml,
 [tool.importlinter]):
 
-    run         generate all prompts of a job      status      how far a run is, from its files
+    run         generate all prompts of a job
+    status      how far a run is, from its files
+    score       which generations pass their tests
     ------------------------------------------------------------------------------------------
     generate    keep an engine supplied with requests, and write its results
     report      summary, dataset card and report.html of a run
-    score       which generations pass their tests
     ------------------------------------------------------------------------------------------
     plan        cut the input into parts once, and share the parts among the workers
     launch      from the command line to a JobConfig; the only room that imports Hydra

@@ -199,7 +199,7 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
         if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
             plan = make_plan_of(config, folder, worker)
     pin(plan, folder)
-    write_launch(folder, this_launch(worker))
+    write_launch(folder, this_launch(worker, folder))
     set_aside_broken(plan, folder)
     return plan
 

@@ -180,7 +180,7 @@ class RunStatus:
     def _resume(self) -> str:
         """The line for a shell that resumes the run."""
         launch = self._at_work.launch
-        return "the same command as before" if launch is None else launch.resume
+        return "the same command as before" if launch is None else launch.resume_in(self._folder)
 
     @property
     def _num_rows(self) -> int:

@@ -20,7 +20,6 @@ from engine.errors import UserError
 from engine.text.messages import ChatOptions, PromptError, Tools, Turn
 
 DEFAULT, FOR_TOOLS = "default", "tool_use"
-ENDINGS = (".jinja", ".jinja2", ".j2", ".txt")
 OF_TRANSFORMERS = {"tojson"}
 """Filters that transformers adds to those of Jinja."""
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")

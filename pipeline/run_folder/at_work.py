@@ -38,6 +38,8 @@ class Launch:
     started_at: str
     """ISO 8601."""
     num_ranks: int
+    run_folder: str | None = None
+    """Where the run lay then; None in runs of earlier versions."""
 
     @property
     def holder(self) -> str:
@@ -48,6 +50,14 @@ class Launch:
     def resume(self) -> str:
         """The line for a shell that starts the job again."""
         return f"cd {shlex.quote(self.working_folder)} && {self.command}"
+
+    def resume_in(self, folder: RunFolder) -> str:
+        """The same for the run that lies in `folder` now: if it was moved or copied, what must
+        change in the line."""
+        now = absolute(folder)
+        if self.run_folder in (None, now):
+            return self.resume
+        return f"{self.resume}, with output={now}: the run was started as {self.run_folder}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,12 @@ class AtWork:
     """Seconds since the last sign of life; None if there is none."""
     launch: Launch | None
     """The last launch that got as far as its plan; None in runs of earlier versions."""
+
+
+def absolute(folder: RunFolder) -> str:
+    """The folder's path, whatever folder it is read from."""
+    is_local = isinstance(folder.path, Path) and not isinstance(folder.path, UPath)
+    return str(folder.path.resolve() if is_local else folder.path)
 
 
 def write_launch(folder: RunFolder, launch: Launch) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.run_folder.at_work import Launch
+from pipeline.run_folder.at_work import Launch, absolute
+from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.store import without_secrets
 from pipeline.workers.ranks import Worker
 
 LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
 
 
-def this_launch(worker: Worker) -> Launch:
-    """The present launch, as its rank 0 records it. The store's keys are not in it."""
+def this_launch(worker: Worker, folder: RunFolder) -> Launch:
+    """The present launch, as its rank 0 records it in its run folder. The store's keys are not in
+    it."""
     return Launch(
         command=without_secrets(command(worker, sys.orig_argv, _parents_argv())),
         working_folder=os.getcwd(),
@@ -28,6 +30,7 @@ def this_launch(worker: Worker) -> Launch:
         pid=os.getpid(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         num_ranks=worker.world,
+        run_folder=absolute(folder),
     )
 
 

@@ -198,7 +198,7 @@ def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(opened) == 5
 
 
-def launched(folder: RunFolder, host: str = Worker().host) -> None:
+def launched(folder: RunFolder, host: str = Worker().host, run_folder: str | None = None) -> None:
     write_launch(
         folder,
         Launch(
@@ -208,6 +208,7 @@ def launched(folder: RunFolder, host: str = Worker().host) -> None:
             pid=7,
             started_at="2026-01-01T00:00:00+00:00",
             num_ranks=2,
+            run_folder=run_folder,
         ),
     )
 
@@ -246,6 +247,19 @@ def test_a_dead_run_says_since_when_and_how_to_resume_it(
     assert lines["at"].startswith("nobody for 3 h 0 min; the last launch was process ")
     assert f" on {Worker().host} since " in lines["at"]
     assert lines["resume"] == RESUME
+
+
+def test_a_moved_run_says_what_changes_in_its_command(
+    a_job: Job, status: Status, tmp_path: Path
+) -> None:
+    old = Path(a_job.folder.path)
+    launched(a_job.folder, run_folder=str(old))
+    aged(a_job.folder, 3600)
+    assert status(old)[1]["resume"] == RESUME
+    moved = tmp_path / "elsewhere"
+    old.rename(moved)
+    _, lines = status(moved)
+    assert lines["resume"] == f"{RESUME}, with output={moved}: the run was started as {old}"
 
 
 def test_a_run_of_before_says_to_type_the_same_command(a_job: Job, status: Status) -> None:

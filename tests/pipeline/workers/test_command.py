@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pipeline.run_folder.at_work import Launch
+from pipeline.run_folder.layout import RunFolder
 from pipeline.workers.command import command, this_launch
 from pipeline.workers.ranks import Worker
 
@@ -77,4 +78,4 @@ def test_keys_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "orig_argv", ["python", "data.path=https://u:hush-hush@host/f.parquet"]
     )
-    assert "hush" not in this_launch(Worker()).command
+    assert "hush" not in this_launch(Worker(), RunFolder("runs/a")).command
