@@ -1,0 +1,75 @@
+"""The Triton kernels on padded batches, as graphs run them, generate the tokens of plain torch.
+
+In the interpreter on the CPU. Nothing is captured: a replay calls the forward again on the padded
+batch, whose output memory begins as NaN.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.graphs import Captured, Graphs
+from engine.request import Request
+from tests.numerics.combinations import Combination
+from tests.numerics.exact import assert_same
+from tests.tiny import tiny_llada2_model, tiny_model
+
+BLOCK = 12
+MODELS = {
+    "bidirectional": tiny_model(max_sequence_length=64),
+    "block-causal": tiny_llada2_model(block_length=BLOCK, max_position_embeddings=64),
+}
+
+
+def run_again(function: Callable[[], Tensor]) -> Captured:
+    """A capture that only calls the function again."""
+    output = function()
+    return Captured(lambda: output.copy_(function()), output)
+
+
+@pytest.fixture
+def empty_is_nan() -> Iterator[None]:
+    """New memory holds NaN, or numbers that are no index."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("attention", "cache", "decoding"),
+    [
+        ("bidirectional", "dkv", "klass"),
+        ("block-causal", "block_causal", "credit"),
+    ],
+)
+@pytest.mark.usefixtures("empty_is_nan")
+def test_padded_forwards_of_the_kernels(attention: str, cache: str, decoding: str) -> None:
+    requests = [
+        Request(
+            request_id=i,
+            prompt_ids=[3 + i] * (5 + 7 * i),
+            max_new_tokens=11 + i,
+            temperature=0.7 * (i % 2),
+            seed=i,
+        )
+        for i in range(3)
+    ]
+    combination = Combination({"name": cache}, {"name": decoding})
+
+    def results_of(**settings: Any) -> dict[Any, Any]:
+        engine = combination.engine(
+            MODELS[attention], block_length=BLOCK, max_sequences=2, cache_tokens=128, **settings
+        )
+        if settings["kernels"] == "triton":
+            forwards = engine.forwards
+            assert engine.runner.is_capturable
+            forwards.graphs = Graphs(forwards.device_part, forwards.sender, run_again)
+        results = {result.request_id: result for result in engine.results(requests)}
+        assert (engine.stats.num_padding_tokens > 0) == (settings["kernels"] == "triton")
+        return results
+
+    assert_same(results_of(kernels="triton"), results_of(kernels="torch"), "padded kernels")
