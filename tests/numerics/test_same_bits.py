@@ -69,7 +69,7 @@ def bits_of(
     results = {result.request_id: result for result in engine.results(requests)}
     assert all(result.error is None for result in results.values()), "a row failed"
     return {
-        i: (tuple(result.token_ids), result.mean_confidence.hex()) for i, result in results.items()
+        i: (tuple(result.token_ids), repr(result.mean_confidence)) for i, result in results.items()
     }
 
 
