@@ -19,8 +19,8 @@ from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
 BLOCK = 16
 SOFT = {"weight_start": 0.02, "weight_growth": 0.002, "weight_max": 0.05}
 TINY = {
-    "bidirectional": tiny_model,
-    "block-causal": lambda: tiny_llada2_model(block_length=BLOCK),
+    "bidirectional": lambda: tiny_model(n_layers=1),
+    "block-causal": lambda: tiny_llada2_model(block_length=BLOCK, num_hidden_layers=2),
 }
 
 

@@ -23,7 +23,7 @@ BLOCK = 8
 SOFT = {"weight_start": 0.02, "weight_growth": 0.002, "weight_max": 0.05}
 MODELS = {
     "bidirectional": lambda: tiny_model(n_layers=1),
-    "block-causal": lambda: tiny_llada2_model(block_length=BLOCK),
+    "block-causal": lambda: tiny_llada2_model(block_length=BLOCK, num_hidden_layers=2),
 }
 
 

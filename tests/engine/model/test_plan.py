@@ -34,7 +34,7 @@ def test_the_figures_of_llada_8b_equal_a_calculation_by_hand(
     sequences = int(0.8 * (80 * 10**9 - weights)) // (16 * position) // (1024 // 16)
     assert (weights, 1024 * position, sequences) == (16031162368, 536870912, 95)
     row = rows_of(out)["2 x 1"]
-    assert row[:3] == ["16.03 GB", "0.54 GB", "2.15 GB"]  # 2^31 bytes of logits
+    assert row[:3] == ["16.03 GB", "0.54 GB", "2.15 GB"]
     assert row[4:] == ["0.80", "95", "190"]
     assert "llada_8b (GSAI-ML/LLaDA-8B-Instruct): 8.02 billion parameters in bfloat16" in out
     assert (
@@ -48,8 +48,8 @@ def test_flash_needs_groups_of_four(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     rows = rows_of(out)
     assert list(rows) == ["8 x 1", "4 x 2", "2 x 4", "1 x 8"]
-    assert rows["8 x 1"][-1] == "refused: the weights take 205.84 GB"
-    assert rows["4 x 2"][-1] == "refused: the weights take 103.63 GB"
+    assert rows["8 x 1"][-1] == "refused: the weights take 206.04 GB"
+    assert rows["4 x 2"][-1] == "refused: the weights take 103.83 GB"
     assert rows["2 x 4"][1] == rows["1 x 8"][1] == "16.8 MB"  # four K/V heads: none is split
     assert float(rows["2 x 4"][4]) < 0.8
     assert "engine.tensor_parallel=4" in out
@@ -58,7 +58,7 @@ def test_flash_needs_groups_of_four(capsys: pytest.CaptureFixture[str]) -> None:
 def test_if_nothing_fits_it_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model=llada2_flash", "gpus=1", "gpu_memory_gb=80"]) == 1
     out = capsys.readouterr().out
-    assert rows_of(out)["1 x 1"][-1] == "refused: the weights take 205.84 GB"
+    assert rows_of(out)["1 x 1"][-1] == "refused: the weights take 206.04 GB"
     assert "  GPUs of 80 GB, in groups of 4" in out
     needed = re.search(r"GPUs of (\d+) GB, each alone", out)
     assert needed is not None
