@@ -68,7 +68,7 @@ class ModelRunner:
         config, parallel = self.model.config, self.model.parallel
         logits = Logits(local_MU, config.vocab_size, parallel, self.kernels.reduction)
         if config.mask_token_id in logits.words:
-            local_MU[:, config.mask_token_id - logits.words.start] = -torch.inf
+            local_MU.select(1, config.mask_token_id - logits.words.start).fill_(-torch.inf)
         return logits
 
     def forward_s(self) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
-from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, is_best
 from engine.decoding.propose import logsumexp, propose
 from engine.errors import UserError
 
@@ -75,5 +75,5 @@ class Credit(DecodingStrategy):
         )
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
-        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
+        is_best_M = is_best(asked, proposals.log_odds_M)
         return is_best_M | (proposals.score_M >= asked.at_least(self.threshold))

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, check_probability
-from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, is_best
 from engine.errors import UserError
 
 
@@ -43,7 +43,7 @@ class Edit(DecodingStrategy):
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         confidence_M, is_masked_M = proposals.confidence_M, asked.is_masked_M
-        is_best_M = (rank_of(asked, proposals.log_odds_M) == 0) & is_masked_M
+        is_best_M = is_best(asked, proposals.log_odds_M) & is_masked_M
         is_sure_M = confidence_M >= asked.at_least(self.threshold)
         differs_M = proposals.token_M != asked.token_M
         is_edit_M = differs_M & (confidence_M >= self.edit_threshold)

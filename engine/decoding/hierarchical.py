@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, check_probability
-from engine.decoding.positions import AskedPositions, Proposals, rank_of, rank_within
+from engine.decoding.positions import AskedPositions, Proposals, is_best, rank_within
 from engine.errors import UserError
 
 
@@ -38,7 +38,7 @@ class Hierarchical(DecodingStrategy):
         starts_M = torch.ones_like(asked.is_masked_M)
         starts_M[1:] = (asked.position_M.diff() != 1) | (asked.sequence_M.diff() != 0)
         leads_M = rank_within(starts_M.cumsum(0), log_odds_M) == 0
-        is_best_M = rank_of(asked, log_odds_M) == 0
+        is_best_M = is_best(asked, log_odds_M)
         return (
             is_best_M
             | (leads_M & (confidence_M >= self.low_threshold))

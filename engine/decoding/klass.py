@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, StateField, check_probability
 from engine.decoding.logits import Logits
-from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, is_best
 from engine.decoding.propose import logsumexp, propose
 from engine.errors import UserError
 
@@ -77,7 +77,7 @@ class Klass(DecodingStrategy):
         is_sure_M = proposals.confidence_M >= asked.at_least(self.threshold)
         is_ready_M = is_sure_M & (proposals.score_M >= self.num_stable)
         # Ready positions rank first, so the first one is not ready only if none in its sequence is.
-        is_first_M = rank_of(asked, proposals.log_odds_M.where(~is_ready_M, torch.inf)) == 0
+        is_first_M = is_best(asked, proposals.log_odds_M.where(~is_ready_M, torch.inf))
         return is_first_M | is_ready_M
 
 

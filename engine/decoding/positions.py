@@ -123,6 +123,21 @@ def rank_of(asked: AskedPositions, score_M: Tensor) -> Tensor:
     return _inverse(torch.argsort(score_M, descending=True, stable=True))
 
 
+def is_best(asked: AskedPositions, score_M: Tensor) -> Tensor:
+    """Whether the position ranks first in its sequence, bool [M]: as rank_of(...) == 0, without a
+    sort. A sequence with a score of NaN fails whatever this says of it."""
+    score_M = score_M.masked_fill(~asked.is_masked_M, -torch.inf)
+    place_M = torch.arange(score_M.shape[0], device=score_M.device)
+    if asked.seed_B.shape[0] == 1:
+        return place_M == score_M.argmax()
+    top_B = score_M.new_full(asked.seed_B.shape, -torch.inf)
+    top_B.scatter_reduce_(0, asked.sequence_M, score_M, "amax")
+    is_top_M = score_M == asked.of_sequence(top_B)
+    first_B = torch.full_like(asked.seed_B, score_M.shape[0])
+    first_B.scatter_reduce_(0, asked.sequence_M, place_M.where(is_top_M, score_M.shape[0]), "amin")
+    return place_M == asked.of_sequence(first_B)
+
+
 def fails_before(asked: AskedPositions, rank_M: Tensor, fails_M: Tensor) -> Tensor:
     """Whether the position or any better-ranked one of its sequence fails, bool [M]."""
     first_B = torch.full_like(asked.seed_B, torch.iinfo(torch.int64).max)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy, check_probability
-from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, is_best
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +23,5 @@ class Threshold(DecodingStrategy):
         check_probability("threshold", self.threshold)
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
-        is_best_M = rank_of(asked, proposals.log_odds_M) == 0
+        is_best_M = is_best(asked, proposals.log_odds_M)
         return is_best_M | (proposals.confidence_M >= asked.at_least(self.threshold))

@@ -8,6 +8,7 @@ size, F = (H + 2 K) E, R rotary pairs (half of the rotated dimensions of a head)
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,16 @@ class RMSNorm(nn.Module):
 
 def rotary_table(positions_Q: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles, float32, each [Q, R] (arXiv 2104.09864)."""
-    exponents_R = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions_Q.device)
-    angles_QR = positions_Q.float()[:, None] * theta ** (-exponents_R / rotary_dim)
+    angles_QR = positions_Q.float()[:, None] * _frequencies(rotary_dim, theta, positions_Q.device)
     return angles_QR.cos(), angles_QR.sin()
+
+
+@lru_cache(maxsize=16)
+def _frequencies(rotary_dim: int, theta: float, device: torch.device) -> Tensor:
+    """The angle of each rotary pair at position 1, float32 [R]; computed once for a device."""
+    with torch.inference_mode(False):  # training may use them too
+        exponents_R = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=device)
+        return theta ** (-exponents_R / rotary_dim)
 
 
 def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:

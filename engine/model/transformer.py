@@ -73,8 +73,9 @@ class Transformer(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The output head's weight for the words on this rank, [V, D]."""
-        tied = self.embed.weight[self.words.start : self.words.stop]
-        return tied if self.config.tied_head else self.head.weight
+        if self.config.tied_head:
+            return self.embed.weight[self.words.start : self.words.stop]
+        return self.head.weight
 
     def forward(
         self, x_QD: Tensor, positions_Q: Tensor, attend: Attend, ops: Operations = TORCH

@@ -16,7 +16,14 @@ from engine.decoding.fixed import Fixed
 from engine.decoding.hierarchical import Hierarchical
 from engine.decoding.klass import Klass
 from engine.decoding.logits import Logits
-from engine.decoding.positions import AskedPositions, Proposals, joined, rank_within
+from engine.decoding.positions import (
+    AskedPositions,
+    Proposals,
+    is_best,
+    joined,
+    rank_of,
+    rank_within,
+)
 from engine.decoding.threshold import Threshold
 from tests.engine.ragged import BLOCK, MASK, STRATEGIES, VOCAB, certain, ragged
 
@@ -208,6 +215,19 @@ def test_ties_go_to_the_earlier_position() -> None:
     score_M = torch.tensor([0.5, 0.9, 0.9, 0.5, 0.1, 0.1, 0.1])
     group_M = torch.tensor([0, 0, 0, 0, 5, 5, 5])
     assert rank_within(group_M, score_M).tolist() == [2, 0, 1, 3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("counts", [[1], [5], [3, 0, 7, 1], [32] * 8, [0, 4], [4, 0]], ids=str)
+def test_the_best_is_the_first_rank(counts: list[int]) -> None:
+    """With ties, infinite scores, and positions that are not masked."""
+    asked, _ = ragged(counts)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        draw_M, score_M = torch.rand(sum(counts)), (2 * torch.randn(sum(counts))).round()
+        score_M[draw_M > 0.9] = torch.inf
+        score_M[draw_M < 0.1] = -torch.inf
+        some = replace(asked, is_masked_M=torch.rand(sum(counts)) > 0.3)
+        assert torch.equal(is_best(some, score_M), rank_of(some, score_M) == 0)
 
 
 def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
