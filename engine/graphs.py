@@ -65,10 +65,13 @@ class CudaCapture:
     def __call__(self, function: Callable[[], Tensor]) -> Captured:
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            # Compiles the kernels and lets cuBLAS allocate: neither may happen during a capture.
-            function()
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                # Compiles the kernels and lets cuBLAS allocate: neither may happen in a capture.
+                function()
+        finally:
+            # Where it has run out of memory too: forwards share memory with what it has launched.
+            current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use CUDA meanwhile, to ask for the free memory, say.
@@ -126,8 +129,9 @@ class Graphs:
         if self._sightings[shape] < (SIGHTINGS_WHEN_FULL if is_full else SIGHTINGS):
             return None
         if is_full:
-            dropped, _ = self._graphs.popitem(last=False)
-            del self._sightings[dropped]
+            # The oldest, of which nothing may be kept: its memory is for the new one.
+            dropped = next(iter(self._graphs))
+            del self._graphs[dropped], self._sightings[dropped]
         graph = self._captured(shape, self._capture)
         if graph is None:
             self.drop("no memory to capture a CUDA graph")

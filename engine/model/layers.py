@@ -8,7 +8,7 @@ size, F = (H + 2 K) E, R rotary pairs (half of the rotated dimensions of a head)
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,10 @@ def rotary_table(positions_Q: Tensor, rotary_dim: int, theta: float) -> tuple[Te
     return angles_QR.cos(), angles_QR.sin()
 
 
-@lru_cache(maxsize=16)
+@cache
 def _frequencies(rotary_dim: int, theta: float, device: torch.device) -> Tensor:
-    """The angle of each rotary pair at position 1, float32 [R]; computed once for a device."""
+    """The angle of each rotary pair at position 1, float32 [R]; computed once for a device
+    and then kept, because graphs have its address."""
     with torch.inference_mode(False):  # training may use them too
         exponents_R = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=device)
         return theta ** (-exponents_R / rotary_dim)
