@@ -31,7 +31,8 @@ class TritonKernels:
         self._model = model
         self._batch_invariant = config.batch_invariant
         if config.batch_invariant:
-            self._operations = laid_out_with_same_bits(model, config.logits_bytes)
+            # So much that a whole piece of logits fits twice.
+            self._operations = laid_out_with_same_bits(model, 2 * config.logits_bytes)
         else:
             self._operations = laid_out(model, lambda product: False)
         self.reduction = TritonReduction(config.batch_invariant)

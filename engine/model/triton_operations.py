@@ -26,7 +26,7 @@ from engine.kernels.route import RouterWeights, router_logits, split_in_three
 from engine.kernels.swiglu import swiglu
 from engine.model.layers import RMSNorm
 from engine.model.moe import MoE, Router
-from engine.model.same_bits import bits_depend_on_rows
+from engine.model.same_bits import SIZES, bits_depend_on_rows
 from engine.model.transformer import Transformer
 
 log = logging.getLogger("engine")
@@ -114,19 +114,20 @@ def laid_out_with_same_bits(model: Transformer, check_bytes: int) -> TritonOpera
     """`laid_out` with the engine's own kernel wherever cuBLAS was found, now and on this device, to
     give a row other bits with other neighbours; in Triton's interpreter, everywhere.
 
-    The check takes up to `check_bytes` of memory, which is free again afterwards. The log names the
-    shapes, and says how long the check took. A second engine for the same model takes over what was
-    found.
+    The check takes up to `check_bytes` of memory, or half of what is free; it gives it back. The
+    log names the shapes, and says how long the check took. A second engine for the same model takes
+    over what was found.
     """
     if not model.embed.weight.is_cuda:
         return laid_out(model, lambda product: True)
     start, names = time.perf_counter(), list[str]()
     weight, places, known = model.embed.weight, count(), CHECKED.setdefault(model, {})
+    room = min(check_bytes, torch.cuda.mem_get_info(weight.device)[0] // 2)
 
     def is_own(product: Product) -> bool:
         key = (weight.device, weight.dtype, check_bytes, next(places))
         if key not in known:
-            known[key] = product.changes_bits(check_bytes)
+            known[key] = product.changes_bits(room)
         names.extend([product.name] * known[key])
         return known[key]
 
@@ -156,9 +157,11 @@ class Product:
 
     def changes_bits(self, check_bytes: int) -> bool:
         """Whether a row's bits change with its neighbours, as far as rows fit into the memory."""
-        # Two results and their comparison, and the inputs, at 4 bytes each.
-        row_bytes = 4 * (3 * self.num_outputs + 2 * self.num_inputs)
-        most_rows = min(8192, max(2, check_bytes // row_bytes))
+        size = self.like.itemsize
+        # Two results and their comparison; the inputs, also in float32, and a copy of them.
+        out_size = torch.float32.itemsize if self.is_router else size
+        row_bytes = (2 * out_size + 1) * self.num_outputs + (4 + 2 * size) * self.num_inputs
+        most_rows = min(SIZES[-1], max(2, check_bytes // row_bytes))
         return bits_depend_on_rows(self.compute, self.num_inputs, most_rows, self.like)
 
 

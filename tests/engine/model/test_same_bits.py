@@ -76,9 +76,9 @@ def test_memory_limits_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     product = Product(
         name="", compute=by_row, num_outputs=24, num_inputs=32, like=WEIGHT, layers=[]
     )
-    for check_bytes in (0, 4 * (3 * 24 + 2 * 32) * 50, 2**40):
+    for check_bytes in (0, (9 * 24 + 12 * 32) * 50, 2**40):
         product.changes_bits(check_bytes)
-    assert tried == [2, 50, 8192]
+    assert tried == [2, 50, 16384]
 
 
 def test_only_shapes_that_change_bits_are_computed_by_the_own_kernel(
