@@ -16,6 +16,7 @@ from engine.batch import pack
 from engine.cache.base import CachePolicy, SpanKind
 from engine.canvas import Canvases
 from engine.config import EngineConfig
+from engine.current_device import current
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
 from engine.device_batch import BatchSender
@@ -122,24 +123,8 @@ class DiffusionEngine:
     def run_iteration(self) -> list[Result]:
         """Run one forward over live sequences and write its commits. Returns the results of the
         sequences that finished in it, and of refused requests."""
-        start = time.perf_counter()
-        refused, self._refused = self._refused, []
-        plan = self.iterations.schedule()
-        if plan is None:
-            return refused
-        committed = self._committed(plan)
-        if committed is None:
-            finished = self._give_way(plan)
-        else:
-            self._count_plan(plan)
-            finished = self.iterations.advance(plan, committed)
-            self._count_finished(finished)
-        end = time.perf_counter()
-        self.stats.iteration_s += end - start
-        if self.stats.first_iteration_at is None:
-            self.stats.first_iteration_at = end
-        self.stats.forward_s += self.runner.forward_s()
-        return refused + finished
+        with current(self.runner.device):
+            return self._run_iteration()
 
     def results(self, requests: Iterable[Request]) -> Iterator[Result]:
         """Yield results in the order in which they finish. Requests are drawn from the iterable
@@ -159,6 +144,26 @@ class DiffusionEngine:
         """Drop all unfinished requests and free their pages."""
         self.iterations.abort()
         self._refused.clear()
+
+    def _run_iteration(self) -> list[Result]:
+        start = time.perf_counter()
+        refused, self._refused = self._refused, []
+        plan = self.iterations.schedule()
+        if plan is None:
+            return refused
+        committed = self._committed(plan)
+        if committed is None:
+            finished = self._give_way(plan)
+        else:
+            self._count_plan(plan)
+            finished = self.iterations.advance(plan, committed)
+            self._count_finished(finished)
+        end = time.perf_counter()
+        self.stats.iteration_s += end - start
+        if self.stats.first_iteration_at is None:
+            self.stats.first_iteration_at = end
+        self.stats.forward_s += self.runner.forward_s()
+        return refused + finished
 
     def _committed(self, plan: Plan) -> np.ndarray | None:
         """The commits of the plan's forward, or None if it ran out of memory.

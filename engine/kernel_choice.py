@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.batch import HostBatch
 from engine.cache.kv import KVPages
 from engine.config import BYTES_PER_LOGIT, EngineConfig
+from engine.current_device import current
 from engine.decoding import reduction
 from engine.decoding.reduction import Reduction
 from engine.device_batch import Batch
@@ -108,7 +109,8 @@ def kernels_for(model: Transformer, config: EngineConfig) -> Kernels:
         from engine.triton_kernels import TritonKernels
 
         _say_what_ranks_may_change(model, config)
-        return TritonKernels(model, config)
+        with current(weight.device):
+            return TritonKernels(model, config)
     if weight.is_cuda:
         if reason is not None:
             log.warning("engine.kernels=auto: plain torch, which is slower: %s", reason)
