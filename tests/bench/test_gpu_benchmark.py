@@ -12,14 +12,11 @@ from jobs.bench.gpu import steps
 from jobs.bench.gpu.checks import kernel_checks, without_kernels
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.measure import Case, measure, measure_prefill, prepared, requests
-from jobs.bench.gpu.models import random_model
+from jobs.bench.gpu.models import MEASURED_BLOCKS, random_model
 from jobs.bench.gpu.profile import count_touched, profile_block
 from jobs.bench.gpu.record import Record
 from jobs.bench.gpu.report import markdown
-from jobs.bench.gpu.steps import (
-    every_case,
-    warm_model,
-)
+from jobs.bench.gpu.steps import context_of_warm_up, every_case, warm_model
 from tests.bench.tiny_bench import CPU, SIZES, here, soon, tables, tiny
 
 
@@ -97,6 +94,15 @@ def test_a_profile_without_a_card_says_so() -> None:
 
 def test_the_warm_up_runs_few_layers_of_every_batch() -> None:
     assert list(warm_model(tiny("llada2_mini"), [1, 2], CPU)) == []
+
+
+def test_the_warm_up_of_many_sequences_has_a_shorter_context() -> None:
+    """The forwards are as long as with the whole one: full."""
+    model = tiny("llada_8b", context=1024)
+    assert [context_of_warm_up(model, batch) for batch in (1, 8, 32)] == [1024, 1024, 512]
+    model = replace(model, block_length=64, context=600)
+    assert context_of_warm_up(model, 256) == 2 * 64 * MEASURED_BLOCKS
+    assert context_of_warm_up(replace(model, context=500), 256) == 500
 
 
 def test_every_kernel_is_compared_with_its_reference() -> None:

@@ -4,7 +4,7 @@ which are what the report consists of (jobs/bench/gpu/record.py)."""
 import gc
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from jobs.bench.gpu.checks import (
 )
 from jobs.bench.gpu.clock import Deadline
 from jobs.bench.gpu.measure import Case, engine_settings, measure, measure_prefill, prepared
-from jobs.bench.gpu.models import BenchModel, random_model
+from jobs.bench.gpu.models import MEASURED_BLOCKS, BenchModel, random_model
 from jobs.bench.gpu.profile import count_touched, profile_block
 from jobs.bench.gpu.record import Event, failure, left_out
 
@@ -32,8 +32,8 @@ GIB = 2**30
 LEAST_S = 2.0
 """Seconds that must be left for a step to begin."""
 NO_TIME = "no time left"
-WARM_ITERATION_TOKENS = 8192
-"""Fewer than the engine's, since several processes warm up on one card at the same time."""
+WARM_SETTINGS = {"iteration_tokens": 8192, "logits_bytes": 2**28}
+"""Less than the engine's, since several processes warm up on one card at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +104,23 @@ def warm_model(model: BenchModel, batches: list[int], device: torch.device) -> I
         for variant in ("engine", "any bits"):
             bench = prepared(
                 transformer,
-                few,
+                replace(few, context=context_of_warm_up(few, batch)),
                 Case(batch=batch, committed=model.block_length // 2, variant=variant),
-                iteration_tokens=WARM_ITERATION_TOKENS,
+                **WARM_SETTINGS,
             )
             measure(bench, Deadline(float("inf")))
             del bench
             free(device)
     yield from ()
+
+
+def context_of_warm_up(model: BenchModel, batch: int) -> int:
+    """Half of the context where refreshes fill whole forwards with that too, if it holds all
+    blocks: K and V of 256 sequences are most of a process's memory, and no kernel depends on the
+    context."""
+    if batch * model.context <= 2 * WARM_SETTINGS["iteration_tokens"]:
+        return model.context
+    return min(model.context, max(model.context // 2, 2 * MEASURED_BLOCKS * model.block_length))
 
 
 def measure_model(
