@@ -82,12 +82,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         logit_index_M = index_M
         if model.is_shifted:
             logit_index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M - 1)
-    if model.block_length is None:
-        runs = _Runs(starts, first_slot_B, s.canvas_len[places])
-    elif plan.query_tokens is None:
-        runs = _runs_of_blocks(plan, starts, first_slot_B, model.block_length)
-    else:
-        runs = _runs_of_positions(plan.query_tokens, first_slot_B, model.block_length)
+    runs = _runs(plan, starts, first_slot_B, model.block_length)
     return HostBatch(
         positions_Q=positions_Q,
         slots_Q=slots_Q,
@@ -113,10 +108,22 @@ def _index_in_q(tokens: QueryTokens, sequence_M: np.ndarray, position_M: np.ndar
     return np.searchsorted(key_Q, (sequence_M << 32) + position_M)
 
 
+def _runs(
+    plan: Plan, starts: np.ndarray, first_slot_B: np.ndarray, block_length: int | None
+) -> _Runs:
+    """One run per sequence or, under block-causal attention, one per attention block in its
+    span."""
+    if block_length is None:
+        return _Runs(starts, first_slot_B, plan.s.canvas_len[plan.places])
+    if plan.query_tokens is None:
+        return _runs_of_blocks(plan, starts, first_slot_B, block_length)
+    return _runs_of_positions(plan.query_tokens, first_slot_B, block_length)
+
+
 def _runs_of_blocks(
     plan: Plan, starts: np.ndarray, first_slot_B: np.ndarray, block_length: int
 ) -> _Runs:
-    """One run per attention block in each sequence's span."""
+    """The runs of spans that leave out nothing."""
     first_B = plan.start_B // block_length
     num_blocks_B = (plan.end_B - 1) // block_length - first_B + 1
     if np.count_nonzero(num_blocks_B == 1) == len(plan):
@@ -132,7 +139,7 @@ def _runs_of_blocks(
 
 
 def _runs_of_positions(tokens: QueryTokens, first_slot_B: np.ndarray, block_length: int) -> _Runs:
-    """The same where spans leave out positions."""
+    """The runs of spans that leave out positions."""
     block_Q = tokens.position_Q // block_length
     key_Q = (tokens.sequence_Q << 32) + block_Q
     cuts_R = np.flatnonzero(np.diff(key_Q, prepend=-1))

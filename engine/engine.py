@@ -25,6 +25,7 @@ from engine.iterations import IterationManager
 from engine.kernel_choice import kernels_for
 from engine.legal import assert_shared, block_length_of, check_components, check_model
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
+from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 from engine.plans import Plan
 from engine.request import Request, Result
@@ -78,14 +79,7 @@ class DiffusionEngine:
                 whole_blocks(model.config.max_positions, model.config.block_length), num_slots
             ),
         )
-        self.rules = SequenceRules(
-            block_length=block_length,
-            attn_block_length=model.config.block_length,
-            is_shifted=model.config.is_shifted,
-            stop_at_eos=config.stop_at_eos,
-            eos_token_ids=model.config.eos_token_ids,
-            decoding=decoding,
-        )
+        self.rules = _rules_of(model.config, config, decoding)
         self.iterations = IterationManager(
             config,
             num_pages=self.num_pages,
@@ -265,3 +259,16 @@ class DiffusionEngine:
         for result in finished:
             stats.num_prompt_tokens += result.num_prompt_tokens
             stats.num_generated_tokens += result.num_generated_tokens
+
+
+def _rules_of(
+    model: ModelConfig, config: EngineConfig, decoding: DecodingStrategy
+) -> SequenceRules:
+    return SequenceRules(
+        block_length=block_length_of(model, config),
+        attn_block_length=model.block_length,
+        is_shifted=model.is_shifted,
+        stop_at_eos=config.stop_at_eos,
+        eos_token_ids=model.eos_token_ids,
+        decoding=decoding,
+    )

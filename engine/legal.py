@@ -102,8 +102,11 @@ def assert_shared(parallel: TensorParallel, config: EngineConfig) -> None:
 
 def block_length_of(model: ModelConfig, config: EngineConfig) -> int:
     """How many positions are denoised together: the config's value, or the model's, or the
-    default."""
-    return config.block_length or model.block_length or BLOCK_LENGTH
+    default; in a bidirectional model never more than its longest canvas, because arrays and state
+    have room for whole blocks."""
+    if model.block_length is not None:
+        return config.block_length or model.block_length
+    return min(config.block_length or BLOCK_LENGTH, model.max_positions)
 
 
 def name_of(component: DecodingStrategy | CachePolicy) -> str:

@@ -90,11 +90,8 @@ class SequenceRules:
         """Record the commits at the plan's requested positions; a token of -1 is no commit. Returns
         which of all live sequences have failed, because a confidence is NaN: bool [B], or None if
         there is none."""
-        s, asked, has_failed_B = live.arrays, plan.asked, None
-        is_nan_M = np.isnan(confidence_M)
-        if np.count_nonzero(is_nan_M):
-            has_failed_B = np.zeros(len(s), dtype=np.bool_)
-            has_failed_B[asked.place_M[is_nan_M]] = True
+        s, asked = live.arrays, plan.asked
+        has_failed_B = _failed(asked, confidence_M, len(s))
         if self.decoding.edits or live.is_uncached_S is not None:
             is_commit_M = token_M >= 0
             asked = Asked(*(values_M[is_commit_M] for values_M in asked))
@@ -236,6 +233,15 @@ class SequenceRules:
         for token_id in self.eos_token_ids[1:]:
             is_eos |= token_ids == token_id
         return is_eos
+
+
+def _failed(asked: Asked, confidence_M: np.ndarray, num_live: int) -> np.ndarray | None:
+    is_nan_M = np.isnan(confidence_M)
+    if not np.count_nonzero(is_nan_M):
+        return None
+    has_failed_B = np.zeros(num_live, dtype=np.bool_)
+    has_failed_B[asked.place_M[is_nan_M]] = True
+    return has_failed_B
 
 
 def with_sources(spans: Spans, s: Sequences) -> Spans:

@@ -7,6 +7,7 @@ before torch and triton are imported.
 """
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background with Ctrl-C ignored; many tests press it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("-m") == "gpu":
         os.environ.pop("TRITON_INTERPRET", None)
     else:

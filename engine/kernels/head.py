@@ -54,7 +54,7 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """The noise of engine/decoding/propose.py: the Gumbel noise of a hash of (key, word)."""
+    """The noise of engine/decoding/noise.py: the Gumbel noise of a hash of (key, word)."""
 
     key_M: Tensor
     """int64: hash of (seed, count of decoding forwards, position)."""

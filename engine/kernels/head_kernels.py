@@ -107,7 +107,7 @@ def _mix(x):
 
 @triton.jit
 def gumbel(key, words):
-    """gumbel_noise of engine/decoding/propose.py: from 52 bits of the hash, in float64."""
+    """Noise.gumbel of engine/decoding/noise.py: from 52 bits of the hash, in float64."""
     bits = (_mix(key ^ words) >> 12) & (2**52 - 1)
     uniform = (bits.to(tl.float64) + 0.5) * 2.0**-52
     return -tl.log(-tl.log(uniform)).to(tl.float32)

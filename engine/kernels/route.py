@@ -15,8 +15,6 @@ from torch import Tensor
 from engine.kernels.common import power_of_two
 from engine.kernels.linear import linear
 
-NO_EXPERT = -1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterWeights:

@@ -45,16 +45,6 @@ class HostTiles:
     first_A: np.ndarray
     """int32: index in Q of each tile's first query token."""
 
-    def padded(self, count: int) -> "HostTiles":
-        """The same with `count` tiles, those behind the last one being not there."""
-        missing = count - self.run_A.size
-        assert missing >= 0, f"{self.run_A.size} tiles do not fit into {count}"
-        return HostTiles(
-            tile=self.tile,
-            run_A=np.pad(self.run_A, (0, missing), constant_values=-1),
-            first_A=np.pad(self.first_A, (0, missing)),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiles:

@@ -101,7 +101,7 @@ class _Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
-class _NoReading(TorchFunctionMode):
+class NoReading(TorchFunctionMode):
     """Refuses methods that read a CPU tensor without an operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,7 +113,7 @@ class _NoReading(TorchFunctionMode):
 
 
 def _run(function: Callable[[], Tensor], tape: _Tape) -> Tensor:
-    with tape, _NoReading():
+    with tape, NoReading():
         return function()
 
 

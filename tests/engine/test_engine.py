@@ -8,8 +8,10 @@ import torch
 from engine.cache.dual import DualCache
 from engine.cache.none import NoCache
 from engine.decoding.threshold import Threshold
+from engine.device_batch import Batch
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.request import FinishReason, Request
+from tests.engine.tape import NoReading
 from tests.tiny import EOS, MASK, VOCAB_SIZE, mixed_requests, tiny_model
 
 
@@ -150,7 +152,8 @@ def test_a_whole_number_as_temperature_samples_too() -> None:
 
 
 def test_one_host_read_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host reads a single tensor per iteration: int32 [2, masked positions]."""
+    """The host reads a single tensor per iteration, int32 [2, masked positions], after all that is
+    computed on the device."""
     sizes: list[tuple[int, ...]] = []
     real_cpu = torch.Tensor.cpu
 
@@ -164,12 +167,28 @@ def test_one_host_read_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(max_sequences=4)
     for request in mixed_requests(4):
         engine.add(request)
+    real_device_part = engine.forwards.device_part
+
+    def device_part(batch: Batch) -> torch.Tensor:
+        with NoReading():
+            return real_device_part(batch)
+
+    monkeypatch.setattr(engine.forwards, "device_part", device_part)
     monkeypatch.setattr(torch.Tensor, "cpu", counting_cpu)
-    for name in ("item", "tolist", "__bool__", "__int__", "__float__"):
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     masked = sum(min(8, r.max_new_tokens) for r in mixed_requests(4))
     engine.run_iteration()
     assert sizes == [(2, masked)]
+
+
+def test_a_block_longer_than_any_canvas_is_a_whole_canvas() -> None:
+    """Memory is for whole blocks, so it is cut to the model's context; no token changes."""
+    results = {
+        length: list(make_engine(block_length=length).results(mixed_requests(6)))
+        for length in (256, 10**12)
+    }
+    assert results[256] == results[10**12]
 
 
 def test_no_cache_recomputes_the_whole_canvas_each_time() -> None:

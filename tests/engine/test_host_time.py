@@ -22,8 +22,8 @@ MOST = 8
 20 times as long; in arrays they take 2 to 4 times as long."""
 
 
-def least_seconds(cache: str, batch: int) -> float:
-    """CPU seconds of the quickest of many iterations, in which each sequence commits one token."""
+def full_of(cache: str, batch: int) -> tuple[IterationManager, Setting]:
+    """A manager with as many waiting sequences, all of which fit into one forward."""
     positions = PROMPT + 2 * BLOCK
     setting = Setting(
         policy=CACHE_POLICIES[cache](),
@@ -39,17 +39,22 @@ def least_seconds(cache: str, batch: int) -> float:
             page_size=PAGE,
         ),
     )
-    num_slots = setting.num_pages * PAGE
     manager = IterationManager(
         setting.config,
         num_pages=setting.num_pages,
         rules=SequenceRules(**setting.rules()),
         policy=setting.policy,
-        canvases=Canvases(num_slots, MASK, torch.device("cpu")),
+        canvases=Canvases(setting.num_pages * PAGE, MASK, torch.device("cpu")),
     )
     for number in range(batch):
         request = Request(request_id=number, prompt_ids=[1] * PROMPT, max_new_tokens=2 * BLOCK)
         manager.waiting.append(request)
+    return manager, setting
+
+
+def least_seconds(cache: str, batch: int) -> float:
+    """CPU seconds of the quickest of many iterations, in which each sequence commits one token."""
+    manager, setting = full_of(cache, batch)
     seconds = []
     for _ in range(BLOCK + BLOCK // 2):
         start = time.thread_time()

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.decoding import noise as plain
 from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions
-from engine.decoding.propose import gumbel_noise
 from engine.kernels.common import power_of_two
 from engine.kernels.head import Noise, Words, reduce, reduce_reference
 from engine.kernels.head_kernels import gumbel
@@ -60,6 +60,13 @@ def noise_of(place: Place, asked: AskedPositions, first_word: int = 0) -> Noise:
     )
 
 
+def plain_noise_of(asked: AskedPositions) -> plain.Noise:
+    """The engine's own, in plain torch."""
+    found = plain.noise_of(asked)
+    assert found is not None
+    return found
+
+
 def words_of(logits: Tensor) -> Logits:
     """The engine's own, in plain torch."""
     return Logits(logits.float(), logits.shape[1])
@@ -92,7 +99,7 @@ def test_greedy(place: Place, M: int, V: int) -> None:
     got = reduce(logits)
     assert_words(got, reduce_reference(logits))
     today = words_of(logits)
-    best = today.best(today.local_MU)
+    best = today.best(None)
     assert torch.equal(got.word_M.long(), best.word_M)
     assert torch.equal(got.logit_M, best.logit_M)
     torch.testing.assert_close(got.others_M, best.others_M, rtol=1e-4, atol=1e-6)
@@ -146,16 +153,17 @@ def noise_kernel(key_ptr, out_ptr, first_word, V: tl.constexpr, BLOCK: tl.conste
 
 
 @everywhere
-def test_noise_is_that_of_propose(place: Place) -> None:
+def test_noise_is_that_of_plain_torch(place: Place) -> None:
     """Bit for bit, for words of a second rank too."""
     asked = asked_of(5, [1.0] * 5)
+    expected = plain_noise_of(asked)
     for words in (range(5000), range(78592, 80000)):
         noise = noise_of(place, asked, words.start)
         got = torch.empty(5, len(words), device=place.device)
         noise_kernel[(5, 1)](
             noise.key_M, got, words.start, V=len(words), BLOCK=power_of_two(len(words))
         )
-        assert torch.equal(got.cpu(), gumbel_noise(asked, words))
+        assert torch.equal(got.cpu(), expected.gumbel(words))
 
 
 @everywhere
@@ -169,9 +177,11 @@ def test_sampled(place: Place, V: int) -> None:
     noise = noise_of(place, asked)
     got = reduce(logits, noise)
     today = words_of(logits)
-    scale = torch.tensor(temperatures, device=place.device)[:, None]
-    scores = today.local_MU + scale * gumbel_noise(asked, range(V)).to(place.device)
-    best = today.best(torch.where(scale > 0, scores, today.local_MU))
+    drawn = plain_noise_of(asked)
+    scores = today.local_MU + drawn.temperature_M[:, None].to(place.device) * drawn.gumbel(
+        range(V)
+    ).to(place.device)
+    best = today.best(plain.Noise(*(x.to(place.device) for x in drawn)))
     assert torch.equal(got.word_M.long(), best.word_M)
     assert torch.equal(got.logit_M, best.logit_M)
     assert torch.equal(got.score_M, scores.gather(1, best.word_M[:, None])[:, 0])

@@ -61,12 +61,3 @@ def test_splits_are_for_few_programs() -> None:
 
     assert [splits(count, 64, (16, 16)) for count in (1, 2, 4, 8, 32)] == [8, 4, 2, 1, 1]
     assert [splits(count, 32, (16, 4)) for count in (1, 8, 32)] == [8, 4, 1]
-
-
-def test_padded_tiles_are_not_there() -> None:
-    (plan,) = plan_tiles(starts_of([3, 5]), 4, 4, batch_invariant=True)
-    padded = plan.padded(5)
-    assert padded.run_A.tolist() == [0, 1, -1, -1, -1]
-    assert padded.first_A.tolist() == [0, 3, 0, 0, 0]
-    with pytest.raises(AssertionError, match="2 tiles do not fit into 1"):
-        plan.padded(1)
