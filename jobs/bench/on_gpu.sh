@@ -25,8 +25,9 @@ step() {
     if ((code)); then failed=1; fi
 }
 
-# Only the files with GPU tests are collected: others import what a machine for GPUs may lack.
-mapfile -t tests < <(grep -rl --include='test_*.py' 'mark\.gpu' tests | sort)
+# Only the files with GPU tests are collected: others import what a machine for GPUs may lack. Those
+# of the kernels have their mark from tests/kernels/places.py.
+mapfile -t tests < <(grep -rlE --include='test_*.py' 'mark\.gpu|kernels\.places' tests | sort)
 # Most of their time is compiling kernels: where pytest-xdist is installed, on all cores but four.
 at_once=()
 "$python" -c "import xdist" 2>/dev/null && at_once=(-n "$(($(nproc) > 5 ? $(nproc) - 4 : 1))")

