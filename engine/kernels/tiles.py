@@ -76,10 +76,10 @@ def plan_tiles(
     if not batch_invariant:
         short = _split(short, spans_R[~is_long_R], num_kv_heads, group)
     lists = (
-        _tiles_of(query_starts_R1, np.flatnonzero(is_long_R), long, group),
-        _tiles_of(query_starts_R1, np.flatnonzero(~is_long_R & (spans_R > 0)), short, group),
+        (np.flatnonzero(is_long_R), long),
+        (np.flatnonzero(~is_long_R & (spans_R > 0)), short),
     )
-    return [tiles for tiles in lists if tiles.run_A.size]
+    return [_tiles_of(query_starts_R1, runs, tile, group) for runs, tile in lists if runs.size]
 
 
 def _split(
