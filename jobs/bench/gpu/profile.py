@@ -1,5 +1,6 @@
 """Looks into single iterations: kernels by time, how long the card idles, experts that are read."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from jobs.bench.gpu.measure import Bench
 MOST_ITERATIONS = 4
 MOST_KERNELS = 12
 NEEDS_CARD = "needs a card"
+KEEP_TRACER = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
+"""For torch.profiler: with CUDA graphs in a process, some versions of CUDA crash when its tracer is
+taken down and set up again. torch sets these itself only for graphs of its own compiler."""
 
 
 class Activity(NamedTuple):
@@ -36,6 +40,7 @@ def profile_block(bench: Bench) -> dict[str, Any]:
         return {"skipped": NEEDS_CARD}
     forwards = bench.model.block_length // bench.case.committed
     count = min(MOST_ITERATIONS, forwards - 1)
+    os.environ.update(KEEP_TRACER)
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as profiler:
         iterations = [bench.iterate() for _ in range(count)]
         wait_for(bench.engine.runner.device)
