@@ -4,15 +4,15 @@ In the interpreter on the CPU. Nothing is captured: a replay calls the forward a
 batch, whose output memory begins as NaN.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from engine.graphs import Captured, Graphs
+from engine.graphs import Graphs
 from engine.request import Request
+from tests.engine.tape import run_again
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_same
 from tests.tiny import tiny_llada2_model, tiny_model
@@ -24,12 +24,6 @@ MODELS = {
         block_length=BLOCK, num_hidden_layers=2, max_position_embeddings=48
     ),
 }
-
-
-def run_again(function: Callable[[], Tensor]) -> Captured:
-    """A capture that only calls the function again."""
-    output = function()
-    return Captured(lambda: output.copy_(function()), output)
 
 
 @pytest.fixture
