@@ -7,7 +7,7 @@ a batch of padding.
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from engine.batch import HostBatch
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
 from engine.device_batch import BatchShape
 from engine.engine import DiffusionEngine
 from engine.graphs import SIGHTINGS, Captured, Graphs, padded_shape
@@ -34,10 +36,24 @@ MODELS = {
     "block-causal": tiny_llada2_model(block_length=BLOCK, max_position_embeddings=112),
 }
 SOFT = {"weight_start": 0.02, "weight_growth": 0.002, "weight_max": 0.05}
+
+
+def captured_otherwise(attention: str) -> Iterator[Combination]:
+    """Every strategy, without and with soft iteration: they decide what is launched. The policies,
+    which decide only about shapes, take turns."""
+    found: dict[tuple[str, bool], list[Combination]] = {}
+    for combination in legal(MODELS[attention].config, SOFT):
+        key = (combination.decoding["name"], combination.soft is None)
+        found.setdefault(key, []).append(combination)
+    for number, with_each_policy in enumerate(found.values()):
+        num_policies = len(with_each_policy)
+        yield with_each_policy[(number + number // num_policies) % num_policies]
+
+
 COMBINATIONS = [
     pytest.param(attention, combination, id=f"{attention}-{combination}")
     for attention in ATTENTIONS
-    for combination in legal(MODELS[attention].config, SOFT)
+    for combination in captured_otherwise(attention)
 ]
 
 
@@ -62,6 +78,12 @@ def engines(
 
 def results_of(engine: DiffusionEngine, requests: list[Request]) -> dict[Any, Result]:
     return {result.request_id: result for result in engine.results(requests)}
+
+
+def test_every_policy_and_strategy_is_in_one_of_the_combinations() -> None:
+    combinations = [each.values[1] for each in COMBINATIONS]
+    assert {each.cache["name"] for each in combinations} == set(CACHE_POLICIES)
+    assert {each.decoding["name"] for each in combinations} == set(DECODERS)
 
 
 @pytest.mark.parametrize(("attention", "combination"), COMBINATIONS)

@@ -4,30 +4,26 @@ In the interpreter on the CPU. Nothing is captured: a replay calls the forward a
 batch, whose output memory begins as NaN.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from engine.graphs import Captured, Graphs
+from engine.graphs import Graphs
 from engine.request import Request
+from tests.engine.tape import run_again
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_same
 from tests.tiny import tiny_llada2_model, tiny_model
 
 BLOCK = 12
 MODELS = {
-    "bidirectional": tiny_model(max_sequence_length=64),
-    "block-causal": tiny_llada2_model(block_length=BLOCK, max_position_embeddings=64),
+    "bidirectional": tiny_model(n_layers=1, max_sequence_length=40),
+    "block-causal": tiny_llada2_model(
+        block_length=BLOCK, num_hidden_layers=2, max_position_embeddings=48
+    ),
 }
-
-
-def run_again(function: Callable[[], Tensor]) -> Captured:
-    """A capture that only calls the function again."""
-    output = function()
-    return Captured(lambda: output.copy_(function()), output)
 
 
 @pytest.fixture
@@ -51,8 +47,8 @@ def test_padded_forwards_of_the_kernels(attention: str, cache: str, decoding: st
     requests = [
         Request(
             request_id=i,
-            prompt_ids=[3 + i] * (5 + 7 * i),
-            max_new_tokens=11 + i,
+            prompt_ids=[3 + i] * (3 + 7 * i),
+            max_new_tokens=6 + i,
             temperature=0.7 * (i % 2),
             seed=i,
         )
@@ -62,7 +58,7 @@ def test_padded_forwards_of_the_kernels(attention: str, cache: str, decoding: st
 
     def results_of(**settings: Any) -> dict[Any, Any]:
         engine = combination.engine(
-            MODELS[attention], block_length=BLOCK, max_sequences=2, cache_tokens=128, **settings
+            MODELS[attention], block_length=BLOCK, max_sequences=2, cache_tokens=96, **settings
         )
         if settings["kernels"] == "triton":
             forwards = engine.forwards

@@ -1,6 +1,5 @@
 """What graphs pad: the sizes, the contents of a padded batch, and how much it is over a run."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +13,9 @@ from engine.config import EngineConfig
 from engine.decoding.threshold import Threshold
 from engine.device_batch import ALIGNMENT, Batch, BatchSender, BatchShape
 from engine.engine import DiffusionEngine
-from engine.graphs import MOST_QUERY_TOKENS, Captured, Graphs, padded_query_tokens, padded_shape
+from engine.graphs import MOST_QUERY_TOKENS, Graphs, padded_query_tokens, padded_shape
 from engine.request import Request
+from tests.engine.tape import run_again
 from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
 
 SCRATCH = 999
@@ -141,12 +141,6 @@ def commit_some(batch: Batch) -> Tensor:
     commits_M = is_first_M | (asked.position_M * 2654435761 % 97 < 48)
     token_M = torch.ones_like(asked.sequence_M).where(commits_M, -1).int()
     return torch.stack((token_M, torch.zeros_like(token_M)))
-
-
-def run_again(function: Callable[[], Tensor]) -> Captured:
-    """A capture that only calls the function again."""
-    output = function()
-    return Captured(lambda: output.copy_(function()), output)
 
 
 def share_of_padding(model: Any, cache: str, num_sequences: int) -> float:

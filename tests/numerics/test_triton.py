@@ -48,13 +48,13 @@ CASES = [
     both("block-causal", "block_causal", "threshold", threshold=0.5),
     both("block-causal", "block_causal", "edit", threshold=0.3, cache_fused_commit=False),
     both(
-        "block-causal", "block_causal", "klass", num_stable=1, threshold=0.4, cache_prefill_tokens=9
+        "block-causal", "block_causal", "klass", num_stable=1, threshold=0.4, cache_prefill_tokens=7
     ),
 ]
 REQUESTS = [
     Request(request_id=0, prompt_ids=[5], max_new_tokens=3),
-    Request(request_id=1, prompt_ids=[*range(20, 33)], max_new_tokens=12),
-    Request(request_id=2, prompt_ids=[7, 80, 7, 9], max_new_tokens=8, temperature=0.7, seed=3),
+    Request(request_id=1, prompt_ids=[*range(20, 31)], max_new_tokens=9),
+    Request(request_id=2, prompt_ids=[7, 80, 7, 9], max_new_tokens=5, temperature=0.7, seed=3),
 ]
 
 
