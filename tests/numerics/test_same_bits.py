@@ -111,17 +111,14 @@ def numbered(requests: list[Request], first: int) -> list[Request]:
     ("attention", "combination"),
     [
         ("bidirectional", Combination({"name": "dual"}, {"name": "threshold"})),
-        (
-            "block-causal",
-            Combination({"name": "block_causal"}, {"name": "entropy_bound", "bound": 8.0}, SOFT),
-        ),
+        ("block-causal", Combination({"name": "block_causal"}, {"name": "entropy_bound"}, SOFT)),
     ],
     ids=str,
 )
 def test_a_row_has_the_same_bits_in_any_batch(attention: str, combination: Combination) -> None:
     rows = [
-        Request(request_id=0, prompt_ids=[*range(20, 33)], max_new_tokens=5),
-        Request(request_id=1, prompt_ids=[3], max_new_tokens=3, temperature=0.7, seed=5),
+        Request(request_id=0, prompt_ids=[*range(20, 33)], max_new_tokens=7),
+        Request(request_id=1, prompt_ids=[3], max_new_tokens=4, temperature=0.7, seed=5),
     ]
     crowd = [Request(request_id=2, prompt_ids=[9, 8, 7, 6, 5], max_new_tokens=3)]
     assert_same_bits(combination, TINY[attention](), rows, crowd)
