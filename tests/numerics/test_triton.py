@@ -95,8 +95,10 @@ def test_ranks_generate_the_tokens_of_one_rank_in_plain_torch(
 ) -> None:
     """Three ranks: their shares of words, widths and experts differ in size."""
     one_launch_at_a_time(monkeypatch)
-    changes = {"num_attention_heads": 6, "num_key_value_heads": 3, "num_hidden_layers": 2}
-    write_weights(tmp_path, layout, **small_vocabulary(layout, MASK, EOS), **changes)
+    changes = dict(num_attention_heads=3, num_key_value_heads=3, num_hidden_layers=2)
+    write_weights(
+        tmp_path, layout, **small_vocabulary(layout, MASK, EOS), **changes, block_length=BLOCK
+    )
     combination = Combination({"name": "block_causal"}, {"name": "threshold"})
 
     def work(rank: ThreadRank) -> dict[Any, Result]:
