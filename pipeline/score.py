@@ -32,7 +32,7 @@ from pipeline.tasks.base import Task
 from pipeline.tasks.pass_at_k import choose_ks, count_samples, mean_pass_at
 from pipeline.tasks.sandbox import Limits, SandboxError
 from pipeline.tasks.trials import kind_of, run_all
-from pipeline.workers.refusals import why_not_read
+from pipeline.workers.refusals import show, why_not_read
 
 OUTPUT_COLUMNS = ("row_id", "sample_index", "text", "error")
 SCHEMA = pa.schema(
@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"pipeline.score: {error}")
     except Exception as error:
         raise SystemExit(f"pipeline.score: {why_not_read(error, args.run)}") from error
-    print(report(summary, args.run))
+    show(report(summary, args.run))
 
 
 if __name__ == "__main__":

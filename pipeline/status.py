@@ -27,7 +27,7 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.formatting import duration, number, one_line
 from pipeline.stats.timeline import read_timeline
 from pipeline.stats.totals import Totals, add_up, failures
-from pipeline.workers.refusals import why_not_read
+from pipeline.workers.refusals import show, why_not_read
 
 WATCH_S = 2.0
 NUM_KINDS, NUM_ROWS = 20, 100
@@ -52,11 +52,11 @@ def main() -> None:
         while True:
             is_done = status.update()
             lines = status.failed_lines() if args.failed else status.lines()
-            print(clear + "\n".join(lines), flush=True)
+            show(clear + "\n".join(lines))
             if is_done or not args.watch:
                 break
             if status.is_abandoned():
-                print("pipeline.status: nobody is at work on this run, so --watch ends")
+                show("pipeline.status: nobody is at work on this run, so --watch ends")
                 break
             time.sleep(WATCH_S)
     except Exception as error:

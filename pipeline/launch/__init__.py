@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from engine.errors import UserError
 from pipeline.config.fields import PATHS
-from pipeline.config.job import JobConfig, job_config
+from pipeline.config.job import SECTIONS, JobConfig, job_config
 from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.names import fields_of
 from pipeline.launch.sweep import Sweep, printed_table
 from pipeline.stats.clock import process_age_s
 from pipeline.workers.last_words import bug_report, say_stopped
@@ -83,6 +84,7 @@ def compose_job(
         UserError: neither a ready job nor input data was given, no model, or a field is wrong.
     """
     cfg = composer.compose(overrides, number)
+    _check_sections(cfg)
     if cfg.hydra.runtime.choices.conf is None and OmegaConf.is_missing(cfg.data, "path"):
         ready = ", ".join(f"conf={name}" for name in options())
         raise UserError(
@@ -96,6 +98,19 @@ def compose_job(
     choices = cfg.hydra.runtime.choices
     config = read_config(as_plain(cfg))
     return config, None if option is None else settings_taken(option, config, choices)
+
+
+def _check_sections(cfg: DictConfig) -> None:
+    """
+    Raises:
+        UserError: a section was given a value as if it were a field.
+    """
+    for section in SECTIONS:
+        if section in cfg and not OmegaConf.is_dict(cfg[section]):
+            raise UserError(
+                f"{section}={cfg[section]}: give its fields, as {section}.FIELD=VALUE; "
+                f"{fields_of(section)}"
+            )
 
 
 def read_config(raw: dict[str, Any]) -> JobConfig:

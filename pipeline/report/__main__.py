@@ -18,7 +18,7 @@ from pipeline.report.page import report
 from pipeline.report.summary import summarize
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
-from pipeline.workers.refusals import why_not_read
+from pipeline.workers.refusals import show, why_not_read
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"pipeline.report: {why_not_read(error, args.run)}", file=sys.stderr)
         raise SystemExit(2) from error
     for gap in found.missing + found.faults:
-        print(f"not in the report: {gap}")
-    print(f"written: {written}")
+        show(f"not in the report: {gap}")
+    show(f"written: {written}")
 
 
 def write(run: str, output: str | None = None) -> tuple[str, Found]:

@@ -5,7 +5,9 @@ end with `why_not_read`.
 """
 
 import errno
+import os
 import socket
+import sys
 
 import pyarrow as pa
 
@@ -71,3 +73,14 @@ def why_not_read(error: Exception, run: str | Place) -> str:
             "sets broken files aside"
         )
     return bug_report(error)
+
+
+def show(text: str) -> None:
+    """Print to stdout. If its reader has closed it, as `| head` does, end without a word and with
+    the exit code that such a program has (128 + SIGPIPE)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

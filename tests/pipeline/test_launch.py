@@ -286,6 +286,11 @@ def test_several_paths_without_brackets_are_refused_unless_that_is_a_files_name(
         ("--nonsense", "--cfg job"),
         ("demo", "perhaps conf=demo"),
         ("~data.where", "write data.where=null"),
+        ("data=demo", "data=demo: give its fields, as data.FIELD=VALUE; data has path, "),
+        (
+            "generation=5",
+            "generation=5: give its fields, as generation.FIELD=VALUE; ",
+        ),
         ("model=null", "model=null: give the name of an option"),
         ("cache={name:none}", "cache={name:none}: give the name of an option"),
         ("decoding=[fixed,factor]", "decoding=[fixed,factor]: give the name of an option"),

@@ -1,6 +1,8 @@
 """`python -m pipeline.status RUN`: during a run, after it, and with broken files."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -247,6 +249,21 @@ def test_a_dead_run_says_since_when_and_how_to_resume_it(
     assert lines["at"].startswith("nobody for 3 h 0 min; the last launch was process ")
     assert f" on {Worker().host} since " in lines["at"]
     assert lines["resume"] == RESUME
+
+
+def test_a_reader_that_closes_the_output_is_no_fault_of_the_network(a_job: Job) -> None:
+    """As with `| head`: no message, and the exit code of a program that SIGPIPE ends."""
+    out, closed = os.pipe()
+    os.close(out)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.status", str(a_job.folder.path)],
+        stdout=closed,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(closed)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_moved_run_says_what_changes_in_its_command(
