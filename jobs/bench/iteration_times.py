@@ -14,13 +14,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
 import engine.engine as loop
-from engine import device_batch
 from engine.cache import CACHE_POLICIES
 from engine.config import EngineConfig
 from engine.decoding.threshold import Threshold
@@ -110,19 +111,24 @@ class Parts:
         manager: Any = engine.iterations
         manager.schedule = self._wrap("schedule", manager.schedule)
         manager.advance = self._wrap("advance", manager.advance)
-        # The function that sends a batch has moved between revisions.
-        sender = loop if hasattr(loop, "send") else vars(device_batch)["BatchSender"]
-        self._plain = [(loop, "pack", vars(loop)["pack"]), (sender, "send", sender.send)]
+        # What sends a batch has moved between revisions; at first it was part of `pack`.
+        self._plain: list[tuple[Any, str, Any]] = [(loop, "pack", vars(loop)["pack"])]
+        if hasattr(loop, "send"):
+            self._plain.append((loop, "send", vars(loop)["send"]))
+        elif find_spec("engine.device_batch") is not None:
+            sender = import_module("engine.device_batch").BatchSender
+            self._plain.append((sender, "send", sender.send))
         for owner, name, function in self._plain:
             setattr(owner, name, self._wrap(name, function))
 
     def of(self, start: float, end: float) -> dict[str, float]:
         """Seconds of each part of the iteration from `start` to `end`."""
         at = self.moments
+        sent = at[self._plain[-1][1]][1]
         return {
             "schedule": at["schedule"][1] - start,
-            "pack_send": at["send"][1] - at["schedule"][1],
-            "device": at["advance"][0] - at["send"][1],
+            "pack_send": sent - at["schedule"][1],
+            "device": at["advance"][0] - sent,
             "advance": end - at["advance"][0],
         }
 
