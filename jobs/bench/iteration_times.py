@@ -14,8 +14,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -115,8 +113,8 @@ class Parts:
         self._plain: list[tuple[Any, str, Any]] = [(loop, "pack", vars(loop)["pack"])]
         if hasattr(loop, "send"):
             self._plain.append((loop, "send", vars(loop)["send"]))
-        elif find_spec("engine.device_batch") is not None:
-            sender = import_module("engine.device_batch").BatchSender
+        elif hasattr(loop, "BatchSender"):
+            sender = vars(loop)["BatchSender"]
             self._plain.append((sender, "send", sender.send))
         for owner, name, function in self._plain:
             setattr(owner, name, self._wrap(name, function))
