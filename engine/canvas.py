@@ -54,7 +54,7 @@ class Canvases:
         self._laid_out.clear()
 
     def tokens(self, slots: Tensor) -> Tensor:
-        return self._tokens_S[slots]
+        return self._tokens_S.index_select(0, slots)
 
     def is_masked(self, tokens: Tensor) -> Tensor:
         return tokens == self._mask_token_id

@@ -58,7 +58,7 @@ class ModelRunner:
             attend = self.kernels.attend(self.kv, batch)
             operations = self.kernels.operations(batch)
             hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
-            return hidden_QD[batch.logit_index_M]
+            return hidden_QD.index_select(0, batch.logit_index_M)
 
     def logits(self, hidden_MD: Tensor) -> Logits:
         """Logits for the hidden states, with -inf at the mask token, so that it is never

@@ -36,7 +36,7 @@ class SlotState:
         been entered, and the slot still holds old values."""
         is_first_M1 = is_first_M[:, None]
         return {
-            name: rows_SW[slots_M].masked_fill_(is_first_M1, 0)
+            name: rows_SW.index_select(0, slots_M).masked_fill_(is_first_M1, 0)
             for name, rows_SW in self._fields.items()
         }
 

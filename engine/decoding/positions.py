@@ -61,7 +61,7 @@ class AskedPositions:
 
     def of_sequence(self, value_B: Tensor) -> Tensor:
         """Per-sequence values, repeated for each position: [M]."""
-        return value_B[self.sequence_M]
+        return value_B.index_select(0, self.sequence_M)
 
     def at_least(self, threshold: float) -> Tensor | float:
         """`threshold`, raised to the limit of soft iteration where that is higher."""
