@@ -50,6 +50,7 @@ class RunFolder:
         self.timeline = self.path / "timeline"
         self.logs = self.path / "logs"
         self.broken = self.path / "broken"
+        self.slurm = self.path / "slurm"
         self._tmp = self.path / "tmp"
 
     def make(self) -> None:
@@ -111,6 +112,12 @@ class RunFolder:
 
     def log_file(self, rank: int) -> Place:
         return self.logs / f"rank-{rank}.log"
+
+    def make_slurm(self) -> None:
+        """Create slurm/, which only runs that were submitted to Slurm have."""
+        self.make()
+        if not isinstance(self.slurm, UPath):
+            self.slurm.mkdir(exist_ok=True)
 
     def set_aside(self, file: Place) -> None:
         """Move a file out of data/, stats/ or timeline/ to broken/, under a name that no glob for

@@ -15,7 +15,7 @@ from pipeline.run_folder.store import StoreError
 
 NUM_NAMED = 5
 """The message names at most this many files."""
-LEFT_BY_A_START = ("run.lock", "launch.json", "logs/")
+LEFT_BY_A_START = ("run.lock", "launch.json", "logs/", "slurm/")
 TEMPORARY = re.compile(r".+\.[^/]+-\d+")
 """A file in tmp/: NAME.HOST-PID."""
 

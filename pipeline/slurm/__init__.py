@@ -1,0 +1,7 @@
+"""What has Slurm done with a run? Its jobs, their starts, and what the cluster says of them.
+
+    records.py     what a submission and each start leave in the run folder
+    commands.py    Slurm's commands: one function each, errors that say what to do
+
+`jobs/` submits, starts and cancels; `pipeline.status` and the report read.
+"""

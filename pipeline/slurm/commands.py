@@ -1,0 +1,92 @@
+"""Slurm's commands: runs them, and turns their refusals into errors that say what to do."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from engine.errors import UserError
+
+TIMEOUT_S = 60.0
+"""Seconds that a command may take: a busy controller answers late."""
+
+
+class SlurmError(UserError):
+    """A command of Slurm failed; the message is Slurm's own, with what helps."""
+
+
+class NoSlurm(SlurmError):
+    """Slurm's commands are not installed on this machine, or its controller does not answer."""
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """Run one of Slurm's commands; returns what it printed.
+
+    Raises:
+        NoSlurm: there is no such command here, or the controller does not answer.
+        SlurmError: the command failed.
+    """
+    env = {**os.environ, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"}
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            env=env,
+        )
+    except FileNotFoundError:
+        raise NoSlurm(
+            f"{command[0]}: not found; run this where Slurm's commands are, such as a login node"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise NoSlurm(
+            f"{command[0]}: no answer within {TIMEOUT_S:g} s; Slurm's controller is down or busy, "
+            "try again later"
+        ) from None
+    if done.returncode:
+        raise _refused(command, done.stderr or done.stdout)
+    return done.stdout
+
+
+def _refused(command: Sequence[str], said: str) -> SlurmError:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    message = f"{command[0]}: {' '.join(lines[-2:]) or 'failed without a word'}"
+    is_away = any(word in said for word in ("Unable to contact slurm controller", "munge"))
+    return NoSlurm(message) if is_away else SlurmError(message)
+
+
+def requeue(label: str) -> None:
+    """Queue a running job or element again; its processes are ended. No error if Slurm is
+    requeueing it already.
+
+    Raises:
+        SlurmError: Slurm refuses.
+    """
+    try:
+        run("scontrol", "requeue", label)
+    except NoSlurm:
+        raise
+    except SlurmError as error:
+        if "pending execution" not in str(error):
+            raise
+
+
+def terminate_step(step: str) -> None:
+    """Send SIGTERM to every process of a job step, as 1234.0. (srun itself must get no signal: it
+    would kill the step at once.)
+
+    Raises:
+        SlurmError: Slurm refuses.
+    """
+    run("scancel", "--signal=TERM", step)
+
+
+def cancel(ids: Sequence[int]) -> None:
+    """Cancel jobs for good; those that have ended are left alone.
+
+    Raises:
+        SlurmError: Slurm refuses.
+    """
+    run("scancel", *map(str, ids))
