@@ -34,6 +34,8 @@ class HostBatch:
     slots_M: np.ndarray
     position_M: np.ndarray
     """Canvas position of each requested position."""
+    offset_M: np.ndarray
+    """The same within the active block."""
     sequence_M: np.ndarray
     """Ascending: index 0 .. B-1 of each requested position's sequence."""
     num_masked_at_block_start_B: np.ndarray
@@ -90,6 +92,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         logit_index_M=logit_index_M,
         slots_M=asked.slots_M,
         position_M=asked.position_M,
+        offset_M=asked.offset_M,
         sequence_M=asked.sequence_M,
         num_masked_at_block_start_B=s.num_masked_at_block_start[places],
         num_iterations_in_block_B=s.num_iterations_in_block[places],

@@ -66,6 +66,7 @@ class Decider:
             asked,
             token_M=token_M,
             is_masked_M=self._canvases.is_masked(token_M),
+            may_hold_tokens=self._decoding.edits,
             least_threshold_B=least_B,
             state=state,
         )

@@ -157,6 +157,7 @@ class BatchSender:
         asked = AskedPositions(
             sequence_M=sent["sequence_M"],
             position_M=sent["position_M"],
+            offset_M=sent["offset_M"],
             num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
             num_iterations_in_block_B=sent["num_iterations_in_block_B"],
             num_iterations_B=sent["num_iterations_B"],
@@ -208,7 +209,8 @@ def _places(shape: BatchShape) -> _Places:
     Q, M, B, R = shape[:4]
     wide = {
         **dict.fromkeys(("positions_Q", "slots_Q"), Q),
-        **dict.fromkeys(("index_M", "logit_index_M", "slots_M", "position_M", "sequence_M"), M),
+        **dict.fromkeys(("index_M", "logit_index_M", "slots_M"), M),
+        **dict.fromkeys(("position_M", "offset_M", "sequence_M"), M),
         **dict.fromkeys(("num_masked_at_block_start_B", "seed_B"), B),
         **dict.fromkeys(("num_iterations_in_block_B", "num_iterations_B"), B),
     }
@@ -239,8 +241,9 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray
     """The arrays that the device needs, by the names of `_places`. The bits of the float32
     temperatures stand for them."""
     names = (
-        *("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M", "position_M"),
-        *("sequence_M", "num_masked_at_block_start_B", "num_iterations_in_block_B"),
+        *("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M"),
+        *("position_M", "offset_M", "sequence_M"),
+        *( "num_masked_at_block_start_B", "num_iterations_in_block_B"),
         *("num_iterations_B", "seed_B", "query_starts", "first_slot_R", "context_lens_R"),
     )
     arrays = {name: getattr(host, name) for name in names}

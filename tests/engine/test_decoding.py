@@ -40,6 +40,7 @@ def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
         asked,
         sequence_M=torch.zeros(int(rows.sum()), dtype=torch.int64),
         position_M=asked.position_M[rows],
+        offset_M=asked.offset_M[rows],
         token_M=asked.token_M[rows],
         is_masked_M=asked.is_masked_M[rows],
         any_sampled=bool(asked.temperature_B[b] > 0),
