@@ -53,7 +53,7 @@ class HostBatch:
 
     @property
     def any_sampled(self) -> bool:
-        return bool(self.temperature_B.any())
+        return bool(np.count_nonzero(self.temperature_B))
 
 
 class _Runs(NamedTuple):

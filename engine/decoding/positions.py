@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_NO_TOKENS, _NO_FLAGS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedPositions:
@@ -26,9 +28,9 @@ class AskedPositions:
     """int64: canvas positions."""
     offset_M: Tensor
     """int64: positions within the active block, below `longest`."""
-    token_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    token_M: Tensor = _NO_TOKENS
     """int64: the tokens in the canvas now."""
-    is_masked_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    is_masked_M: Tensor = _NO_FLAGS
     """bool: true everywhere unless `may_hold_tokens`."""
     may_hold_tokens: bool = True
     """Whether positions that are not masked may be requested, as by a strategy that edits. The same
