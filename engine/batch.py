@@ -68,7 +68,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
     """The batch of a plan."""
     s, places, asked = plan.s, plan.places, plan.asked
     starts = np.zeros(len(plan) + 1, dtype=np.int64)
-    np.cumsum(plan.num_query_tokens_B, out=starts[1:])
+    np.add.accumulate(plan.num_query_tokens_B, out=starts[1:])
     first_slot_B = s.first_slot[places]
     if plan.query_tokens is None:
         # What a canvas position of each sequence has to be raised by to be its index in Q.
@@ -134,8 +134,11 @@ def _runs_of_blocks(
     sequence_R, block_R = runs_of(first_B, num_blocks_B)
     # A run begins where its block does, except for a span that begins within the block.
     before_R = np.maximum(block_R * block_length - plan.start_B[sequence_R], 0)
+    starts_R = np.empty(sequence_R.size + 1, dtype=np.int64)
+    np.add(starts[sequence_R], before_R, out=starts_R[:-1])
+    starts_R[-1] = plan.num_query_tokens
     return _Runs(
-        np.append(starts[sequence_R] + before_R, plan.num_query_tokens),
+        starts_R,
         first_slot_B[sequence_R],
         (block_R + 1) * block_length,
     )

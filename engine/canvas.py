@@ -65,7 +65,7 @@ class Canvases:
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.
         """
-        committed_M = decision.token_M.masked_fill(~decision.commit_M, -1).int()
+        committed_M = decision.token_M.where(decision.commit_M, -1).int()
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))
         new_M = decision.token_M.where(decision.commit_M, old_M)
         self._tokens_S.index_copy_(0, slots_M, new_M)
