@@ -128,9 +128,10 @@ def _runs_of_blocks(
 ) -> _Runs:
     """The runs of spans that leave out nothing."""
     first_B = plan.start_B // block_length
+    first_end_B = (first_B + 1) * block_length
+    if not np.count_nonzero(plan.end_B > first_end_B):
+        return _Runs(starts, first_slot_B, first_end_B)
     num_blocks_B = (plan.end_B - 1) // block_length - first_B + 1
-    if np.count_nonzero(num_blocks_B == 1) == len(plan):
-        return _Runs(starts, first_slot_B, (first_B + 1) * block_length)
     sequence_R, block_R = runs_of(first_B, num_blocks_B)
     # A run begins where its block does, except for a span that begins within the block.
     before_R = np.maximum(block_R * block_length - plan.start_B[sequence_R], 0)

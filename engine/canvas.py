@@ -30,6 +30,8 @@ class Canvases:
 
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
+        self._mask = torch.tensor(mask_token_id, device=device)
+        self._true = torch.tensor(True, device=device)
         self._tokens_S = torch.full((num_slots + 1,), mask_token_id, device=device)
         self._staging = Staging(device)
         self._laid_out: list[tuple[int, np.ndarray]] = []
@@ -55,6 +57,11 @@ class Canvases:
 
     def tokens(self, slots: Tensor) -> Tensor:
         return self._tokens_S.index_select(0, slots)
+
+    def all_masked(self, count: int) -> tuple[Tensor, Tensor]:
+        """`tokens` and `is_masked` of so many masked positions, without reading them; not to be
+        written to."""
+        return self._mask.expand(count), self._true.expand(count)
 
     def is_masked(self, tokens: Tensor) -> Tensor:
         return tokens == self._mask_token_id

@@ -227,14 +227,16 @@ def _places(shape: BatchShape) -> _Places:
     of: dict[str, tuple[bool, int, int]] = {}
     start = 0
     for names, size in wide:
+        step = size + -size % (ALIGNMENT // 8)
         for name in names:
             of[name] = (True, start, start + size)
-            start += size + -size % (ALIGNMENT // 8)
+            start += step
     start *= 2
     for names, size in narrow:
+        step = size + -size % (ALIGNMENT // 4)
         for name in names:
             of[name] = (False, start, start + size)
-            start += size + -size % (ALIGNMENT // 4)
+            start += step
     return _Places(of, start // 2)
 
 

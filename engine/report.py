@@ -23,8 +23,8 @@ class ReportReader:
         """
         if num_asked == 0:
             return np.empty((2, 0), dtype=np.int32)
-        if self._device.type != "cuda":
-            on_host: np.ndarray = report.cpu().numpy()
+        if not report.is_cuda:
+            on_host: np.ndarray = report.numpy()
             return on_host[:, :num_asked]
         if self._pinned.numel() < report.numel():
             self._pinned = torch.empty(2 * report.numel(), dtype=torch.int32, pin_memory=True)

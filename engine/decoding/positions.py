@@ -34,8 +34,7 @@ class AskedPositions:
     """bool: true everywhere unless `may_hold_tokens`."""
     may_hold_tokens: bool = True
     """Whether positions that are not masked may be requested, as by a strategy that edits. The same
-    in every batch of an engine. If false, `is_masked_M` is not to be looked at: only positions that
-    pad a batch are not masked."""
+    in every batch of an engine. If false, `is_masked_M` need not be looked at."""
     num_masked_at_block_start_B: Tensor
     """int64: masked positions of the active block when it was entered."""
     num_iterations_in_block_B: Tensor
@@ -145,7 +144,7 @@ def is_best(asked: AskedPositions, score_M: Tensor) -> Tensor:
     score_BL = score_M.new_full((num_sequences, longest), -torch.inf)
     cell_M = asked.offset_M.add(asked.sequence_M, alpha=longest)
     score_BL.view(-1).index_copy_(0, cell_M, score_M.clamp(min=torch.finfo(score_M.dtype).min))
-    return asked.offset_M == asked.of_sequence(score_BL.max(dim=1).indices)
+    return asked.offset_M == asked.of_sequence(score_BL.argmax(dim=1))
 
 
 def fails_before(asked: AskedPositions, rank_M: Tensor, fails_M: Tensor) -> Tensor:
