@@ -186,7 +186,9 @@ class SequenceRules:
             s.visible_end[places] = attn_start_T + self.attn_block_length
         position_TL = start_T[:, None] + np.arange(self.block_length)
         is_masked_TL = (position_TL >= first_T[:, None]) & (position_TL < end_T[:, None])
-        s.is_masked_BL[places] = s.is_asked_BL[places] = is_masked_TL
+        s.is_masked_BL[places] = is_masked_TL
+        if s.is_asked_BL is not s.is_masked_BL:
+            s.is_asked_BL[places] = is_masked_TL
         s.num_masked[places] = s.num_masked_at_block_start[places] = end_T - first_T
         s.num_iterations_in_block[places] = s.num_post_iterations[places] = 0
 

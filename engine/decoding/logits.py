@@ -72,9 +72,9 @@ class Logits:
         """
         local = self.reduction.best(self.local_MU, noise, self.words)
         self._entropy = local.entropy
-        word_M = local.place_M + self.words.start
         if self.parallel.size == 1:
-            return Best(word_M, local.logit_M, local.others_M)
+            return Best(local.place_M, local.logit_M, local.others_M)
+        word_M = local.place_M + self.words.start
         score_RM, word_RM, logit_RM, others_RM = self._gather(
             local.score_M, word_M, local.logit_M, local.others_M
         )
