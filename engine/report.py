@@ -24,7 +24,7 @@ class ReportReader:
         if num_asked == 0:
             return np.empty((2, 0), dtype=np.int32)
         if not report.is_cuda:
-            on_host: np.ndarray = report.numpy()
+            on_host: np.ndarray = report.cpu().numpy()
             return on_host[:, :num_asked]
         if self._pinned.numel() < report.numel():
             self._pinned = torch.empty(2 * report.numel(), dtype=torch.int32, pin_memory=True)
