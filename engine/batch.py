@@ -34,6 +34,8 @@ class HostBatch:
     slots_M: np.ndarray
     position_M: np.ndarray
     """Canvas position of each requested position."""
+    offset_M: np.ndarray
+    """The same within the active block."""
     sequence_M: np.ndarray
     """Ascending: index 0 .. B-1 of each requested position's sequence."""
     num_masked_at_block_start_B: np.ndarray
@@ -51,7 +53,7 @@ class HostBatch:
 
     @property
     def any_sampled(self) -> bool:
-        return bool(self.temperature_B.any())
+        return bool(np.count_nonzero(self.temperature_B))
 
 
 class _Runs(NamedTuple):
@@ -66,7 +68,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
     """The batch of a plan."""
     s, places, asked = plan.s, plan.places, plan.asked
     starts = np.zeros(len(plan) + 1, dtype=np.int64)
-    np.cumsum(plan.num_query_tokens_B, out=starts[1:])
+    np.add.accumulate(plan.num_query_tokens_B, out=starts[1:])
     first_slot_B = s.first_slot[places]
     if plan.query_tokens is None:
         # What a canvas position of each sequence has to be raised by to be its index in Q.
@@ -90,6 +92,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         logit_index_M=logit_index_M,
         slots_M=asked.slots_M,
         position_M=asked.position_M,
+        offset_M=asked.offset_M,
         sequence_M=asked.sequence_M,
         num_masked_at_block_start_B=s.num_masked_at_block_start[places],
         num_iterations_in_block_B=s.num_iterations_in_block[places],
@@ -125,14 +128,18 @@ def _runs_of_blocks(
 ) -> _Runs:
     """The runs of spans that leave out nothing."""
     first_B = plan.start_B // block_length
+    first_end_B = (first_B + 1) * block_length
+    if not np.count_nonzero(plan.end_B > first_end_B):
+        return _Runs(starts, first_slot_B, first_end_B)
     num_blocks_B = (plan.end_B - 1) // block_length - first_B + 1
-    if np.count_nonzero(num_blocks_B == 1) == len(plan):
-        return _Runs(starts, first_slot_B, (first_B + 1) * block_length)
     sequence_R, block_R = runs_of(first_B, num_blocks_B)
     # A run begins where its block does, except for a span that begins within the block.
     before_R = np.maximum(block_R * block_length - plan.start_B[sequence_R], 0)
+    starts_R = np.empty(sequence_R.size + 1, dtype=np.int64)
+    np.add(starts[sequence_R], before_R, out=starts_R[:-1])
+    starts_R[-1] = plan.num_query_tokens
     return _Runs(
-        np.append(starts[sequence_R] + before_R, plan.num_query_tokens),
+        starts_R,
         first_slot_B[sequence_R],
         (block_R + 1) * block_length,
     )

@@ -30,6 +30,8 @@ class Canvases:
 
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
+        self._mask = torch.tensor(mask_token_id, device=device)
+        self._true = torch.tensor(True, device=device)
         self._tokens_S = torch.full((num_slots + 1,), mask_token_id, device=device)
         self._staging = Staging(device)
         self._laid_out: list[tuple[int, np.ndarray]] = []
@@ -56,6 +58,11 @@ class Canvases:
     def tokens(self, slots: Tensor) -> Tensor:
         return self._tokens_S.index_select(0, slots)
 
+    def all_masked(self, count: int) -> tuple[Tensor, Tensor]:
+        """`tokens` and `is_masked` of so many masked positions, without reading them; not to be
+        written to."""
+        return self._mask.expand(count), self._true.expand(count)
+
     def is_masked(self, tokens: Tensor) -> Tensor:
         return tokens == self._mask_token_id
 
@@ -65,7 +72,7 @@ class Canvases:
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.
         """
-        committed_M = decision.token_M.masked_fill(~decision.commit_M, -1).int()
+        committed_M = decision.token_M.where(decision.commit_M, -1).int()
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))
         new_M = decision.token_M.where(decision.commit_M, old_M)
         self._tokens_S.index_copy_(0, slots_M, new_M)

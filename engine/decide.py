@@ -56,7 +56,11 @@ class Decider:
         """The batch's requested positions, completed with what only the device knows: their tokens
         and state. With soft iteration, also its limits on the confidence threshold."""
         asked = batch.asked
-        token_M = self._canvases.tokens(batch.slots_M)
+        if self._decoding.edits:
+            token_M = self._canvases.tokens(batch.slots_M)
+            is_masked_M = self._canvases.is_masked(token_M)
+        else:
+            token_M, is_masked_M = self._canvases.all_masked(batch.slots_M.shape[0])
         state: dict[str, Tensor] = {}
         if self._state.has_fields:
             is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
@@ -65,7 +69,8 @@ class Decider:
         return replace(
             asked,
             token_M=token_M,
-            is_masked_M=self._canvases.is_masked(token_M),
+            is_masked_M=is_masked_M,
+            may_hold_tokens=self._decoding.edits,
             least_threshold_B=least_B,
             state=state,
         )

@@ -19,6 +19,7 @@ Shape letters as in engine/batch.py; also A tiles of attention.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -105,38 +106,38 @@ class BatchSender:
     def send(self, host: HostBatch, tiles: Sequence[HostTiles] = ()) -> Batch:
         """The batch of a plan, without padding."""
         shape = BatchShape.of(host, tiles)
-        buffer = self._staging.send(self._packed(shape, host, tiles))
-        return self._batch(buffer, shape, host)
+        places = _places(shape)
+        buffer = self._staging.room(places.size)
+        rooms = _rooms(buffer)
+        for (is_wide, start, end), array in zip(
+            places.of.values(), _arrays(host, tiles), strict=True
+        ):
+            rooms[is_wide][start:end] = array
+        return self._batch(self._staging.send(buffer), shape, host)
 
     def fixed(self, shape: BatchShape) -> FixedBatch:
         """Tensors of a fixed shape, filled with nothing but padding."""
         buffer = torch.empty(_places(shape).size, dtype=torch.int64, device=self._device)
         fixed = FixedBatch(shape, buffer, self._batch(buffer, shape, None))
-        self._staging.send(self._packed(shape, None, ()), buffer)
+        self._staging.send(self._padded(shape, None, ()), buffer)
         return fixed
 
     def fill(self, fixed: FixedBatch, host: HostBatch, tiles: Sequence[HostTiles]) -> None:
         """Replace the contents of a fixed batch by a plan, padded to its shape."""
-        self._staging.send(self._packed(fixed.shape, host, tiles), fixed.buffer)
+        self._staging.send(self._padded(fixed.shape, host, tiles), fixed.buffer)
 
-    def _packed(
+    def _padded(
         self, shape: BatchShape, host: HostBatch | None, tiles: Sequence[HostTiles]
     ) -> Tensor:
         """The buffer on the host: the plan, or nothing, padded to the shape."""
-        arrays = {} if host is None else _arrays(host, tiles)
-        padding = self._padding(host)
-        places = _places(shape)
+        places, padding = _places(shape), self._padding(host)
+        nothing = [np.empty(0)] * len(places.of)
+        arrays = nothing if host is None else _arrays(host, tiles)
         buffer = self._staging.room(places.size)
-        wide = buffer.numpy()
-        narrow = wide[places.wide_size :].view(np.int32)
-        for name, (is_wide, start, end) in places.of.items():
-            room = wide if is_wide else narrow
-            array = arrays.get(name)
-            if array is not None:
-                room[start : start + array.size] = array
-                start += array.size
-            if start < end:
-                room[start:end] = padding.get(name, 0)
+        rooms = _rooms(buffer)
+        for (name, (is_wide, start, end)), array in zip(places.of.items(), arrays, strict=True):
+            rooms[is_wide][start : start + array.size] = array
+            rooms[is_wide][start + array.size : end] = padding.get(name, 0)
         return buffer
 
     def _padding(self, host: HostBatch | None) -> dict[str, int]:
@@ -157,6 +158,7 @@ class BatchSender:
         asked = AskedPositions(
             sequence_M=sent["sequence_M"],
             position_M=sent["position_M"],
+            offset_M=sent["offset_M"],
             num_masked_at_block_start_B=sent["num_masked_at_block_start_B"],
             num_iterations_in_block_B=sent["num_iterations_in_block_B"],
             num_iterations_B=sent["num_iterations_B"],
@@ -165,7 +167,9 @@ class BatchSender:
             any_sampled=shape.any_sampled,
             longest=self._block_length,
         )
-        longest = self._longest_context if host is None else int(host.context_lens_R.max())
+        longest = self._longest_context
+        if host is not None:
+            longest = int(np.maximum.reduce(host.context_lens_R))
         layout = PagedLayout(
             query_starts=sent["query_starts"],
             first_slot_R=sent["first_slot_R"],
@@ -190,72 +194,71 @@ class BatchSender:
 
 
 class _Places(NamedTuple):
-    """Where the arrays stand in the buffer: the int64 ones, then the int32 ones."""
+    """Where the arrays stand in the buffer."""
 
     of: dict[str, tuple[bool, int, int]]
-    """Name -> whether it is int64; its first element among those of its dtype, and its end."""
-    wide_lengths: list[int]
-    """Of each int64 array, then of the gap behind it, up to the next aligned address; last, of all
-    that follows."""
-    narrow_lengths: list[int]
-    wide_size: int
+    """Name -> whether it is int64, else of 32 bits; its start and end, counted in elements."""
     size: int
     """Of the buffer, in int64."""
 
 
+_FIELDS_Q = ("positions_Q", "slots_Q")
+_FIELDS_M = ("index_M", "logit_index_M", "slots_M", "position_M", "offset_M", "sequence_M")
+_FIELDS_B = (
+    *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
+)
+_FIELDS_R = ("first_slot_R", "context_lens_R")
+_sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
+
+_Group = tuple[tuple[str, ...], int]
+"""Arrays of the same size."""
+
+
 @lru_cache(maxsize=256)
 def _places(shape: BatchShape) -> _Places:
+    """The arrays in the order of `_arrays`. Mostly computed anew, because the number of requested
+    positions differs from forward to forward."""
     Q, M, B, R = shape[:4]
-    wide = {
-        **dict.fromkeys(("positions_Q", "slots_Q"), Q),
-        **dict.fromkeys(("index_M", "logit_index_M", "slots_M", "position_M", "sequence_M"), M),
-        **dict.fromkeys(("num_masked_at_block_start_B", "seed_B"), B),
-        **dict.fromkeys(("num_iterations_in_block_B", "num_iterations_B"), B),
-    }
-    narrow = {
-        "temperature_B": B,
-        "query_starts": R + 1,
-        **dict.fromkeys(("first_slot_R", "context_lens_R"), R),
-        "num_rows": 1,
-    }
+    wide: list[_Group] = [(_FIELDS_Q, Q), (_FIELDS_M, M), (_FIELDS_B, B)]
+    narrow: list[_Group] = [(("query_starts",), R + 1), (_FIELDS_R, R)]
+    narrow += [(("temperature_B",), B), (("num_rows",), 1)]
     for i, (_, length) in enumerate(shape.tiles):
-        narrow |= dict.fromkeys((f"run_A{i}", f"first_A{i}"), length)
+        narrow.append(((f"run_A{i}", f"first_A{i}"), length))
     of: dict[str, tuple[bool, int, int]] = {}
-    lengths: dict[bool, list[int]] = {True: [], False: []}
-    num_elements = {True: 0, False: 0}
-    for is_wide, sizes in ((True, wide), (False, narrow)):
-        per_step = ALIGNMENT // (8 if is_wide else 4)
-        for name, size in sizes.items():
-            start = num_elements[is_wide]
-            of[name] = (is_wide, start, start + size)
-            lengths[is_wide] += [size, -size % per_step]
-            num_elements[is_wide] += size + -size % per_step
-    wide_size, narrow_size = num_elements[True], num_elements[False] // 2
-    lengths[True].append(narrow_size)
-    return _Places(of, lengths[True], lengths[False], wide_size, wide_size + narrow_size)
+    start = 0
+    for names, size in wide:
+        step = size + -size % (ALIGNMENT // 8)
+        for name in names:
+            of[name] = (True, start, start + size)
+            start += step
+    start *= 2
+    for names, size in narrow:
+        step = size + -size % (ALIGNMENT // 4)
+        for name in names:
+            of[name] = (False, start, start + size)
+            start += step
+    return _Places(of, start // 2)
 
 
-def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> dict[str, np.ndarray]:
-    """The arrays that the device needs, by the names of `_places`. The bits of the float32
-    temperatures stand for them."""
-    names = (
-        *("positions_Q", "slots_Q", "index_M", "logit_index_M", "slots_M", "position_M"),
-        *("sequence_M", "num_masked_at_block_start_B", "num_iterations_in_block_B"),
-        *("num_iterations_B", "seed_B", "query_starts", "first_slot_R", "context_lens_R"),
-    )
-    arrays = {name: getattr(host, name) for name in names}
-    arrays["temperature_B"] = host.temperature_B.astype(np.float32).view(np.int32)
-    arrays["num_rows"] = np.array([host.positions_Q.size])
-    for i, each in enumerate(tiles):
-        arrays |= {f"run_A{i}": each.run_A, f"first_A{i}": each.first_A}
+def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
+    """What the device needs. The bits of the float32 temperatures stand for them."""
+    temperature_B = host.temperature_B.astype(np.float32).view(np.int32)
+    arrays = [*_sent_fields(host), temperature_B, np.array([host.positions_Q.size])]
+    for each in tiles:
+        arrays += (each.run_A, each.first_A)
     return arrays
+
+
+def _rooms(buffer: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The whole buffer in int32 and in int64."""
+    wide = buffer.numpy()
+    return wide.view(np.int32), wide
 
 
 def _views(buffer: Tensor, places: _Places) -> dict[str, Tensor]:
     """The tensors of a buffer by name."""
-    *wide, rest = torch.split_with_sizes(buffer, places.wide_lengths)
-    narrow = torch.split_with_sizes(rest.view(torch.int32), places.narrow_lengths)
-    return dict(zip(places.of, (*wide[::2], *narrow[::2]), strict=True))
+    whole = (buffer.view(torch.int32), buffer)
+    return {name: whole[is_wide][a:b] for name, (is_wide, a, b) in places.of.items()}
 
 
 def _runs(host: HostBatch) -> list[Run]:

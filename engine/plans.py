@@ -68,15 +68,15 @@ class Plan:
     def __len__(self) -> int:
         return self.start_B.size
 
-    def by_kind(self) -> list[tuple[SpanKind, int, int]]:
-        """The kinds of spans in the plan; how many sequences, and how many query tokens, each
-        has."""
+    def by_kind(self) -> list[tuple[int, int, int]]:
+        """The kinds of spans in the plan (SpanKind); how many sequences, and how many query tokens,
+        each has."""
         if isinstance(self.kind, int):
-            return [(SpanKind(self.kind), len(self), self.num_query_tokens)]
+            return [(self.kind, len(self), self.num_query_tokens)]
         counts = np.bincount(self.kind, minlength=len(SpanKind)).tolist()
         lengths = np.bincount(self.kind, self.num_query_tokens_B, len(SpanKind)).tolist()
-        kinds = zip(SpanKind, counts, map(int, lengths), strict=True)
-        return [(kind, count, length) for kind, count, length in kinds if count]
+        kinds = enumerate(zip(counts, lengths, strict=True))
+        return [(kind, count, int(length)) for kind, (count, length) in kinds if count]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class ReportReader:
         """
         if num_asked == 0:
             return np.empty((2, 0), dtype=np.int32)
-        if self._device.type != "cuda":
+        if not report.is_cuda:
             on_host: np.ndarray = report.cpu().numpy()
             return on_host[:, :num_asked]
         if self._pinned.numel() < report.numel():

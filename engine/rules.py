@@ -61,15 +61,15 @@ class SequenceRules:
             spans = with_sources(spans, s)
         if np.count_nonzero(s.num_masked) == len(s):
             return spans
-        is_edit_B = (spans.kind == SpanKind.BLOCK) & (s.num_masked == 0)
-        return spans._replace(kind=np.where(is_edit_B, SpanKind.EDIT, spans.kind))
+        is_edit_B = (spans.kind == SpanKind.BLOCK.value) & (s.num_masked == 0)
+        return spans._replace(kind=np.where(is_edit_B, SpanKind.EDIT.value, spans.kind))
 
     def count(self, live: LiveSequences, plan: Plan) -> None:
         """Record that the plan's forward has run."""
         s, places, decoding = live.arrays, plan.places, plan.decoding
         raise_at(s.counts_2B, places, 1)
         raise_at(s.num_query_tokens, places, plan.num_query_tokens_B)
-        is_refresh = plan.kind == SpanKind.REFRESH
+        is_refresh = plan.kind == SpanKind.REFRESH.value
         if is_refresh is not False and np.count_nonzero(is_refresh):
             raise_at(s.num_refreshes, places, is_refresh)
             s.num_iterations_since_refresh[places] *= np.logical_not(is_refresh)
@@ -186,7 +186,9 @@ class SequenceRules:
             s.visible_end[places] = attn_start_T + self.attn_block_length
         position_TL = start_T[:, None] + np.arange(self.block_length)
         is_masked_TL = (position_TL >= first_T[:, None]) & (position_TL < end_T[:, None])
-        s.is_masked_BL[places] = s.is_asked_BL[places] = is_masked_TL
+        s.is_masked_BL[places] = is_masked_TL
+        if s.is_asked_BL is not s.is_masked_BL:
+            s.is_asked_BL[places] = is_masked_TL
         s.num_masked[places] = s.num_masked_at_block_start[places] = end_T - first_T
         s.num_iterations_in_block[places] = s.num_post_iterations[places] = 0
 

@@ -26,6 +26,7 @@ class ModelRunner:
         self.model = model
         self.kernels = kernels
         self.kv = KVPages(model, num_pages, page_size)
+        self.device = model.embed.weight.device
         self.clock = clock_of(self.device)
 
     @property
@@ -38,10 +39,6 @@ class ModelRunner:
         return self.kernels.tiles(host)
 
     @property
-    def device(self) -> torch.device:
-        return self.model.embed.weight.device
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.model.embed.weight.dtype
 
@@ -52,7 +49,7 @@ class ModelRunner:
         every query token to the pages.
         """
         with self.clock:
-            x_QD = self.model.embed(token_ids_Q)
+            x_QD = self.model.embed.weight.index_select(0, token_ids_Q)
             if added_MD is not None:
                 x_QD.index_add_(0, batch.index_M, added_MD)
             attend = self.kernels.attend(self.kv, batch)

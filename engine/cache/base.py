@@ -62,9 +62,14 @@ class Spans(NamedTuple):
             return b
         if num_true == condition_B.size:
             return a
-        return Spans(
-            *(x if x is y else np.where(condition_B, x, y) for x, y in zip(a, b, strict=True))
-        )
+        pairs = zip(a, b, strict=True)
+        return Spans(*(x if x is y else _where(condition_B, x, y) for x, y in pairs))
+
+
+def _where(condition_B: np.ndarray, x: Values, y: Values) -> np.ndarray:
+    # numpy takes several times as long to see that a SpanKind is a number.
+    plain = (value.value if isinstance(value, SpanKind) else value for value in (x, y))
+    return np.where(condition_B, *plain)
 
 
 class CachePolicy:

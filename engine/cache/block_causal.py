@@ -56,6 +56,8 @@ class BlockCausalCache(CachePolicy):
         if self.sub_block_cache:
             whole = Spans.where(s.num_iterations_in_block > 0, active_block(s), whole)
         is_current_B = (cached_B == start_B) & (s.num_iterations > 0)
+        if np.count_nonzero(is_current_B) == len(s):
+            return whole
         return Spans.where(is_current_B, whole, self._late(s))
 
     def _late(self, s: Sequences) -> Spans:
@@ -64,7 +66,7 @@ class BlockCausalCache(CachePolicy):
         block_length_B = s.visible_end - start_B
         prompt_end_B = s.first_block_start - s.first_block_start % block_length_B
         is_prefill_B = (cached_B < prompt_end_B) | (s.num_iterations == 0)
-        kind_B = np.where(is_prefill_B, SpanKind.REFRESH, SpanKind.COMMIT)
+        kind_B = np.where(is_prefill_B, SpanKind.REFRESH.value, SpanKind.COMMIT.value)
         late = Spans(cached_B, s.visible_end, kind_B)
         if not self.fused_commit:
             alone = Spans(cached_B, start_B, kind_B, is_decoding=False)

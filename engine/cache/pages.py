@@ -20,10 +20,8 @@ class PageAllocator:
         self.num_pages = num_pages
         self._free: list[tuple[int, int]] = [(0, num_pages)]
         self._granted: dict[int, int] = {}
-
-    @property
-    def num_granted(self) -> int:
-        return sum(self._granted.values())
+        self.num_granted = 0
+        """Pages of all granted runs."""
 
     def allocate(self, num_pages: int) -> int | None:
         """Grant a run of `num_pages`. Returns its first page, or None if no free run is that
@@ -34,13 +32,16 @@ class PageAllocator:
                 rest = (first + num_pages, length - num_pages)
                 self._free[i : i + 1] = [rest] if rest[1] else []
                 self._granted[first] = num_pages
+                self.num_granted += num_pages
                 return first
         return None
 
     def free(self, first: int) -> None:
         """Free the granted run that begins with page `first`."""
         assert first in self._granted, f"page {first} begins no granted run: freed twice?"
-        insort(self._free, (first, self._granted.pop(first)))
+        num_pages = self._granted.pop(first)
+        self.num_granted -= num_pages
+        insort(self._free, (first, num_pages))
         merged: list[tuple[int, int]] = []
         for start, length in self._free:
             if merged and sum(merged[-1]) == start:
@@ -56,4 +57,5 @@ class PageAllocator:
         starts = [*(first for first, _ in runs), self.num_pages]
         assert starts == ends, f"pages overlap or are lost: runs {runs} of {self.num_pages} pages"
         free_ends = {first + length for first, length in self._free}
+        assert self.num_granted == sum(self._granted.values()), "granted pages are miscounted"
         assert not free_ends & {first for first, _ in self._free}, f"unmerged: {self._free}"

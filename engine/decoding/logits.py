@@ -53,17 +53,15 @@ class Logits:
     """V, over all ranks."""
     parallel: TensorParallel = ALONE
     reduction: Reduction = TORCH
+    words: range = field(init=False)
+    """This rank's run of the vocabulary."""
     _entropy: EntropyParts | None = field(default=None, init=False)
     """What `best` has already summed up."""
 
     def __post_init__(self) -> None:
+        self.words = self.parallel.share(self.num_words)
         assert self.local_MU.shape[1] == len(self.words), "a rank needs the logits of its own words"
         assert len(self.words) > 1, "a rank needs a word besides the mask token"
-
-    @property
-    def words(self) -> range:
-        """This rank's run of the vocabulary."""
-        return self.parallel.share(self.num_words)
 
     def best(self, noise: Noise | None) -> Best:
         """The word with the highest score: its logit or, with noise, its logit plus the position's
@@ -74,9 +72,9 @@ class Logits:
         """
         local = self.reduction.best(self.local_MU, noise, self.words)
         self._entropy = local.entropy
-        word_M = local.place_M + self.words.start
         if self.parallel.size == 1:
-            return Best(word_M, local.logit_M, local.others_M)
+            return Best(local.place_M, local.logit_M, local.others_M)
+        word_M = local.place_M + self.words.start
         score_RM, word_RM, logit_RM, others_RM = self._gather(
             local.score_M, word_M, local.logit_M, local.others_M
         )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_NO_TOKENS, _NO_FLAGS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedPositions:
@@ -24,10 +26,15 @@ class AskedPositions:
     """int64, ascending: index 0 .. B-1 of the position's sequence."""
     position_M: Tensor
     """int64: canvas positions."""
-    token_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    offset_M: Tensor
+    """int64: positions within the active block, below `longest`."""
+    token_M: Tensor = _NO_TOKENS
     """int64: the tokens in the canvas now."""
-    is_masked_M: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
-    """bool: true everywhere unless the strategy edits."""
+    is_masked_M: Tensor = _NO_FLAGS
+    """bool: true everywhere unless `may_hold_tokens`."""
+    may_hold_tokens: bool = True
+    """Whether positions that are not masked may be requested, as by a strategy that edits. The same
+    in every batch of an engine. If false, `is_masked_M` need not be looked at."""
     num_masked_at_block_start_B: Tensor
     """int64: masked positions of the active block when it was entered."""
     num_iterations_in_block_B: Tensor
@@ -52,7 +59,7 @@ class AskedPositions:
 
     def rows(self, first: int, end: int) -> "AskedPositions":
         """The positions first .. end - 1 of M, with all sequences."""
-        per_position = ("sequence_M", "position_M", "token_M", "is_masked_M")
+        per_position = ("sequence_M", "position_M", "offset_M", "token_M", "is_masked_M")
         return replace(
             self,
             **{name: getattr(self, name)[first:end] for name in per_position},
@@ -117,7 +124,8 @@ def _inverse(order_M: Tensor) -> Tensor:
 def rank_of(asked: AskedPositions, score_M: Tensor) -> Tensor:
     """Rank of each position within its sequence, int64 [M]: 0 for the best score of the masked
     positions. Positions that are not masked rank last."""
-    score_M = score_M.masked_fill(~asked.is_masked_M, -torch.inf)
+    if asked.may_hold_tokens:
+        score_M = score_M.where(asked.is_masked_M, -torch.inf)
     if asked.seed_B.shape[0] > 1:
         return rank_within(asked.sequence_M, score_M)
     return _inverse(torch.argsort(score_M, descending=True, stable=True))
@@ -126,16 +134,17 @@ def rank_of(asked: AskedPositions, score_M: Tensor) -> Tensor:
 def is_best(asked: AskedPositions, score_M: Tensor) -> Tensor:
     """Whether the position ranks first in its sequence, bool [M]: as rank_of(...) == 0, without a
     sort. A sequence with a score of NaN fails whatever this says of it."""
-    score_M = score_M.masked_fill(~asked.is_masked_M, -torch.inf)
-    place_M = torch.arange(score_M.shape[0], device=score_M.device)
-    if asked.seed_B.shape[0] == 1:
-        return place_M == score_M.argmax()
-    top_B = score_M.new_full(asked.seed_B.shape, -torch.inf)
-    top_B.scatter_reduce_(0, asked.sequence_M, score_M, "amax")
-    is_top_M = score_M == asked.of_sequence(top_B)
-    first_B = torch.full_like(asked.seed_B, score_M.shape[0])
-    first_B.scatter_reduce_(0, asked.sequence_M, place_M.where(is_top_M, score_M.shape[0]), "amin")
-    return place_M == asked.of_sequence(first_B)
+    if asked.may_hold_tokens:
+        score_M = score_M.where(asked.is_masked_M, -torch.inf)
+    num_sequences, longest = asked.seed_B.shape[0], asked.longest
+    if num_sequences == 1:
+        return torch.arange(score_M.shape[0], device=score_M.device) == score_M.argmax()
+    # The block of each sequence as a row, in which positions that are not requested rank last.
+    # Positions that pad a batch share a row of their own.
+    score_BL = score_M.new_full((num_sequences, longest), -torch.inf)
+    cell_M = asked.offset_M.add(asked.sequence_M, alpha=longest)
+    score_BL.view(-1).index_copy_(0, cell_M, score_M.clamp(min=torch.finfo(score_M.dtype).min))
+    return asked.offset_M == asked.of_sequence(score_BL.argmax(dim=1))
 
 
 def fails_before(asked: AskedPositions, rank_M: Tensor, fails_M: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def propose(asked: AskedPositions, logits: Logits) -> Proposals:
     """
     best = logits.best(noise_of(asked))
     log_odds_M = best.logit_M - best.others_M
-    log_odds_M = log_odds_M + log_odds_M * 0  # NaN where it is not finite
+    log_odds_M = log_odds_M.add(log_odds_M, alpha=0)  # NaN where it is not finite
     return Proposals(best.word_M, log_odds_M, torch.sigmoid(log_odds_M), log_odds_M)
 
 

@@ -71,10 +71,11 @@ class TorchReduction:
             temperature_M1 = noise.temperature_M[:, None]
             noisy_MU = local_MU + temperature_M1 * noise.gumbel(words)
             scores_MU = torch.where(temperature_M1 > 0, noisy_MU, local_MU)
-        score_M1, place_M1 = scores_MU.max(dim=-1, keepdim=True)
-        logit_M1 = score_M1 if noise is None else local_MU.gather(1, place_M1)
+        score_M, place_M = scores_MU.max(dim=-1)
+        place_M1 = place_M[:, None]
+        logit_M = score_M if noise is None else local_MU.gather(1, place_M1)[:, 0]
         others_M = local_MU.scatter(1, place_M1, -torch.inf).logsumexp(dim=-1)
-        return Reduced(place_M1[:, 0], score_M1[:, 0], logit_M1[:, 0], others_M, None)
+        return Reduced(place_M, score_M, logit_M, others_M, None)
 
     def entropy(self, local_MU: Tensor) -> EntropyParts:
         top_M1, place_M1 = local_MU.max(dim=-1, keepdim=True)

@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        wide = wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
         return wide.to(x.dtype) * self.weight
 
 

@@ -47,6 +47,7 @@ def ragged(
     asked = AskedPositions(
         sequence_M=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
         position_M=torch.tensor(positions),
+        offset_M=torch.cat([torch.arange(n) for n in counts]),
         token_M=torch.full((sum(counts),), MASK),
         is_masked_M=torch.ones(sum(counts), dtype=torch.bool),
         num_masked_at_block_start_B=torch.tensor(counts),

@@ -21,3 +21,15 @@ def test_the_last_layout_of_a_slot_holds() -> None:
     canvases.write()
     canvases.write()
     assert canvases.tokens(torch.arange(2)).tolist() == [7, 2]
+
+
+def test_positions_without_a_token_are_masked_whether_read_or_not() -> None:
+    canvases = Canvases(16, MASK, torch.device("cpu"))
+    canvases.lay_out(0, [1, 2, 3], 6)
+    canvases.write()
+    token_M = canvases.tokens(torch.arange(3, 6))
+    for read, known in zip(
+        (token_M, canvases.is_masked(token_M)), canvases.all_masked(3), strict=True
+    ):
+        assert read.dtype == known.dtype
+        assert torch.equal(read, known)

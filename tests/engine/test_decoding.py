@@ -40,6 +40,7 @@ def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
         asked,
         sequence_M=torch.zeros(int(rows.sum()), dtype=torch.int64),
         position_M=asked.position_M[rows],
+        offset_M=asked.offset_M[rows],
         token_M=asked.token_M[rows],
         is_masked_M=asked.is_masked_M[rows],
         any_sampled=bool(asked.temperature_B[b] > 0),
@@ -228,6 +229,9 @@ def test_the_best_is_the_first_rank(counts: list[int]) -> None:
         score_M[draw_M < 0.1] = -torch.inf
         some = replace(asked, is_masked_M=torch.rand(sum(counts)) > 0.3)
         assert torch.equal(is_best(some, score_M), rank_of(some, score_M) == 0)
+        all_masked = replace(some, may_hold_tokens=False)
+        assert torch.equal(is_best(all_masked, score_M), is_best(asked, score_M))
+        assert torch.equal(rank_of(all_masked, score_M), rank_of(asked, score_M))
 
 
 def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:

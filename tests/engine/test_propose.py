@@ -44,6 +44,7 @@ def test_draws_follow_the_softmax() -> None:
     asked = AskedPositions(
         sequence_M=torch.zeros(count, dtype=torch.int64),
         position_M=torch.arange(count),
+        offset_M=torch.arange(count),
         num_masked_at_block_start_B=torch.tensor([count]),
         num_iterations_in_block_B=torch.tensor([0]),
         num_iterations_B=torch.tensor([0]),

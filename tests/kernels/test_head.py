@@ -38,6 +38,7 @@ def asked_of(M: int, temperatures: list[float]) -> AskedPositions:
     return AskedPositions(
         sequence_M=each,
         position_M=each * 17 + 3,
+        offset_M=torch.zeros(M, dtype=torch.int64),
         num_masked_at_block_start_B=torch.full((M,), 8),
         num_iterations_in_block_B=torch.zeros(M, dtype=torch.int64),
         num_iterations_B=each % 5,

@@ -30,6 +30,7 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         logit_index_M=logit_index_M,
         slots_M=position_M + np.repeat(first_slots, counts),
         position_M=position_M,
+        offset_M=position_M - np.repeat([s.block_start for s in sequences], counts),
         sequence_M=np.repeat(np.arange(len(plan)), counts),
         num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
         num_iterations_in_block_B=np.array([s.num_iterations_in_block for s in sequences]),
