@@ -2,6 +2,7 @@
 
     records.py     what a submission and each start leave in the run folder
     commands.py    Slurm's commands: one function each, errors that say what to do
+    queue.py       what Slurm says now of jobs and elements of arrays
 
 `jobs/` submits, starts and cancels; `pipeline.status` and the report read.
 """
