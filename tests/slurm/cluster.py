@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from tests.slurm.configuration import Settings, gres_conf, slurm_conf
+from tests.slurm.configuration import Settings, epilog, gres_conf, slurm_conf
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
@@ -231,4 +231,6 @@ class Cluster:
         for i in range(self.settings.gpus):
             (self.folder / "gpus" / str(i)).touch()
         (self.folder / "slurm.conf").write_text(slurm_conf(self.settings, self.folder, self.nodes))
+        (self.folder / "epilog").write_text(epilog(self.folder))
+        (self.folder / "epilog").chmod(0o755)
         (self.folder / "gres.conf").write_text(gres_conf(self.settings, self.folder))

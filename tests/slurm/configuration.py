@@ -3,6 +3,7 @@
 import random
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,13 @@ def free_ports(number: int) -> list[int]:
     return list(found)
 
 
+def epilog(folder: Path) -> str:
+    """The program that runs on each node when a job has ended there."""
+    program = Path(__file__).with_name("epilog.py")
+    # exec: no shell that has the job's environment is left to be killed.
+    return f"#!/bin/sh\nexec {sys.executable} -I -S {program} {folder}/slurm.conf\n"
+
+
 def gres_conf(settings: Settings, folder: Path) -> str:
     """GPUs that are empty files."""
     last = settings.gpus - 1
@@ -83,6 +91,7 @@ SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
 ProctrackType=proctrack/linuxproc
+Epilog={folder}/epilog
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none

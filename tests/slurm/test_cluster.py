@@ -61,6 +61,19 @@ def test_a_node_that_is_down_stays_down_and_its_job_moves(cluster: Cluster, tmp_
     assert (ended["Restarts"], ended["NodeList"] != first) == ("1", True)
 
 
+def test_a_job_that_starts_again_has_left_nothing_running(cluster: Cluster, tmp_path: Path) -> None:
+    """A process with a session of its own and no parent, as torchrun's workers have been left."""
+    left = f"(setsid bash -c 'echo $$ >{tmp_path}/left; sleep 600' </dev/null >/dev/null 2>&1 &)"
+    job = submit(cluster, tmp_path, does=f"[ $SLURM_RESTART_COUNT ] || {left}; {WAITS}")
+    (tmp_path / "left").touch()
+    cluster.wait(job, until=lambda _: "\n" in (tmp_path / "left").read_text())
+    pid = int((tmp_path / "left").read_text())
+    assert _name(pid)
+    cluster.run("scontrol", "requeue", job)
+    cluster.wait(job, until="COMPLETED", timeout_s=40)
+    assert not _name(pid)
+
+
 def test_elements_of_an_array_are_told_apart(cluster: Cluster, tmp_path: Path) -> None:
     array = submit(cluster, tmp_path, "--array=0-1", does="exit $SLURM_ARRAY_TASK_ID")
     assert cluster.wait(f"{array}_0", until="COMPLETED")["ArrayTaskId"] == "0"
