@@ -10,53 +10,25 @@ by side, and beside one of a user's. `high` preempts what runs in `main`, which 
 
 import json
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from tests.slurm.configuration import Settings, epilog, gres_conf, slurm_conf
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
-ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
-)
-"""The states of a job that has ended; one that is requeued leaves such a state again."""
 START_S = 60.0
 """Far longer than a start takes (a second)."""
 
 Job = dict[str, str]
 """What `scontrol show job` says of a job, by its names: JobState, Reason, Restarts, NodeList..."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a cluster is like. Times are in seconds."""
-
-    nodes: int = 2
-    cpus: int = 4
-    """CPUs that each node claims to have, whatever the host has."""
-    gpus: int = 0
-    """GPUs that each node claims to have."""
-    cred_expire: int = 5
-    """A requeued job starts again a second after this (on a cluster in the wild: two minutes)."""
-    kill_wait: int = 5
-    """From SIGTERM to SIGKILL when a job is cancelled or its time is up."""
-    grace: int = 0
-    """From SIGTERM to SIGKILL when a job in `main` is preempted."""
-    preempt_signal: bool = True
-    """Preemption sends the signal that a job asked for with --signal."""
-    min_job_age: int = 600
-    """For how long a job that has ended can be asked for."""
-    slurmd_timeout: int = 300
-    """A node that does not answer for this long is down."""
 
 
 def missing_binaries() -> list[str]:
@@ -95,7 +67,7 @@ class Cluster:
         self._write_files()
         with (self.folder / "daemons.log").open("w") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.slurm.keeper"],
+                [sys.executable, "-m", "tests.slurm.keeper", str(self.folder)],
                 cwd=ROOT,
                 env=self.environment(),
                 stdin=subprocess.PIPE,
@@ -188,14 +160,19 @@ class Cluster:
         self._until(is_so, f"job {number} is not {until}", timeout_s, AssertionError, lambda: last)
         return last
 
+    def cancel_all(self) -> None:
+        """Return when no job waits or runs any more."""
+        self.run("scancel", f"--user={os.getuid()}")
+        self._until(lambda: not self.run("squeue", "-h").stdout, "jobs do not end")
+
     def node_down(self, name: str) -> None:
-        """Set a node down: its jobs are killed or requeued at once."""
+        """Set a node down, until `node_up`; its jobs are killed or requeued at once."""
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
 
     def node_up(self, name: str) -> None:
         """Let a node that was set down work again; return when it is ready."""
         self.run("scontrol", "update", f"NodeName={name}", "State=RESUME")
-        self._until(lambda: self._states()[name] in {"idle", "mixed"}, f"{name} is not up")
+        self._until(lambda: self._states()[name] in {"idle", "mix", "alloc"}, f"{name} is not up")
 
     def log(self, *names: str, lines: int = 40) -> str:
         """The last lines of the daemons' logs (`slurmctld`, `node1`...); of all by default."""
@@ -254,87 +231,6 @@ class Cluster:
         for i in range(self.settings.gpus):
             (self.folder / "gpus" / str(i)).touch()
         (self.folder / "slurm.conf").write_text(slurm_conf(self.settings, self.folder, self.nodes))
+        (self.folder / "epilog").write_text(epilog(self.folder))
+        (self.folder / "epilog").chmod(0o755)
         (self.folder / "gres.conf").write_text(gres_conf(self.settings, self.folder))
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel gives to whoever asks for any."""
-    found: dict[int, socket.socket] = {}
-    while len(found) < number:
-        port = random.SystemRandom().randrange(12000, 32000)
-        probe = socket.socket()
-        try:
-            probe.bind(("", port))
-        except OSError:
-            probe.close()
-        else:
-            found.setdefault(port, probe)
-    for probe in found.values():
-        probe.close()
-    return list(found)
-
-
-def gres_conf(settings: Settings, folder: Path) -> str:
-    """GPUs that are empty files."""
-    last = settings.gpus - 1
-    files = f"{folder}/gpus/[0-{last}]" if last else f"{folder}/gpus/0"
-    return f"Name=gpu File={files}\n" if settings.gpus else ""
-
-
-def slurm_conf(settings: Settings, folder: Path, nodes: Sequence[str]) -> str:
-    """The configuration, without cgroups, accounting and long waits."""
-    host = socket.gethostname().split(".")[0]
-    user = subprocess.check_output(["id", "-un"], text=True).strip()
-    port, *node_ports = free_ports(1 + len(nodes))
-    gpus = f" Gres=gpu:{settings.gpus}" if settings.gpus else ""
-    machines = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} "
-        f"CPUs={settings.cpus} RealMemory=16000 State=UNKNOWN{gpus}"
-        for name, node_port in zip(nodes, node_ports, strict=True)
-    )
-    signals = "SlurmctldParameters=preempt_send_user_signal" if settings.preempt_signal else ""
-    return f"""\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire={settings.cred_expire}
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-{signals}
-SlurmdParameters=config_overrides
-ReturnToService=2
-JobRequeue=1
-KillWait={settings.kill_wait}
-MinJobAge={settings.min_job_age}
-SlurmdTimeout={settings.slurmd_timeout}
-SlurmctldTimeout=120
-MessageTimeout=10
-InactiveLimit=0
-TreeWidth=65533
-GresTypes=gpu
-{machines}
-PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE \
-GraceTime={settings.grace}
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
-"""

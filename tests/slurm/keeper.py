@@ -1,14 +1,16 @@
-"""Keeps the processes of a cluster: `python -m tests.slurm.keeper`, its input on a pipe.
+"""Keeps the processes of a cluster: `python -m tests.slurm.keeper FOLDER`, its input on a pipe.
 
 Each line on stdin is a command (a JSON list) to start. At the end of stdin, which comes too when
 the process that wrote there dies, everything is killed that was ever started from here: the keeper
-takes in what its descendants leave behind, so no session, fork or lost parent lets one escape.
+takes in what its descendants leave behind, so no session, fork or lost parent lets one escape. Then
+the folder is removed.
 """
 
 import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,11 +64,12 @@ def main() -> None:
                 json.loads(line),
                 stdin=subprocess.DEVNULL,
                 # A daemon dies with the keeper even if the keeper is killed.
-                preexec_fn=lambda: _as_a_daemon(),
+                preexec_fn=_as_a_daemon,
             )
     finally:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         kill_descendants()
+        shutil.rmtree(sys.argv[1])
 
 
 def _as_a_daemon() -> None:
