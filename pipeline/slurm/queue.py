@@ -3,6 +3,7 @@
 Slurm forgets a job some minutes after its end (MinJobAge); then squeue does not name it any more.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -164,3 +165,23 @@ def seconds(text: str) -> float | None:
     for field in fields:
         total = total * 60 + int(field)
     return total + 86400 * int(days or 0)
+
+
+def exit_code(label: str, timeout_s: float = TIMEOUT_S) -> str | None:
+    """How a job or element that has ended came to its end: `exit code 3` or `signal 9`; None if
+    Slurm does not know it any more.
+
+    Raises:
+        NoSlurm: there is no Slurm here, or its controller does not answer.
+    """
+    try:
+        printed = run("scontrol", "-o", "show", "job", label, timeout_s=timeout_s)
+    except NoSlurm:
+        raise
+    except SlurmError:
+        return None
+    found = re.search(r" ExitCode=(\d+):(\d+) ", printed)
+    if found is None:
+        return None
+    code, signal = found.groups()
+    return f"signal {signal}" if signal != "0" else f"exit code {code}"

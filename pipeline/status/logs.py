@@ -1,0 +1,66 @@
+"""The last lines of the log of a start: what its workers, or Slurm, said before it ended."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.slurm.records import StartRecord, Stopped
+from pipeline.slurm.view import Submitted, Task
+from pipeline.stats.formatting import one_line
+
+NUM_LINES, WIDTH = 10, 160
+TAIL_BYTES = 32_768
+
+
+def log_lines(its: Submitted, task: Task, stopped: list[Stopped]) -> Iterator[tuple[str, str]]:
+    """The log's path and its last lines; a line without them if it is not there."""
+    file = _file(its.logs, task, stopped)
+    if file is None:
+        yield "log", f"none in {its.logs} that can be read from this machine"
+        return
+    yield "log", str(file)
+    for line in last_lines(file):
+        yield "", f"| {line}"
+
+
+def last_lines(file: Path) -> list[str]:
+    """Without empty lines; of a line that was overwritten on the terminal, its last state."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - TAIL_BYTES))
+        text = stream.read().decode("utf-8", errors="replace")
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    return [one_line(line, WIDTH) for line in lines if line.strip()][-NUM_LINES:]
+
+
+def _file(folder: Path, task: Task, stopped: list[Stopped]) -> Path | None:
+    """The log of the node where a rank stopped first, else of the node that wrote last, else the
+    supervisor's own; None if none of them is there and holds something."""
+    logs = _of_nodes(folder, task)
+    if task.last is not None and stopped:
+        wanted = _node_names(task.last, stopped[0].host)
+        for name, file in logs.items():
+            if name in wanted:
+                return file
+    files = sorted(logs.values(), key=lambda file: file.stat().st_mtime)
+    own = folder / f"{task.label}.log"
+    files = files or ([own] if own.is_file() and own.stat().st_size else [])
+    return files[-1] if files else None
+
+
+def _of_nodes(folder: Path, task: Task) -> dict[str, Path]:
+    """Node -> its log of the last start, without empty ones."""
+    if task.last is None or not folder.is_dir():
+        return {}
+    begin = re.escape(f"{task.label}-{task.last.restart}-")
+    return {
+        match[1]: file
+        for file in folder.iterdir()
+        if (match := re.fullmatch(rf"{begin}(.+)\.log", file.name)) and file.stat().st_size
+    }
+
+
+def _node_names(start: StartRecord, host: str) -> set[str]:
+    """What a host may be called in the name of its log: its name, or its number in the job."""
+    short = host.split(".")[0]
+    numbers = {str(i) for i, node in enumerate(start.nodes) if node.split(".")[0] == short}
+    return {host, short, *numbers}

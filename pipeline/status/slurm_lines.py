@@ -1,0 +1,196 @@
+"""What Slurm does with a run, in lines: where a job runs and whether its time suffices, why it
+waits, how often it was queued again, and what stopped it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.run_folder.layout import RunFolder
+from pipeline.slurm.commands import SlurmError
+from pipeline.slurm.queue import Job, exit_code
+from pipeline.slurm.records import StartRecord, Stopped, stopped
+from pipeline.slurm.view import ANSWER_S, Submitted, Task
+from pipeline.stats.formatting import duration, one_line
+from pipeline.status.logs import log_lines
+from pipeline.status.words import at, ended, now, times, waits
+
+Lines = Iterator[tuple[str, str]]
+NUM_MESSAGES, MESSAGE_LENGTH = 3, 400
+"""At most so many ranks' messages are shown, each cut to so many characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a run still has to do."""
+
+    parts: list[int] | None
+    """In order; None: the plan is not made yet."""
+    seconds: float | None
+    """At the present rate; None: not known yet."""
+
+    @property
+    def is_nothing(self) -> bool:
+        return self.parts == []
+
+
+def shown(views: Sequence[Submitted]) -> list[Submitted]:
+    """The submissions that are queued or running, or else the last one."""
+    return [its for its in views if its.is_live] or list(views[-1:])
+
+
+def job_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
+    """The lines of a submission that is no array."""
+    task = its.tasks[0]
+    yield "slurm", _state(its, task)
+    if requeued := requeues([task]):
+        yield "requeued", requeued
+    if time_left := _time_left(its, task, left.seconds):
+        yield "this start", time_left
+    if its.is_over(task) and not left.is_nothing:
+        yield from stopped_lines(its, task, folder)
+
+
+def _state(its: Submitted, task: Task) -> str:
+    job, name = task.job, f"job {task.label}"
+    if job is None:
+        return f"{name}: {unknown(its)}; {recorded(its, task)}"
+    if job.is_waiting:
+        return f"{name} waits{_since(its, task)}: {waits(job)}{_expected(job)}"
+    if job.state == "RUNNING":
+        since = "" if job.began_at is None else f" since {at(job.began_at)}"
+        return f"{name} runs on {job.nodes or 'nodes unknown'}{since}"
+    if job.is_live:
+        where = f" on {job.nodes}" if job.nodes else ""
+        return f"{name} is {job.state}{where}"
+    when = "" if job.ends_at is None else f" {at(job.ends_at)}"
+    return f"{name} has ended{when}: {ended(job)}"
+
+
+def unknown(its: Submitted) -> str:
+    """Why Slurm says nothing of a job."""
+    if its.unasked is not None:
+        cluster = its.submission.cluster
+        of = "" if cluster is None else f" of {cluster}"
+        return f"Slurm{of} cannot be asked here ({one_line(its.unasked, MESSAGE_LENGTH)})"
+    return "Slurm does not know it any more"
+
+
+def recorded(its: Submitted, task: Task) -> str:
+    """What the records say of a job."""
+    if its.submission.cancelled_at is not None:
+        return f"it was cancelled {at(its.submission.cancelled_at)}"
+    if task.last is None:
+        return f"submitted {at(its.submission.submitted_at)}, no start of it is recorded"
+    last = task.last
+    where = f"start {last.restart + 1} on {', '.join(last.nodes) or 'nodes unknown'}"
+    if last.ended_at is None:
+        return f"{where} began {at(last.began_at)}, and no end of it is recorded"
+    return f"{where} ended {at(last.ended_at)}: {last.outcome}"
+
+
+def _since(its: Submitted, task: Task) -> str:
+    if task.last is None:
+        return f" since {at(its.submission.submitted_at)}"
+    return f" to start again{'' if not task.last.ended_at else f' since {at(task.last.ended_at)}'}"
+
+
+def _expected(job: Job) -> str:
+    """When it starts, if Slurm expects it to at all; a start that has passed is no news."""
+    if job.began_at is None or job.began_at < now():
+        return ""
+    return f"; starts {'' if job.reason == 'BeginTime' else 'about '}{at(job.began_at)}"
+
+
+def requeues(tasks: Sequence[Task]) -> str | None:
+    """How often jobs were queued again, and why; None if they never were."""
+    why = Counter(
+        _why_again(start, is_last=start is task.last)
+        for task in tasks
+        for start in task.starts
+        if start is not task.last or start.outcome == "requeued" or _is_killed(task)
+    )
+    if not why:
+        return None
+    reasons = [f"{reason} ({count})" if count > 1 else reason for reason, count in why.items()]
+    return f"{times(why.total())}: {'; '.join(reasons)}"
+
+
+def _is_killed(task: Task) -> bool:
+    """Whether its last start has no end, and yet it waits to start again."""
+    assert task.last is not None, "asked of a task with starts"
+    return task.last.ended_at is None and task.job is not None and task.job.is_waiting
+
+
+def _why_again(start: StartRecord, *, is_last: bool) -> str:
+    if start.why:
+        return one_line(start.why, MESSAGE_LENGTH)
+    return "it was killed (by Slurm, or with its node)" if not start.ended_at else "not recorded"
+
+
+def _time_left(its: Submitted, task: Task, left_s: float | None) -> str | None:
+    """How long the present start may still run, and whether that is enough; None: it does not run,
+    or has no limit."""
+    job = task.job
+    if job is None or job.state != "RUNNING" or job.ends_at is None or job.limit_s is None:
+        return None
+    settings = its.submission.slurm
+    signal_s = float(settings.get("signal_s") or 0)
+    rest_s = max(0.0, (job.ends_at - now()).total_seconds())
+    text = f"{duration(rest_s)} until its time is over"
+    if left_s is None:
+        return text
+    if left_s <= rest_s - signal_s:
+        return f"{text}, which suffices at this rate"
+    if not settings.get("requeue", True):
+        return f"{text}, too short at this rate; with slurm.requeue=false it ends then"
+    useful_s = max(1.0, job.limit_s - signal_s)
+    more = math.ceil((left_s - max(0.0, rest_s - signal_s)) / useful_s)
+    text += f", too short at this rate: {more} more start{'s' if more > 1 else ''} after it"
+    before = 0 if task.last is None else task.last.restart
+    most = settings.get("max_requeues")
+    if most is not None and before + more > most:
+        text += f", and slurm.max_requeues={most} allows {max(0, most - before)}"
+    return text
+
+
+def stopped_lines(its: Submitted, task: Task, folder: RunFolder) -> Lines:
+    """What stopped a job that left something undone: its own words, then Slurm's, then the log's
+    last lines."""
+    said = messages(task, folder)
+    yield "stopped", "; ".join(why_stopped(its, task)) or "not known"
+    for one in said[:NUM_MESSAGES]:
+        yield "", f"rank {one.rank} on {one.host}: {one_line(one.message, MESSAGE_LENGTH)}"
+    if len(said) > NUM_MESSAGES:
+        yield "", f"and {len(said) - NUM_MESSAGES} more ranks"
+    yield from log_lines(its, task, said)
+
+
+def messages(task: Task, folder: RunFolder) -> list[Stopped]:
+    """What the ranks of its last start said when they stopped, the first to stop first."""
+    if task.last is None:
+        return []
+    return stopped(folder, task.job_id, task.element, task.last.restart)
+
+
+def why_stopped(its: Submitted, task: Task) -> Iterator[str]:
+    """What is known of the end of a job or element that is over."""
+    if its.submission.cancelled_at is not None:
+        yield f"cancelled with jobs.cancel {at(its.submission.cancelled_at)}"
+    last = task.last
+    if last is not None and last.outcome is not None:
+        why = f": {one_line(last.why, MESSAGE_LENGTH)}" if last.why else ""
+        yield f"start {last.restart + 1} on {', '.join(last.nodes)} {last.outcome}{why}"
+    elif last is not None:
+        yield f"start {last.restart + 1} on {', '.join(last.nodes)} was killed"
+    if task.job is not None and (last is None or last.outcome is None):
+        code = _exit_code(task)
+        yield f"{ended(task.job)}{'' if code is None else f', {code}'}"
+
+
+def _exit_code(task: Task) -> str | None:
+    """None if Slurm does not answer now: it did a moment ago, and the state is known from then."""
+    try:
+        return exit_code(task.label, ANSWER_S)
+    except SlurmError:
+        return None
