@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from upath import UPath
+
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm.commands import SlurmError
 from pipeline.slurm.queue import Job, ask, cluster_name
@@ -52,6 +54,8 @@ class Submitted:
     jobs: list[Job]
     """All that Slurm knows of it."""
     starts: list[StartRecord]
+    logs: Path
+    """The folder of its logs, as far as this machine sees it."""
     unasked: str | None = None
     """Why Slurm could not be asked; None: it was."""
 
@@ -91,9 +95,9 @@ class Submitted:
         return outcome not in (None, "requeued") or self.submission.cancelled_at is not None
 
     @property
-    def logs(self) -> Path:
-        """The folder of its logs, as the nodes see it."""
-        return Path(self.submission.folder) / "logs"
+    def may_go_on(self) -> bool:
+        """Whether something of it is queued or running, or may be, as Slurm cannot be asked."""
+        return self.is_live or not all(map(self.is_over, self.tasks))
 
 
 def view(folder: RunFolder) -> list[Submitted]:
@@ -105,10 +109,18 @@ def view(folder: RunFolder) -> list[Submitted]:
             submission=one,
             jobs=[job for job in jobs.get(one.cluster, []) if job.job_id in one.ids],
             starts=starts(folder, one.job_id),
+            logs=_logs(folder, one),
             unasked=unasked.get(one.cluster),
         )
         for one in its
     ]
+
+
+def _logs(folder: RunFolder, submission: Submission) -> Path:
+    """Where its logs were written; of a run folder that was moved, where they are now."""
+    written, moved = Path(submission.folder) / "logs", folder.slurm / "logs"
+    is_moved = isinstance(moved, Path) and not isinstance(moved, UPath) and moved.is_dir()
+    return moved if is_moved and not written.is_dir() else written
 
 
 def _asked(

@@ -45,10 +45,11 @@ def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
     failed = [task for task in undone if kinds[task.element] == "failed"]
     if failed:
         yield from log_lines(its, failed[0], messages(failed[0], folder))
-    if its.submission.finisher_id is not None and not left.is_nothing:
+    if its.submission.finisher_id is not None and its.unasked is None and not left.is_nothing:
         yield "finisher", _finisher(its)
     if undone:
-        yield "do them", without_slurm(its.submission)
+        once = "once nothing of the array waits or runs: " if its.may_go_on else ""
+        yield "do them", once + without_slurm(its.submission)
 
 
 def _kind(its: Submitted, task: Task, left: Left) -> str:

@@ -13,10 +13,12 @@ TAIL_BYTES = 32_768
 
 
 def log_lines(its: Submitted, task: Task, stopped: list[Stopped]) -> Iterator[tuple[str, str]]:
-    """The log's path and its last lines; a line without them if it is not there."""
+    """The log's path and its last lines; that it is not there, if a start has
+    written one."""
     file = _file(its.logs, task, stopped)
     if file is None:
-        yield "log", f"none in {its.logs} that can be read from this machine"
+        if task.starts:
+            yield "log", f"none in {its.logs} that can be read from this machine"
         return
     yield "log", str(file)
     for line in last_lines(file):

@@ -70,7 +70,7 @@ class RunStatus:
 
     def is_abandoned(self) -> bool:
         """Whether nobody is at work, and has not been for a while, nor does a job wait or run."""
-        if self._submitted.is_live:
+        if self._submitted.may_go_on:
             return False
         silent_s = self._at_work.silent_s
         is_silent = silent_s is None or silent_s > ABANDONED_S

@@ -16,6 +16,8 @@ from pipeline.status.logs import log_lines
 from pipeline.status.words import at, ended, now, times, waits
 
 Lines = Iterator[tuple[str, str]]
+NUM_NODES = 4
+NOT_RECORDED = "for a reason that is not recorded"
 NUM_MESSAGES, MESSAGE_LENGTH = 3, 400
 """At most so many ranks' messages are shown, each cut to so many characters."""
 
@@ -73,7 +75,7 @@ def unknown(its: Submitted) -> str:
         cluster = its.submission.cluster
         of = "" if cluster is None else f" of {cluster}"
         return f"Slurm{of} cannot be asked here ({one_line(its.unasked, MESSAGE_LENGTH)})"
-    return "Slurm does not know it any more"
+    return "Slurm knows no such job any more"
 
 
 def recorded(its: Submitted, task: Task) -> str:
@@ -83,10 +85,17 @@ def recorded(its: Submitted, task: Task) -> str:
     if task.last is None:
         return f"submitted {at(its.submission.submitted_at)}, no start of it is recorded"
     last = task.last
-    where = f"start {last.restart + 1} on {', '.join(last.nodes) or 'nodes unknown'}"
+    where = _start(last)
     if last.ended_at is None:
         return f"{where} began {at(last.began_at)}, and no end of it is recorded"
     return f"{where} ended {at(last.ended_at)}: {last.outcome}"
+
+
+def _start(start: StartRecord) -> str:
+    """A start by its number and nodes."""
+    more = len(start.nodes) - NUM_NODES
+    nodes = ", ".join(start.nodes[:NUM_NODES]) + (f" and {more} more" if more > 0 else "")
+    return f"start {start.restart + 1} on {nodes or 'nodes unknown'}"
 
 
 def _since(its: Submitted, task: Task) -> str:
@@ -104,28 +113,30 @@ def _expected(job: Job) -> str:
 
 def requeues(tasks: Sequence[Task]) -> str | None:
     """How often jobs were queued again, and why; None if they never were."""
-    why = Counter(
-        _why_again(start, is_last=start is task.last)
-        for task in tasks
-        for start in task.starts
-        if start is not task.last or start.outcome == "requeued" or _is_killed(task)
-    )
+    why = Counter[str]()
+    for task in tasks:
+        ended = [start for start in task.starts if start is not task.last or _is_again(task)]
+        why.update(map(_why_again, ended))
+        # A start that fails before its supervisor begins leaves no record.
+        if task.last is not None and task.last.restart >= len(task.starts):
+            why[NOT_RECORDED] += task.last.restart + 1 - len(task.starts)
     if not why:
         return None
     reasons = [f"{reason} ({count})" if count > 1 else reason for reason, count in why.items()]
     return f"{times(why.total())}: {'; '.join(reasons)}"
 
 
-def _is_killed(task: Task) -> bool:
-    """Whether its last start has no end, and yet it waits to start again."""
+def _is_again(task: Task) -> bool:
+    """Whether its last start has ended and it is queued again."""
     assert task.last is not None, "asked of a task with starts"
-    return task.last.ended_at is None and task.job is not None and task.job.is_waiting
+    is_killed = task.last.ended_at is None and task.job is not None and task.job.is_waiting
+    return is_killed or task.last.outcome == "requeued"
 
 
-def _why_again(start: StartRecord, *, is_last: bool) -> str:
+def _why_again(start: StartRecord) -> str:
     if start.why:
         return one_line(start.why, MESSAGE_LENGTH)
-    return "it was killed (by Slurm, or with its node)" if not start.ended_at else "not recorded"
+    return NOT_RECORDED if start.ended_at else "killed by Slurm, or with its node"
 
 
 def _time_left(its: Submitted, task: Task, left_s: float | None) -> str | None:
@@ -180,9 +191,9 @@ def why_stopped(its: Submitted, task: Task) -> Iterator[str]:
     last = task.last
     if last is not None and last.outcome is not None:
         why = f": {one_line(last.why, MESSAGE_LENGTH)}" if last.why else ""
-        yield f"start {last.restart + 1} on {', '.join(last.nodes)} {last.outcome}{why}"
+        yield f"{_start(last)} {last.outcome}{why}"
     elif last is not None:
-        yield f"start {last.restart + 1} on {', '.join(last.nodes)} was killed"
+        yield f"{_start(last)} was killed"
     if task.job is not None and (last is None or last.outcome is None):
         code = _exit_code(task)
         yield f"{ended(task.job)}{'' if code is None else f', {code}'}"

@@ -42,6 +42,11 @@ class Submissions:
         """Whether a job of this run is queued or running, by Slurm's word."""
         return any(its.is_live for its in self._views)
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether one is, or may be, as Slurm cannot be asked here."""
+        return any(its.may_go_on for its in self._views[-1:]) or self.is_live
+
     def lines(self, left: Left) -> Lines:
         """The lines of the submissions that are queued or running, or else of the last one."""
         now = shown(self._views)
@@ -109,7 +114,7 @@ class Planless:
         return False
 
     def is_abandoned(self) -> bool:
-        return not self._submitted.is_live
+        return not self._submitted.may_go_on
 
     def lines(self) -> list[str]:
         """The overview."""

@@ -16,7 +16,8 @@ from pipeline.run_folder.at_work import Launch, write_launch
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
 from pipeline.stats.meter import STATS_SCHEMA, stats_table
-from pipeline.status import RunStatus, main
+from pipeline.status.__main__ import main
+from pipeline.status.run_status import RunStatus
 from pipeline.workers.ranks import Worker
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn, rows_with_settings
@@ -150,8 +151,8 @@ def test_a_long_list_of_failed_rows_is_cut(
         failing(a_job.folder, part, [f"{letter} {part}" for letter in "abcd"])
     for file in a_job.folder.timeline.iterdir():
         file.unlink()
-    monkeypatch.setattr("pipeline.status.NUM_ROWS", 6)
-    monkeypatch.setattr("pipeline.status.NUM_KINDS", 2)
+    monkeypatch.setattr("pipeline.status.run_status.NUM_ROWS", 6)
+    monkeypatch.setattr("pipeline.status.run_status.NUM_KINDS", 2)
     _, lines = status.lines(a_job.folder.path, "--failed")
     assert lines[0] == "17 of 20 finished rows failed"
     assert "and 3 more kinds of error" in lines[3]
@@ -193,7 +194,7 @@ def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> N
         opened.append(file)
         return True
 
-    monkeypatch.setattr("pipeline.status.is_whole_parquet", ends_well)
+    monkeypatch.setattr("pipeline.status.run_status.is_whole_parquet", ends_well)
     run_status = RunStatus(a_job.plan, a_job.folder)
     assert run_status.update()
     assert run_status.update()
