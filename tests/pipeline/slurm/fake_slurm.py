@@ -76,7 +76,7 @@ def iso(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
-def submitted(folder: RunFolder, job_id: int = 1234, **fields: Any) -> Submission:
+def submitted(run: RunFolder, job_id: int = 1234, **fields: Any) -> Submission:
     """Record a submission of an hour ago."""
     slurm = {"nodes": 1, "gpus_per_node": 8, "signal_s": 120, "requeue": True, "max_requeues": 100}
     values: dict[str, Any] = {
@@ -86,15 +86,15 @@ def submitted(folder: RunFolder, job_id: int = 1234, **fields: Any) -> Submissio
         "user": "me",
         "command": "python -m jobs.submit conf=demo slurm=h100x8 slurm.nodes=2 output='my run'",
         "working_folder": "/home/me/my work",
-        "folder": str(folder.slurm),
+        "folder": str(run.slurm),
     }
     submission = Submission(**values | fields | {"slurm": slurm | fields.get("slurm", {})})
-    write_submission(folder, submission)
+    write_submission(run, submission)
     return submission
 
 
-def started(folder: RunFolder, job_id: int = 1234, restart: int = 0, **fields: Any) -> None:
+def started(run: RunFolder, job_id: int = 1234, restart: int = 0, **fields: Any) -> None:
     """Record a start of half an hour ago."""
     values: dict[str, Any] = {"nodes": ["node1"], "began_at": iso(-1800), "parts_before": 0}
     record = StartRecord(job_id=job_id, restart=restart, **values | fields)
-    write_start(folder, record)
+    write_start(run, record)
