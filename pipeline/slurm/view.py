@@ -54,6 +54,7 @@ class Submitted:
     jobs: list[Job]
     """All that Slurm knows of it."""
     starts: list[StartRecord]
+    """Of its job or elements, and of the job that finishes an array."""
     logs: Path
     """The folder of its logs, as far as this machine sees it."""
     unasked: str | None = None
@@ -64,22 +65,19 @@ class Submitted:
         """The job, or the elements of the array in order."""
         its = self.submission
         elements: Iterable[int | None] = [None] if its.array is None else range(its.array)
-        jobs = {job.element: job for job in self.jobs if job.job_id == its.job_id}
-        return [
-            Task(
-                job_id=its.job_id,
-                element=element,
-                job=jobs.get(element),
-                starts=[start for start in self.starts if start.element == element],
-            )
-            for element in elements
-        ]
+        return [self._task(its.job_id, element) for element in elements]
 
     @property
-    def finisher(self) -> Job | None:
-        """The job that finishes the array, as Slurm sees it."""
+    def finisher(self) -> Task | None:
+        """The job that finishes the array."""
         finisher_id = self.submission.finisher_id
-        return next((job for job in self.jobs if job.job_id == finisher_id), None)
+        return None if finisher_id is None else self._task(finisher_id, None)
+
+    def _task(self, job_id: int, element: int | None) -> Task:
+        wanted = (job_id, element)
+        job = next((job for job in self.jobs if (job.job_id, job.element) == wanted), None)
+        own = [start for start in self.starts if (start.job_id, start.element) == wanted]
+        return Task(job_id=job_id, element=element, job=job, starts=own)
 
     @property
     def is_live(self) -> bool:
@@ -108,7 +106,7 @@ def view(folder: RunFolder) -> list[Submitted]:
         Submitted(
             submission=one,
             jobs=[job for job in jobs.get(one.cluster, []) if job.job_id in one.ids],
-            starts=starts(folder, one.job_id),
+            starts=[start for job_id in one.ids for start in starts(folder, job_id)],
             logs=_logs(folder, one),
             unasked=unasked.get(one.cluster),
         )

@@ -46,7 +46,7 @@ def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
     if failed:
         yield from log_lines(its, failed[0], messages(failed[0], folder))
     if its.submission.finisher_id is not None and its.unasked is None and not left.is_nothing:
-        yield "finisher", _finisher(its)
+        yield "finisher", _finisher(its, is_told=bool(undone))
     if undone:
         once = "once nothing of the array waits or runs: " if its.may_go_on else ""
         yield "do them", once + without_slurm(its.submission)
@@ -98,7 +98,7 @@ def _more(its: Submitted, kinds: dict[int | None, str], kind: str) -> str:
 def _undone(its: Submitted, task: Task, kind: str, folder: RunFolder, left: Left) -> str:
     """An element that left parts undone: why, and which."""
     said = messages(task, folder)
-    why = list(why_stopped(its, task))
+    why = list(why_stopped(its, task, said))
     if said:
         first = said[0]
         why.append(f"rank {first.rank} on {first.host}: {one_line(first.message, MESSAGE_LENGTH)}")
@@ -106,14 +106,22 @@ def _undone(its: Submitted, task: Task, kind: str, folder: RunFolder, left: Left
     return f"element {task.element} {kind}{told}: parts {ranges(_parts(its, task, left))} missing"
 
 
-def _finisher(its: Submitted) -> str:
-    """The job that writes the summary when all elements have ended."""
-    job, name = its.finisher, f"job {its.submission.finisher_id}"
+def _finisher(its: Submitted, *, is_told: bool) -> str:
+    """The job that writes the summary when all elements have ended.
+
+    Args:
+        is_told: the parts that are missing are listed, with their elements.
+    """
+    task = its.finisher
+    assert task is not None, "asked of a submission with a finisher"
+    job, name = task.job, f"job {task.label}"
     if job is None:
         return f"{name}: {unknown(its)}"
     if job.is_waiting:
         return f"{name} waits: {waits(job)}"
-    return f"{name} is {job.state}" if job.is_live else f"{name} has ended: {ended(job)}"
+    why = "" if is_told or task.last is None else task.last.why or ""
+    state = f"is {job.state}" if job.is_live else f"has ended: {ended(job)}"
+    return f"{name} {state}{why and ': ' + one_line(why, MESSAGE_LENGTH)}"
 
 
 def without_slurm(submission: Submission) -> str:

@@ -2,6 +2,7 @@
 waits, how often it was queued again, and what stopped it."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pipeline.status.words import at, ended, now, times, waits
 Lines = Iterator[tuple[str, str]]
 NUM_NODES = 4
 NOT_RECORDED = "for a reason that is not recorded"
+LENGTH = re.compile(r", after [\d.]+ \w+( \d+ \w+)?$")
+"""How long a start ran: a supervisor says so after why it ended. Starts are counted by the why."""
 NUM_MESSAGES, MESSAGE_LENGTH = 3, 400
 """At most so many ranks' messages are shown, each cut to so many characters."""
 
@@ -61,7 +64,8 @@ def _state(its: Submitted, task: Task) -> str:
         return f"{name} waits{_since(its, task)}: {waits(job)}{_expected(job)}"
     if job.state == "RUNNING":
         since = "" if job.began_at is None else f" since {at(job.began_at)}"
-        return f"{name} runs on {job.nodes or 'nodes unknown'}{since}"
+        doing = "" if task.last is None or task.last.ended_at else task.last.why or ""
+        return f"{name} runs on {job.nodes or 'nodes unknown'}{since}{doing and ': ' + doing}"
     if job.is_live:
         where = f" on {job.nodes}" if job.nodes else ""
         return f"{name} is {job.state}{where}"
@@ -88,14 +92,14 @@ def recorded(its: Submitted, task: Task) -> str:
     where = _start(last)
     if last.ended_at is None:
         return f"{where} began {at(last.began_at)}, and no end of it is recorded"
-    return f"{where} ended {at(last.ended_at)}: {last.outcome}"
+    return f"{where} ended {at(last.ended_at)}: {last.outcome or last.why or 'not known how'}"
 
 
 def _start(start: StartRecord) -> str:
     """A start by its number and nodes."""
     more = len(start.nodes) - NUM_NODES
     nodes = ", ".join(start.nodes[:NUM_NODES]) + (f" and {more} more" if more > 0 else "")
-    return f"start {start.restart + 1} on {nodes or 'nodes unknown'}"
+    return f"start {start.restart} on {nodes or 'nodes unknown'}"
 
 
 def _since(its: Submitted, task: Task) -> str:
@@ -134,9 +138,10 @@ def _is_again(task: Task) -> bool:
 
 
 def _why_again(start: StartRecord) -> str:
-    if start.why:
-        return one_line(start.why, MESSAGE_LENGTH)
-    return NOT_RECORDED if start.ended_at else "killed by Slurm, or with its node"
+    if start.ended_at is None:
+        return "killed by Slurm, or with its node"
+    why = LENGTH.sub("", start.why or "")
+    return one_line(why, MESSAGE_LENGTH) or NOT_RECORDED
 
 
 def _time_left(its: Submitted, task: Task, left_s: float | None) -> str | None:
@@ -169,7 +174,7 @@ def stopped_lines(its: Submitted, task: Task, folder: RunFolder) -> Lines:
     """What stopped a job that left something undone: its own words, then Slurm's, then the log's
     last lines."""
     said = messages(task, folder)
-    yield "stopped", "; ".join(why_stopped(its, task)) or "not known"
+    yield "stopped", "; ".join(why_stopped(its, task, said)) or "not known"
     for one in said[:NUM_MESSAGES]:
         yield "", f"rank {one.rank} on {one.host}: {one_line(one.message, MESSAGE_LENGTH)}"
     if len(said) > NUM_MESSAGES:
@@ -184,13 +189,14 @@ def messages(task: Task, folder: RunFolder) -> list[Stopped]:
     return stopped(folder, task.job_id, task.element, task.last.restart)
 
 
-def why_stopped(its: Submitted, task: Task) -> Iterator[str]:
-    """What is known of the end of a job or element that is over."""
+def why_stopped(its: Submitted, task: Task, said: Sequence[Stopped]) -> Iterator[str]:
+    """What is known of the end of a job or element that is over, without what its ranks said."""
     if its.submission.cancelled_at is not None:
         yield f"cancelled with jobs.cancel {at(its.submission.cancelled_at)}"
     last = task.last
     if last is not None and last.outcome is not None:
-        why = f": {one_line(last.why, MESSAGE_LENGTH)}" if last.why else ""
+        is_told = last.why in [one.message for one in said]
+        why = f": {one_line(last.why, MESSAGE_LENGTH)}" if last.why and not is_told else ""
         yield f"{_start(last)} {last.outcome}{why}"
     elif last is not None:
         yield f"{_start(last)} was killed"

@@ -77,21 +77,53 @@ def test_a_job_that_runs_says_where_and_how_often_it_came_back(
 ) -> None:
     folder = a_job.folder
     submitted(folder)
-    started(folder, restart=0, ended_at=iso(-2000), outcome="requeued", why="its time was over")
-    started(folder, restart=1, ended_at=iso(-1500), outcome="requeued", why="its time was over")
+    started(
+        folder,
+        restart=0,
+        ended_at=iso(-2000),
+        outcome="requeued",
+        why="its time limit came, after 1 h 3 min",
+    )
+    started(
+        folder,
+        restart=1,
+        ended_at=iso(-1500),
+        outcome="requeued",
+        why="its time limit came, after 42 s",
+    )
     started(folder, restart=2)  # killed
     started(folder, restart=4)  # start 3 ended before its supervisor began
-    running = {"start": when(-7300), "end": when(3601), "limit": "3:00:00"}
+    running = {"start": when(-7300), "end": when(3630), "limit": "3:00:00"}
     slurm.says("squeue", job(1234, "RUNNING", nodes="node[1-2]", **running))
     _, lines = status(folder.path)
     assert lines["slurm"].startswith("job 1234 runs on node[1-2] since 20")
     assert lines["slurm"].endswith("(2 h 1 min ago)")
     assert lines["requeued"] == (
-        "4 times: its time was over (2); killed by Slurm, or with its node; "
+        "4 times: its time limit came (2); killed by Slurm, or with its node; "
         "for a reason that is not recorded"
     )
     assert lines["this"] == "1 h 0 min until its time is over"
     assert not {"stopped", "log", "resume"} & lines.keys()
+
+
+def test_a_job_that_scores_says_so(a_job: Job, status: Status, slurm: FakeSlurm) -> None:
+    submitted(a_job.folder)
+    started(a_job.folder, parts_after=5, why="scoring")
+    slurm.says("squeue", job(1234, "RUNNING", start=when(-60), nodes="node1"))
+    assert status(a_job.folder.path)[1]["slurm"].endswith("): scoring")
+
+
+def test_a_message_is_told_once(a_job: Job, status: Status, slurm: FakeSlurm) -> None:
+    """A fault of the job's own is why its start failed, and what a rank said."""
+    submitted(a_job.folder)
+    fault = "output=runs/x: the disk is full"
+    started(a_job.folder, ended_at=iso(-60), outcome="failed", why=fault)
+    said = Stopped(rank=3, host="node1", message=fault, is_final=True, at=iso(-61))
+    write_stopped(a_job.folder, 1234, None, 0, said)
+    slurm.says("squeue", job(1234, "FAILED", end=when(-60)))
+    _, lines = status.lines(a_job.folder.path)
+    place = lines.index("stopped     start 0 on node1 failed")
+    assert lines[place + 1] == f"            rank 3 on node1: {fault}"
 
 
 @pytest.mark.parametrize(
@@ -99,8 +131,8 @@ def test_a_job_that_runs_says_where_and_how_often_it_came_back(
     [
         (60, True, 100, "which suffices at this rate"),
         (4000, True, 100, "too short at this rate: 1 more start after it"),
-        # 3600 - 120 s of use are left now, and 7200 - 120 in each start to come
-        (3480 + 7080 * 2 + 1, True, 100, "too short at this rate: 3 more starts after it"),
+        # 3630 - 120 s of use are left now, and 7200 - 120 in each start to come
+        (3510 + 7080 * 2 + 60, True, 100, "too short at this rate: 3 more starts after it"),
         (40_000, True, 2, "6 more starts after it, and slurm.max_requeues=2 allows 1"),
         (4000, False, 100, "too short at this rate; with slurm.requeue=false it ends then"),
     ],
@@ -118,7 +150,7 @@ def test_whether_the_time_left_suffices(
     folder = done(a_job, {0, 1})
     submitted(folder, slurm={"requeue": requeue, "max_requeues": most})
     started(folder, restart=1)
-    running = {"start": when(-3600), "end": when(3601), "limit": "2:00:00"}
+    running = {"start": when(-3600), "end": when(3630), "limit": "2:00:00"}
     slurm.says("squeue", job(1234, "RUNNING", nodes="node1", **running))
     monkeypatch.setattr("pipeline.stats.totals.Totals.rows_per_s", 12 / left_s)
     _, lines = status(folder.path)
@@ -154,7 +186,7 @@ def test_a_failure_is_told_with_its_rank_its_node_and_the_end_of_its_log(
     _, lines = status.lines(folder.path)
     text = "\n".join(lines)
     assert "): FAILED (it failed)\n" in text
-    assert "\nstopped     start 2 on node1, node2 failed: a rank has stopped for good\n" in text
+    assert "\nstopped     start 1 on node1, node2 failed: a rank has stopped for good\n" in text
     place = lines.index(f"log         {logs / '1234-1-1.log'}")
     assert (
         lines[place - 2].strip()
@@ -174,7 +206,7 @@ def test_slurms_word_stands_where_the_job_could_leave_none(
     slurm.says("scontrol", "JobId=1234 JobState=OUT_OF_MEMORY ExitCode=0:9 RunTime=00:01:00\n")
     _, lines = status(a_job.folder.path)
     assert lines["stopped"] == (
-        "start 1 on node1, node2, node3, node4 and 2 more was killed; "
+        "start 0 on node1, node2, node3, node4 and 2 more was killed; "
         "OUT_OF_MEMORY (a node's memory did not suffice), signal 9"
     )
     assert lines["log"].startswith("none in ")
@@ -198,10 +230,10 @@ def test_a_job_that_slurm_has_forgotten_is_told_by_its_records(
     slurm.says("squeue", err=UNKNOWN_ID, code=1)
     _, lines = status(a_job.folder.path)
     assert lines["slurm"].startswith(
-        "job 1234: Slurm knows no such job any more; start 1 on node1 "
+        "job 1234: Slurm knows no such job any more; start 0 on node1 "
     )
     assert lines["slurm"].endswith("(2 h 0 min ago): stuck")
-    assert lines["stopped"] == "start 1 on node1 stuck: no part in two starts"
+    assert lines["stopped"] == "start 0 on node1 stuck: no part in two starts"
 
 
 def test_without_slurm_the_records_alone_speak(
@@ -212,7 +244,8 @@ def test_without_slurm_the_records_alone_speak(
     code, lines = status(a_job.folder.path)
     assert code == 1
     assert "Slurm cannot be asked here (squeue: not found; run this where" in lines["slurm"]
-    assert lines["slurm"].endswith("(30 min 0 s ago), and no end of it is recorded")
+    assert "; start 0 on node1 began 20" in lines["slurm"]
+    assert lines["slurm"].endswith(" ago), and no end of it is recorded")
     assert "stopped" not in lines, "it may still run"
 
 
@@ -305,9 +338,9 @@ def test_an_array_is_counted_and_those_that_left_parts_are_named(
     assert (
         "\nslurm       array 1234 of 4: 1 running on node7, 1 finished, 1 failed, 1 cancelled\n"
         "requeued    once: preempted\n"
-        "            element 0 failed (start 1 on node1 stuck: no part in two starts; "
+        "            element 0 failed (start 0 on node1 stuck: no part in two starts; "
         "rank 0 on node1: no room): parts 0, 4 missing\n"
-        "            element 3 cancelled (start 1 on node1 was killed; "
+        "            element 3 cancelled (start 0 on node1 was killed; "
         "CANCELLED (it was cancelled), signal 15): parts 3 missing\n"
         f"log         {logs / '1234_0.log'}\n"
         "            | the second start in a row\n"
@@ -325,6 +358,8 @@ def test_an_array_that_has_ended_says_how_to_do_the_rest(
     elements = [job(1234, "COMPLETED", element=i) for i in (0, 1, 3)]
     elements.append(job(1234, "NODE_FAIL", element=2, end=when(-5)))
     slurm.says("squeue", "".join([*elements, job(1235, "FAILED", end=when(-5))]))
+    its = {"ended_at": iso(-6), "outcome": "failed", "why": "1 parts are missing (2); element 2"}
+    started(folder, 1235, **its)
     _, lines = status(folder.path)
     assert lines["slurm"] == "array 1234 of 4: 3 finished, 1 failed"
     assert lines["element"].endswith("NODE_FAIL (a node failed)): parts 2 missing")
