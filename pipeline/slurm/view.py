@@ -116,9 +116,11 @@ def view(folder: RunFolder) -> list[Submitted]:
 
 def _logs(folder: RunFolder, submission: Submission) -> Path:
     """Where its logs were written; of a run folder that was moved, where they are now."""
-    written, moved = Path(submission.folder) / "logs", folder.slurm / "logs"
-    is_moved = isinstance(moved, Path) and not isinstance(moved, UPath) and moved.is_dir()
-    return moved if is_moved and not written.is_dir() else written
+    written = Path(submission.folder) / "logs"
+    if written.is_dir() or isinstance(folder.slurm, UPath):
+        return written
+    moved = folder.slurm / "logs"
+    return moved if moved.is_dir() else written
 
 
 def _asked(
