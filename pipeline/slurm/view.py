@@ -93,6 +93,11 @@ class Submitted:
         return outcome not in (None, "requeued") or self.submission.cancelled_at is not None
 
     @property
+    def is_running(self) -> bool:
+        """Whether anything of it runs, by Slurm's word."""
+        return any(job.is_live and not job.is_waiting for job in self.jobs)
+
+    @property
     def may_go_on(self) -> bool:
         """Whether something of it is queued or running, or may be, as Slurm cannot be asked."""
         return self.is_live or not all(map(self.is_over, self.tasks))

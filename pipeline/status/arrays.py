@@ -14,6 +14,7 @@ from pipeline.status.slurm_lines import (
     MESSAGE_LENGTH,
     Left,
     Lines,
+    is_cancelled,
     messages,
     requeues,
     unknown,
@@ -62,7 +63,7 @@ def _kind(its: Submitted, task: Task, left: Left) -> str:
         return "not known"
     outcome = None if task.last is None else task.last.outcome
     state = None if task.job is None else task.job.state
-    if its.submission.cancelled_at or "cancelled" in (outcome, (state or "").lower()):
+    if is_cancelled(its, task):
         return "cancelled"
     if outcome in ("failed", "stuck") or state not in (None, "COMPLETED"):
         return "failed"

@@ -64,7 +64,7 @@ class RunStatus:
         self._totals = add_up(timeline)
         self._at_work = at_work(self._folder)
         self._submitted.update()
-        is_quiet = self._at_work.is_held is False and not self._submitted.is_live
+        is_quiet = self._at_work.is_held is False and not self._submitted.is_running
         self._workers_line = None if is_quiet else self._workers.line(timeline)
         return len(self._done) == len(self._plan.parts)
 

@@ -179,7 +179,17 @@ def stopped_lines(its: Submitted, task: Task, folder: RunFolder) -> Lines:
         yield "", f"rank {one.rank} on {one.host}: {one_line(one.message, MESSAGE_LENGTH)}"
     if len(said) > NUM_MESSAGES:
         yield "", f"and {len(said) - NUM_MESSAGES} more ranks"
-    yield from log_lines(its, task, said)
+    if not is_cancelled(its, task):
+        yield from log_lines(its, task, said)
+
+
+def is_cancelled(its: Submitted, task: Task) -> bool:
+    """Whether a user has ended it: then its logs tell nothing of why."""
+    outcome = None if task.last is None else task.last.outcome
+    if outcome in (None, "requeued"):  # it has not ended by itself
+        is_marked = its.submission.cancelled_at is not None
+        return is_marked or (task.job is not None and task.job.state == "CANCELLED")
+    return outcome == "cancelled"
 
 
 def messages(task: Task, folder: RunFolder) -> list[Stopped]:
@@ -200,7 +210,7 @@ def why_stopped(its: Submitted, task: Task, said: Sequence[Stopped]) -> Iterator
         yield f"{_start(last)} {last.outcome}{why}"
     elif last is not None:
         yield f"{_start(last)} was killed"
-    if task.job is not None and (last is None or last.outcome is None):
+    if task.job is not None and (last is None or last.outcome in (None, "requeued")):
         code = _exit_code(task)
         yield f"{ended(task.job)}{'' if code is None else f', {code}'}"
 

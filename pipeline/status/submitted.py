@@ -43,6 +43,11 @@ class Submissions:
         return any(its.is_live for its in self._views)
 
     @property
+    def is_running(self) -> bool:
+        """Whether one is running, by Slurm's word."""
+        return any(its.is_running for its in self._views)
+
+    @property
     def may_go_on(self) -> bool:
         """Whether one is, or may be, as Slurm cannot be asked here."""
         return any(its.may_go_on for its in self._views[-1:]) or self.is_live

@@ -197,6 +197,32 @@ def test_a_failure_is_told_with_its_rank_its_node_and_the_end_of_its_log(
     assert lines[-1] == f"resume      {SUBMIT} slurm.nodes=2 output='my run'"
 
 
+def test_the_traceback_of_a_torchrun_that_was_told_to_end_is_no_reason(
+    a_job: Job, status: Status, slurm: FakeSlurm
+) -> None:
+    """One node's workers fail, and Slurm ends the other node. The host's name is another one than
+    Slurm's, so the message does not tell which log is the failed node's."""
+    submitted(a_job.folder)
+    its = {"nodes": ["node1", "node2"], "ended_at": iso(-30), "outcome": "stuck"}
+    started(a_job.folder, **its, why="no part in two starts")
+    slurm.says("squeue", job(1234, "FAILED", end=when(-30)))
+    logs = Path(str(a_job.folder.slurm)) / "logs"
+    logs.mkdir()
+    (logs / "1234-0-node1.log").write_text("node1's workers\nTraceback (m)\nRoot Cause\n")
+    told = "torch.distributed.elastic.multiprocessing.api.SignalException: Process 7 got signal: 15"
+    trace = f"Traceback (most recent call last):\n  File ...\n{told}\n"
+    (logs / "1234-0-node2.log").write_text(f"node2's workers\n{trace}")
+    os.utime(logs / "1234-0-node1.log", (1, 1))
+    _, lines = status.lines(a_job.folder.path)
+    place = lines.index(f"log         {logs / '1234-0-node1.log'}")
+    assert lines[place + 3].strip() == "| Root Cause"
+    (logs / "1234-0-node1.log").unlink()
+    _, lines = status.lines(a_job.folder.path)
+    place = lines.index(f"log         {logs / '1234-0-node2.log'}")
+    assert lines[place + 1].strip() == "| node2's workers"
+    assert lines[place + 2].startswith("resume")
+
+
 def test_slurms_word_stands_where_the_job_could_leave_none(
     a_job: Job, status: Status, slurm: FakeSlurm
 ) -> None:
@@ -216,10 +242,27 @@ def test_a_cancelled_job_says_when_and_how_to_go_on(
     a_job: Job, status: Status, slurm: FakeSlurm
 ) -> None:
     submitted(a_job.folder, cancelled_at=iso(-120))
+    started(a_job.folder)
     slurm.says("squeue", job(1234, "CANCELLED", end=when(-110)))
     _, lines = status(a_job.folder.path)
+    assert "log" not in lines, "it does not say why"
     assert lines["stopped"].startswith("cancelled with jobs.cancel 20")
     assert lines["resume"].startswith(SUBMIT)
+
+
+def test_a_job_that_is_cancelled_while_it_waits_to_start_again(
+    a_job: Job, status: Status, slurm: FakeSlurm
+) -> None:
+    """With scancel, which leaves no record."""
+    submitted(a_job.folder)
+    started(a_job.folder, ended_at=iso(-120), outcome="requeued", why="preempted, after 9.5 s")
+    slurm.says("squeue", job(1234, "CANCELLED", end=when(-110)))
+    _, lines = status(a_job.folder.path)
+    assert lines["requeued"] == "once: preempted"
+    assert lines["stopped"] == (
+        "start 0 on node1 requeued: preempted, after 9.5 s; CANCELLED (it was cancelled)"
+    )
+    assert "log" not in lines
 
 
 def test_a_job_that_slurm_has_forgotten_is_told_by_its_records(
