@@ -74,10 +74,21 @@ class Submitted:
         return None if finisher_id is None else self._task(finisher_id, None)
 
     def _task(self, job_id: int, element: int | None) -> Task:
-        wanted = (job_id, element)
-        job = next((job for job in self.jobs if (job.job_id, job.element) == wanted), None)
-        own = [start for start in self.starts if (start.job_id, start.element) == wanted]
-        return Task(job_id=job_id, element=element, job=job, starts=own)
+        of = (job_id, element)
+        return Task(
+            job_id=job_id, element=element, job=self._jobs.get(of), starts=self._starts.get(of, [])
+        )
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[int, int | None], Job]:
+        return {(job.job_id, job.element): job for job in self.jobs}
+
+    @cached_property
+    def _starts(self) -> dict[tuple[int, int | None], list[StartRecord]]:
+        found: dict[tuple[int, int | None], list[StartRecord]] = {}
+        for start in self.starts:
+            found.setdefault((start.job_id, start.element), []).append(start)
+        return found
 
     @property
     def is_live(self) -> bool:

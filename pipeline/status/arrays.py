@@ -14,6 +14,7 @@ from pipeline.status.slurm_lines import (
     MESSAGE_LENGTH,
     Left,
     Lines,
+    has_failed,
     is_cancelled,
     messages,
     requeues,
@@ -22,6 +23,7 @@ from pipeline.status.slurm_lines import (
 )
 from pipeline.status.words import ended, ranges, waits
 
+Parts = dict[int | None, list[int]]
 KINDS = ("running", "pending", "finished", "failed", "cancelled", "ended", "not known")
 UNDONE = ("failed", "cancelled", "ended")
 NUM_ELEMENTS = 10
@@ -31,50 +33,51 @@ NUM_NODES = 4
 
 def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
     """The lines of a submission that is an array."""
-    kinds = {task.element: _kind(its, task, left) for task in its.tasks}
+    parts = _parts(its, left)
+    kinds = {task.element: _kind(its, task, left, parts) for task in its.tasks}
     yield "slurm", _counts(its, kinds)
     if requeued := requeues(its.tasks):
         yield "requeued", requeued
-    undone = [
-        task for task in its.tasks if kinds[task.element] in UNDONE and _parts(its, task, left)
-    ]
+    undone = [task for task in its.tasks if kinds[task.element] in UNDONE and parts[task.element]]
     for task in undone[:NUM_ELEMENTS]:
-        yield "", _undone(its, task, kinds[task.element], folder, left)
+        undone_parts = f"parts {ranges(parts[task.element])} missing"
+        yield "", f"{_ended(its, task, kinds[task.element], folder)}: {undone_parts}"
     if len(undone) > NUM_ELEMENTS:
         others = [task.element for task in undone[NUM_ELEMENTS:] if task.element is not None]
         yield "", f"and elements {ranges(others)}"
     failed = [task for task in undone if kinds[task.element] == "failed"]
     if failed:
         yield from log_lines(its, failed[0], messages(failed[0], folder))
-    if its.submission.finisher_id is not None and its.unasked is None and not left.is_nothing:
-        yield "finisher", _finisher(its, is_told=bool(undone))
+    finisher = its.finisher
+    if finisher and its.unasked is None and (not left.is_nothing or not _is_well(finisher)):
+        yield "finisher", _finisher(finisher, unknown(its), is_told=bool(undone))
     if undone:
         once = "once nothing of the array waits or runs: " if its.may_go_on else ""
         yield "do them", once + without_slurm(its.submission)
 
 
-def _kind(its: Submitted, task: Task, left: Left) -> str:
+def _kind(its: Submitted, task: Task, left: Left, parts: Parts) -> str:
     """One of KINDS. An element whose parts are all done has finished, however it ended."""
     if task.job is not None and task.job.is_live:
         return "pending" if task.job.is_waiting else "running"
-    if left.parts is not None and not _parts(its, task, left):
+    if left.parts is not None and not parts[task.element]:
         return "finished"
     if not its.is_over(task):
         return "not known"
-    outcome = None if task.last is None else task.last.outcome
     state = None if task.job is None else task.job.state
     if is_cancelled(its, task):
         return "cancelled"
-    if outcome in ("failed", "stuck") or state not in (None, "COMPLETED"):
-        return "failed"
-    return "ended"
+    return "failed" if has_failed(task) or state not in (None, "COMPLETED") else "ended"
 
 
-def _parts(its: Submitted, task: Task, left: Left) -> list[int]:
-    """The parts that this element has left undone."""
+def _parts(its: Submitted, left: Left) -> Parts:
+    """Element -> the parts that it has left undone."""
     count = its.submission.array
     assert count is not None, "only arrays have elements"
-    return [part for part in left.parts or [] if part % count == task.element]
+    parts: Parts = {element: [] for element in range(count)}
+    for part in left.parts or []:
+        parts[part % count].append(part)
+    return parts
 
 
 def _counts(its: Submitted, kinds: dict[int | None, str]) -> str:
@@ -96,28 +99,32 @@ def _more(its: Submitted, kinds: dict[int | None, str], kind: str) -> str:
     return f" on {', '.join(nodes[:NUM_NODES])}{more}" if nodes else ""
 
 
-def _undone(its: Submitted, task: Task, kind: str, folder: RunFolder, left: Left) -> str:
-    """An element that left parts undone: why, and which."""
+def _ended(its: Submitted, task: Task, kind: str, folder: RunFolder) -> str:
+    """An element that has ended, how, and why."""
     said = messages(task, folder)
     why = list(why_stopped(its, task, said))
     if said:
         first = said[0]
         why.append(f"rank {first.rank} on {first.host}: {one_line(first.message, MESSAGE_LENGTH)}")
-    told = f" ({'; '.join(why)})" if why else ""
-    return f"element {task.element} {kind}{told}: parts {ranges(_parts(its, task, left))} missing"
+    return f"element {task.element} {kind}{' (' + '; '.join(why) + ')' if why else ''}"
 
 
-def _finisher(its: Submitted, *, is_told: bool) -> str:
+def _is_well(finisher: Task) -> bool:
+    """Whether it has ended, and not failed."""
+    return not finisher.is_live and not has_failed(finisher)
+
+
+def _finisher(task: Task, why_unknown: str, *, is_told: bool) -> str:
     """The job that writes the summary when all elements have ended.
 
     Args:
+        why_unknown: why Slurm says nothing of it, if it does not.
         is_told: the parts that are missing are listed, with their elements.
     """
-    task = its.finisher
-    assert task is not None, "asked of a submission with a finisher"
     job, name = task.job, f"job {task.label}"
     if job is None:
-        return f"{name}: {unknown(its)}"
+        failed = f"; it failed: {task.last.why}" if task.last and has_failed(task) else ""
+        return f"{name}: {why_unknown}{one_line(failed, MESSAGE_LENGTH)}"
     if job.is_waiting:
         return f"{name} waits: {waits(job)}"
     why = "" if is_told or task.last is None else task.last.why or ""

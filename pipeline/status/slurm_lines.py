@@ -52,8 +52,14 @@ def job_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
         yield "requeued", requeued
     if time_left := _time_left(its, task, left.seconds):
         yield "this start", time_left
-    if its.is_over(task) and not left.is_nothing:
+    if its.is_over(task) and (has_failed(task) or not left.is_nothing):
         yield from stopped_lines(its, task, folder)
+
+
+def has_failed(task: Task) -> bool:
+    """Whether its last start says so. All parts may be done all the same: scoring may have failed,
+    or too many rows."""
+    return task.last is not None and task.last.outcome in ("failed", "stuck")
 
 
 def _state(its: Submitted, task: Task) -> str:

@@ -3,6 +3,7 @@ the run, and what the status of a run is that waits for its first start and has 
 
 import time
 from dataclasses import replace
+from datetime import datetime
 
 from pipeline.run_folder.at_work import Launch
 from pipeline.run_folder.files import exists
@@ -31,7 +32,9 @@ class Submissions:
         """Read the records and ask Slurm again, if the last time was long enough ago."""
         if time.monotonic() - self._asked_at >= ASK_S:
             self._views = view(self._folder)
-            self._hours = _hours(self._folder) if self._views else None
+            # Whoever has waited for one command of Slurm's in vain need not wait for another.
+            is_here = self._views and not any(its.unasked for its in self._views)
+            self._hours = _hours(self._folder) if is_here else None
             self._asked_at = time.monotonic()
 
     def __bool__(self) -> bool:
@@ -75,7 +78,8 @@ class Submissions:
         if not self._views:
             return launch
         its = self._views[-1].submission
-        if launch is not None and launch.started_at >= its.submitted_at:
+        at = datetime.fromisoformat
+        if launch is not None and at(launch.started_at) >= at(its.submitted_at):
             return launch
         typed = Launch(
             command=its.command,

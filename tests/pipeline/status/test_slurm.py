@@ -422,6 +422,26 @@ def test_an_array_without_slurm_counts_what_is_recorded(
     assert "finisher" not in lines
 
 
+def test_scoring_that_fails_is_told_though_all_parts_are_done(
+    a_job: Job, status: Status, slurm: FakeSlurm
+) -> None:
+    folder = done(a_job, set(range(5)))
+    submitted(folder, 1234)
+    slurm.says("squeue", job(1234, "FAILED", end=when(-5)))
+    its = {"ended_at": iso(-6), "outcome": "failed", "why": "scoring them failed"}
+    started(folder, **its)
+    code, lines = status(folder.path)
+    assert (code, lines["left"]) == (0, "nothing")
+    assert lines["stopped"] == "start 0 on node1 failed: scoring them failed"
+    submitted(folder, 1300, array=2, finisher_id=1301, submitted_at=iso(-10))
+    elements = "".join(job(1300, "COMPLETED", element=i) for i in range(2))
+    slurm.says("squeue", elements + job(1301, "FAILED", end=when(-5)))
+    started(folder, 1301, **its)
+    _, lines = status(folder.path)
+    assert lines["slurm"] == "array 1300 of 2: 2 finished"
+    assert lines["finisher"] == "job 1301 has ended: FAILED (it failed): scoring them failed"
+
+
 def test_many_elements_are_listed_in_part(a_job: Job, status: Status, slurm: FakeSlurm) -> None:
     submitted(a_job.folder, array=5, finisher_id=1235)
     slurm.says("squeue", "".join(job(1234, "CANCELLED", element=i) for i in range(5)))
