@@ -141,13 +141,13 @@ def connect_or_exit(worker: Worker) -> Store:
     """The store of this launch. Exits if there is none, or if a worker has said in it that the job
     cannot go on: torchrun has then started the workers again for nothing."""
     if (launchers := launchers_store(worker)) and (why := launchers.get(STOPPED)):
-        say_and_exit(why, worker.rank)
+        say_and_exit(why, worker.rank, is_faulty=False)
     try:
         return connect(worker)
     except UserError as error:
         say_and_exit(str(error), worker.rank)
     except ConnectionError as error:
-        say_and_exit(str(error), worker.rank, to_launcher=False)
+        say_and_exit(str(error), worker.rank, to_launcher=False, is_faulty=False)
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
