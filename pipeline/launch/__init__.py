@@ -57,11 +57,12 @@ def launch(job: Job) -> None:
                 option = model_option(composer.compose(jobs[0]), line)
             else:
                 composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
+                sweep = Sweep.of([config for config, _ in composed], jobs)
     except Exception as error:
         is_users = isinstance(error, UserError)
         raise stopped(str(error) if is_users else bug_report(error), rank) from error
     if not line.flags:
-        run_jobs(job, Sweep.of([config for config, _ in composed], jobs), [n for _, n in composed])
+        run_jobs(job, sweep, [note for _, note in composed])
     elif rank == 0:
         show(line, option)
 
