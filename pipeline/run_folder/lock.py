@@ -146,10 +146,10 @@ def _take_leases(folder: RunFolder, holder: str, held: ExitStack) -> None:
             _say_waiting(folder, _in_the_way(folder, own), what)
         held.enter_context(lease.held(own, holder))
         if others := _leases_in_the_way(folder):
-            _say_waiting(folder, _of_other_kind(others), what)
+            _say_waiting(folder, _named({lock: holder_of(lock) for lock in others}), what)
         lease.clear(others, holder)
     except lease.Taken as taken:
-        raise _refused(folder, str(taken)) from None
+        raise _refused(folder, _named({taken.file: str(taken)})) from None
 
 
 def _leases_in_the_way(folder: RunFolder) -> list[UPath]:
@@ -161,10 +161,14 @@ def _leases_in_the_way(folder: RunFolder) -> list[UPath]:
     return [lock for lock in locks if isinstance(lock, UPath)]
 
 
-def _of_other_kind(leases: list[UPath]) -> str:
-    """Who holds these leases, as far as their texts tell."""
-    shares = {str(share): holder_of(its) for its in leases if (share := Share.of_lock(its.name))}
-    return described(shares) or holder_of(leases[0])
+def _named(holders: dict[UPath, str]) -> str:
+    """Who holds these leases."""
+    shares = {
+        str(share): holder
+        for lock, holder in holders.items()
+        if (share := Share.of_lock(lock.name)) is not None
+    }
+    return described(shares) or next(iter(holders.values()))
 
 
 def _refused(folder: RunFolder, holder: str) -> UserError:
