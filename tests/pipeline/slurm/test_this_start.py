@@ -2,6 +2,7 @@
 another start would stop too; and the command that was typed."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,10 +16,11 @@ import torch.distributed as dist
 from engine.errors import UserError
 from pipeline.config.slurm import SlurmConfig
 from pipeline.failures import exit_with_message
-from pipeline.input.errors import Unreachable
+from pipeline.input.errors import InputError, Unreachable, unreadable_is_an_error
 from pipeline.run import run
 from pipeline.run_folder.at_work import read_launch
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import InUse
 from pipeline.run_folder.store import StoreError
 from pipeline.slurm.records import Stopped, Submission, stopped, write_submission
 from pipeline.slurm.this_start import ThisStart, this_start
@@ -69,12 +71,27 @@ LASTS: dict[str, Callable[[], Exception]] = {
     "a full disk": lambda: OSError(errno.ENOSPC, "No space left on device"),
     "a file that may not be read": lambda: PermissionError(errno.EACCES, "Permission denied", "x"),
     "memory": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "input that may not be read": lambda: torn(errno.EACCES),
     "a bug": lambda: RuntimeError("no such thing"),
 }
+
+
+def torn(code: int) -> Exception:
+    """An error of the input that the machine has caused."""
+    try:
+        with unreadable_is_an_error("/mnt/in.parquet"):
+            raise OSError(code, os.strerror(code))
+    except InputError as error:
+        return error
+    raise AssertionError
+
+
 PASSES: dict[str, Callable[[], Exception]] = {
     "input that cannot be reached": lambda: Unreachable("https://x: does not answer"),
     "a store": lambda: StoreError("cannot write s3://bucket/x: 503"),
     "a network": lambda: OSError(errno.ENETUNREACH, "Network is unreachable"),
+    "input on a lost mount": lambda: torn(errno.ESTALE),
+    "a lock that a lost machine keeps": lambda: InUse("another launch works in this run folder"),
     "a connection": lambda: ConnectionResetError(errno.ECONNRESET, "Connection reset"),
     "a disk": lambda: OSError(errno.EIO, "Input/output error"),
     "a mount": lambda: OSError(errno.ESTALE, "Stale file handle"),
