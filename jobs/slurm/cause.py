@@ -1,0 +1,82 @@
+"""What interrupted a start, in words for the user."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.slurm.node import NodeEnd
+from jobs.slurm.outcome import JobNow
+from jobs.slurm.step import StepEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What this process has seen of an interruption."""
+
+    end: StepEnd | None
+    """None: the workers have not ended, or did not run."""
+    job: JobNow | None
+    restart: int
+    is_warned: bool
+    """By SIGUSR1, which Slurm sends before the time limit, and before a preemption if the cluster
+    is set up so."""
+    is_terminated: bool
+    """By SIGTERM, with which Slurm ends the job."""
+    nodes: Sequence[str]
+    down: Sequence[str]
+    """Nodes that Slurm has given up."""
+    messages: Sequence[str]
+    """Last words of workers."""
+
+
+def cause(seen: Seen) -> tuple[str, bool]:
+    """What interrupted the work, and whether it was the time limit."""
+    job = seen.job
+    is_requeued = job is not None and job.restarts > seen.restart
+    if seen.down and (is_requeued or not seen.is_warned):
+        return f"{_listed(seen.down)} failed", False
+    if job is not None and job.is_preempted:
+        return "preempted", False
+    if is_requeued:
+        how = "preempted" if seen.is_warned else "preempted, or queued again with scontrol requeue"
+        return how, False
+    if seen.is_warned or (job is not None and job.is_timed_out):
+        return "its time limit came", True
+    if seen.is_terminated:
+        return "ended by Slurm", False
+    return _of_step(seen), False
+
+
+def _of_step(seen: Seen) -> str:
+    """What happened if Slurm has told this process nothing."""
+    if seen.messages:
+        return seen.messages[0]
+    if seen.end is None:
+        return "the workers did not run"
+    names = zip(seen.nodes, seen.end.nodes, strict=True)
+    silent = [name for name, end in names if end is None]
+    ends = [end for end in seen.end.nodes if end is not None]
+    first = min((its for its in ends if its.exit_code and not its.was_told), default=None, key=_at)
+    if first is not None:
+        return f"torchrun on {first.node} {_how(first.exit_code)}"
+    if len(silent) == len(seen.nodes):
+        return f"the workers did not start (srun ended with exit code {seen.end.exit_code})"
+    if silent:
+        return f"the processes on {_listed(silent)} were killed"
+    if any(its.was_told for its in ends):
+        return "preempted, or its step was told to end with scancel"
+    return f"torchrun ended, but not all parts are done (srun's exit code: {seen.end.exit_code})"
+
+
+def _at(end: NodeEnd) -> str:
+    return end.at
+
+
+def _how(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"was killed ({signal.Signals(-exit_code).name})"
+    return f"ended with exit code {exit_code}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
