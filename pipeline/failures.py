@@ -8,8 +8,12 @@
 The exit code is 1, or 130 after Ctrl-C, or 143 after SIGTERM. A UserError would stop the job again
 however often torchrun starts its workers again (--max-restarts), so it is remembered for the next
 start, which says the same and does no work.
+
+Of a job that was submitted to Slurm, the last message also goes to its supervisor, which may queue
+the job again: not if another start would end like this one.
 """
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
@@ -22,12 +26,13 @@ from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
-from pipeline.run_folder.store import without_secrets
+from pipeline.run_folder.store import StoreError, without_secrets
+from pipeline.slurm.this_start import record_stopped
 from pipeline.stats.formatting import one_line
 from pipeline.workers.groups import lost_a_rank
-from pipeline.workers.last_words import bug_report, say_stopped
+from pipeline.workers.last_words import bug_report, has_restarts, say_stopped
 from pipeline.workers.logs import LogState, worker_log
-from pipeline.workers.refusals import refusal
+from pipeline.workers.refusals import UNREACHABLE, refusal
 from pipeline.workers.session import STOPPED, Session, launchers_store
 from pipeline.workers.shutdown import Terminated
 
@@ -35,6 +40,8 @@ SILENCE_S = 15.0
 """Seconds that a worker holds its message back if another worker failed before it, or if it failed
 only because another rank of its group ended. Its launcher normally ends it within this time, so
 that only the first failure is reported."""
+ELSEWHERE = (*UNREACHABLE, errno.EIO, errno.ESTALE)
+"""What a machine refuses that another may not: its network, a disk of its own, a mount."""
 RESUME = "Finished parts are kept: run the same command again to resume."
 
 
@@ -57,8 +64,21 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
         is_final = isinstance(error, UserError) and not isinstance(error, Unreachable)
         if is_final and (store := launchers_store(session.worker)):
             store.set(STOPPED, message)
+        if not is_late and (is_final or not has_restarts()):
+            lasts = not may_pass(error)
+            record_stopped(message, session.worker.rank, is_final=lasts, folder=folder)
         say_stopped(message, is_final=is_final, to_launcher=not is_late)
         raise SystemExit(1) from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the job may get further in another start, perhaps on other machines: the network, a
+    store or a piece of hardware has failed, and nothing of the job's own."""
+    if isinstance(error, UserError):
+        return isinstance(error, Unreachable)
+    if isinstance(error, OSError) and not isinstance(error, StoreError):
+        return error.errno in ELSEWHERE or isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, StoreError | torch.AcceleratorError) or lost_a_rank(error)
 
 
 def explanation(error: Exception, session: Session, folder: RunFolder, log_state: LogState) -> str:

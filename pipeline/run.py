@@ -3,7 +3,8 @@
     rank 0       make the plan, lock the run folder, write run.json, set broken files aside, find
                  what is left to do
     every rank   wait for the plan, load the model, then claim and generate parts until none is left
-    rank 0       write the summary, the dataset card and the report
+    rank 0       write the summary, the dataset card and the report; with `share`, only say how much
+                 of the run is done
 
 Without torchrun the job runs as one worker. `--help` lists what can be chosen. If a job was
 interrupted, the same command resumes it.
@@ -37,7 +38,9 @@ from pipeline.run_folder.at_work import write_launch
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import check_is_unlocked, locked
+from pipeline.run_folder.share import Share
 from pipeline.run_folder.strangers import check_is_free
+from pipeline.slurm.this_start import as_submitted, this_start
 from pipeline.stats import starts
 from pipeline.stats.clock import CLOCK
 from pipeline.stats.formatting import figures
@@ -62,7 +65,8 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
 
     `job` is its number in a sweep, `start_s` the seconds that this process has run before.
     """
-    worker, folder = this_worker(), RunFolder(config.output)
+    worker, share = this_worker(), Share.of(config.share)
+    folder = RunFolder(config.output, share)
     session = Session(connect_or_exit(worker), job, worker, start_s)
     shutdown = Shutdown(config.shutdown_grace_s, speaks=worker.is_first)
     with exit_with_message(session, folder), shutdown.handling_signals(), ExitStack() as held:
@@ -71,12 +75,13 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             return
         if worker.is_first:
             check_world(worker, config.engine.tensor_parallel)
-            plan = begin(config, folder, worker, held)
-            left = find_remaining(plan, folder, config.retry_failed)
+            whole = begin(config, folder, worker, held)
+            left = find_remaining(whole.of_share(share), folder, config.retry_failed)
             left = record_start(config, left, folder, worker)
             session.set(LEFT, left.to_json())
-            session.set(PLAN, plan.to_json())
-        plan, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
+            session.set(PLAN, whole.to_json())
+        whole, left = Plan.from_json(session.wait(PLAN)), Remaining.from_json(session.wait(LEFT))
+        plan = whole.of_share(share)
         log_to(folder, worker.rank)
         with joined_group(config.engine, worker, session) as parallel:
             # All ranks of a group use their first rank's value: after a restart, the others may
@@ -84,7 +89,10 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             left = replace(left, num_outcomes=parallel.first(left.num_outcomes))
             if left.num_outcomes:
                 plan = generate_rows(config, plan, left, folder, session, parallel, shutdown)
-            if worker.is_first:
+            if worker.is_first and share is not None:
+                session.set(FINISHED, "")
+                print(share_is_done(config, whole, folder, worker), flush=True)
+            elif worker.is_first:
                 summary = finish(config, plan, folder)
                 session.set(FINISHED, "")
                 print_summary(config, folder, summary)
@@ -133,13 +141,13 @@ def connect_or_exit(worker: Worker) -> Store:
     """The store of this launch. Exits if there is none, or if a worker has said in it that the job
     cannot go on: torchrun has then started the workers again for nothing."""
     if (launchers := launchers_store(worker)) and (why := launchers.get(STOPPED)):
-        say_and_exit(why, worker.rank)
+        say_and_exit(why, worker.rank, is_faulty=False)
     try:
         return connect(worker)
     except UserError as error:
         say_and_exit(str(error), worker.rank)
     except ConnectionError as error:
-        say_and_exit(str(error), worker.rank, to_launcher=False)
+        say_and_exit(str(error), worker.rank, to_launcher=False, is_faulty=False)
 
 
 def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
@@ -157,7 +165,7 @@ def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
             num_done = len(folder.parts_done())
         prompter = make_prompter(config, fetch_checkpoint(config.model.path, config.model.revision))
         num_workers = worker.world // config.engine.tensor_parallel
-        print(report(config, plan, prompter, num_workers, num_done), flush=True)
+        print(report(config, plan, prompter, num_workers, num_done, folder.share), flush=True)
 
 
 def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
@@ -171,7 +179,8 @@ def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
     prompter = make_prompter(config, checkpoint)
     if not config.stand_in:
         check_weights(checkpoint)
-    num_workers = worker.world // config.engine.tensor_parallel
+    num_launches = 1 if folder.share is None else folder.share.num
+    num_workers = worker.world // config.engine.tensor_parallel * num_launches
     plan = make_plan(config, checkpoint, existing_plan(folder), num_workers)
     prompter.check_columns(plan.prompt_columns, plan.read_schema)
     return plan
@@ -198,8 +207,10 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
         held.enter_context(locked(folder))
         if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
             plan = make_plan_of(config, folder, worker)
-    pin(plan, folder)
-    write_launch(folder, this_launch(worker, folder))
+    if not pin(plan, folder):
+        plan = make_plan_of(config, folder, worker)
+        pin(plan, folder)
+    write_launch(folder, as_submitted(this_launch(worker, folder), folder))
     set_aside_broken(plan, folder)
     return plan
 
@@ -227,13 +238,14 @@ def start_line(
     num_done = plan.num_outcomes - left.num_outcomes
     if left.last_at is not None:
         CLOCK.not_before(datetime.fromisoformat(left.last_at), session.age_s)
-    name = config.name or folder.path.name
+    name, share = config.name or folder.path.name, folder.share
+    part_of = "" if share is None else f" of share {share}"
     workers = describe_workers(session.worker, config.engine.tensor_parallel)
     if session.worker.is_first:
         columns = (f"{setting} by {column!r}" for setting, column in plan.overrides.items())
         own = f"; columns override settings: {', '.join(columns)}" if plan.overrides else ""
         print(
-            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts"
+            f"{name}: {plan.num_outcomes} rows in {len(plan.parts)} parts{part_of}"
             f"{plan.size_note}{plan.parts_note}, "
             f"{num_done} rows done before{own}; workers: {workers}; output: {folder.path}\n"
             f"{name}: loading {plan.model_path}",
@@ -242,7 +254,24 @@ def start_line(
         )
     num_workers = session.worker.world // config.engine.tensor_parallel
     room = limit_to_share(config.engine, left.num_outcomes, num_workers).max_sequences
-    return ProgressLine(name, plan.num_outcomes, num_done, left.num_failed, room)
+    return ProgressLine(
+        name, plan.num_outcomes, num_done, left.num_failed, room, part_of.removeprefix(" of ")
+    )
+
+
+def share_is_done(config: JobConfig, whole: Plan, folder: RunFolder, worker: Worker) -> str:
+    """What is said when a share is done, which is not the end of the run: how many parts of it are
+    done and, after the last, what writes the summary."""
+    planned = {part.index for part in whole.parts}
+    num_done = len(planned & folder.parts_done())
+    own = f"{len(whole.of_share(folder.share).parts)} parts of share {folder.share} are done"
+    line = f"{config.name or folder.path.name}: the {own}; {num_done} of {len(planned)} of the run"
+    if num_done < len(planned):
+        return line
+    if this_start() is not None:
+        return f"{line}; the job behind the array writes summary, card and report"
+    command = this_launch(worker, folder).command_of_all
+    return f"{line}; this writes summary, card and report: {command}"
 
 
 def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from engine.from_dict import from_dict
 from engine.legal import check_components
 from pipeline.config.prompt import PromptConfig as PromptConfig
 from pipeline.run_folder.files import place
+from pipeline.run_folder.share import Share
 from pipeline.tasks import TASKS
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -190,6 +191,10 @@ class JobConfig:
     is true of the rows done so far."""
     retry_failed: bool = False
     """Also run again the rows that failed in parts that are done; their other rows are kept."""
+    share: str | None = None
+    """Do only the parts I, I + N, I + 2N, ..., given as I/N with I from 0. Launches with different
+    I may work on one run folder at the same time. None of them writes the summary: a last launch
+    without `share` does, and any parts that are missing. null: all parts."""
     stand_in: bool = False
     """Run without a model: each row gets the first tokens of its own prompt back
     (pipeline/generate/stand_in.py). This tests input, output and disk."""
@@ -211,6 +216,12 @@ class JobConfig:
             raise UserError(f"threads={self.threads}: give at least 1, or null")
         if self.task is not None and self.task not in TASKS:
             raise UserError(f"task={self.task!r}: give one of {', '.join(TASKS)}, or null")
+        if Share.of(self.share) and self.data.part_minutes is not None:
+            raise UserError(
+                f"share={self.share} with data.part_minutes={self.data.part_minutes:g}: parts "
+                "whose size is found while the job runs cannot be divided before; give "
+                "data.part_rows=N in place of data.part_minutes, or no share"
+            )
         if not 0 <= self.max_failed_fraction <= 1:
             raise UserError(f"max_failed_fraction={self.max_failed_fraction}: give 0 to 1")
         if not 0 <= self.shutdown_grace_s < float("inf"):

@@ -11,6 +11,7 @@ from pipeline.config.job import JobConfig
 from pipeline.generate.prefetch import Preparer
 from pipeline.plan.run_json import Plan
 from pipeline.prompt.prompter import Prompter
+from pipeline.run_folder.share import Share
 
 MIN_ROWS = 256
 """Parts are tried until they have at least this many output rows together, or none is left."""
@@ -21,23 +22,31 @@ SHOWN_ERRORS = 5
 
 
 def report(
-    config: JobConfig, plan: Plan, prompter: Prompter, num_workers: int, num_done: int | None = None
+    config: JobConfig,
+    plan: Plan,
+    prompter: Prompter,
+    num_workers: int,
+    num_done: int | None = None,
+    share: Share | None = None,
 ) -> str:
     """The text of the report. `num_workers` counts a tensor-parallel group as one; `num_done` are
-    the parts that an earlier start of this run has done, None for a new run.
+    the parts that earlier starts of this run have done, None for a new run; `share` is what this
+    launch would do.
 
     Raises:
         InputError: the input cannot be read.
     """
-    requests, failed, num_parts = _first_rows(config, plan, prompter)
+    planned = plan.of_share(share)
+    for_each = _for_each(plan, num_workers) if share is None else ""
+    requests, failed, num_parts = _first_rows(config, planned, prompter)
     num_tried = len(requests) + len(failed)
     lines = [
         f"{config.name or config.output}: a dry run, nothing is written",
         f"  input            {len(plan.files)} files, {plan.num_rows:,} rows taken",
         f"  output           {plan.num_outcomes:,} rows in {len(plan.parts):,} parts"
-        f"{plan.size_note}{plan.parts_note}, {len(plan.parts) / num_workers:,.1f} for each of "
-        f"{num_workers} workers; {config.output}",
+        f"{plan.size_note}{plan.parts_note}{for_each}; {config.output}",
         f"  run folder       {_progress(num_done, len(plan.parts))}",
+        *_of_share(planned, share, num_workers),
         f"  carried          {_carried(plan)}",
         f"  prompt from      {', '.join(plan.prompt_columns)}",
     ]
@@ -47,7 +56,8 @@ def report(
         own = (f"{setting} from column {column!r}" for setting, column in plan.overrides.items())
         lines.append(f"  row settings     {', '.join(own)}")
     lines.append(
-        f"  tried            {num_tried:,} output rows of the first {num_parts} parts, "
+        f"  tried            {num_tried:,} output rows of the first {num_parts} parts"
+        f"{f' of share {share}' if share else ''}, "
         f"{len(failed)} of them failed"
     )
     lines.extend(_lengths(requests, prompter.max_positions) if requests else [])
@@ -59,6 +69,20 @@ def report(
         lines.append(f"--- the prompt of {_place(first)}, as the model sees it ---")
         lines.append(f"{text[:SHOWN_CHARACTERS]}{rest}\n---")
     return "\n".join(lines)
+
+
+def _for_each(plan: Plan, num_workers: int) -> str:
+    return f", {len(plan.parts) / num_workers:,.1f} for each of {num_workers} workers"
+
+
+def _of_share(own: Plan, share: Share | None, num_workers: int) -> list[str]:
+    """The line about the parts that this launch would do, if not all."""
+    if share is None:
+        return []
+    return [
+        f"  share {share}".ljust(19) + f"{own.num_outcomes:,} rows in {len(own.parts):,} parts"
+        f"{_for_each(own, num_workers)}"
+    ]
 
 
 def _progress(num_done: int | None, num_parts: int) -> str:

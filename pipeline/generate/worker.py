@@ -79,7 +79,7 @@ def make_driver(
     meter = Meter(
         engine.stats,
         engine.page_bytes * parallel.size,  # each rank holds the same number of heads of a page
-        writer_columns(worker, device, parallel, left.start),
+        writer_columns(worker, device, parallel, left.start, config.share),
         start_s=session.start_s,
         plan_s=load_began - session.began,
         load_s=time.perf_counter() - load_began,
@@ -134,14 +134,19 @@ def limit_to_share(config: EngineConfig, num_to_do: int, num_workers: int) -> En
 
 
 def writer_columns(
-    worker: Worker, device: torch.device, parallel: TensorParallel, start: int | None
+    worker: Worker,
+    device: torch.device,
+    parallel: TensorParallel,
+    start: int | None,
+    share: str | None = None,
 ) -> dict[str, Any]:
     """The columns of a stats row that say which worker wrote it, for a group its first rank, and in
-    which start."""
+    which start and share."""
     name = device_name(device)
     return {
         "rank": worker.rank,
         "start": start,
+        "share": share,
         "host": worker.host,
         "device": name if parallel.size == 1 else f"{parallel.size} x {name}",
         "versions": library_versions(),

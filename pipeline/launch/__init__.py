@@ -27,6 +27,7 @@ from pipeline.launch.checkpoint import check_model_is_chosen, model_option, sett
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
 from pipeline.launch.names import fields_of
 from pipeline.launch.sweep import Sweep, printed_table
+from pipeline.slurm.this_start import record_stopped
 from pipeline.stats.clock import process_age_s
 from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.ranks import this_worker
@@ -56,11 +57,12 @@ def launch(job: Job) -> None:
                 option = model_option(composer.compose(jobs[0]), line)
             else:
                 composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
+                sweep = Sweep.of([config for config, _ in composed], jobs)
     except Exception as error:
         is_users = isinstance(error, UserError)
         raise stopped(str(error) if is_users else bug_report(error), rank) from error
     if not line.flags:
-        run_jobs(job, Sweep.of([config for config, _ in composed], jobs), [n for _, n in composed])
+        run_jobs(job, sweep, [note for _, note in composed])
     elif rank == 0:
         show(line, option)
 
@@ -134,15 +136,22 @@ def at_home(path: Any) -> Any:
     return os.path.expanduser(path) if isinstance(path, str) else path
 
 
-def say_and_exit(message: str, rank: int, to_launcher: bool = True) -> NoReturn:
+def say_and_exit(
+    message: str, rank: int, to_launcher: bool = True, is_faulty: bool = True
+) -> NoReturn:
     """Stop a job in which all ranks fail for the same reason."""
-    raise stopped(message, rank, to_launcher)
+    raise stopped(message, rank, to_launcher, is_faulty)
 
 
-def stopped(message: str, rank: int, to_launcher: bool = True) -> SystemExit:
+def stopped(
+    message: str, rank: int, to_launcher: bool = True, is_faulty: bool = True
+) -> SystemExit:
     """The exit of a job in which all ranks fail for the same reason: rank 0 says it, and the
-    launcher ends the others while they hold their message back."""
+    launcher ends the others while they hold their message back. `is_faulty`: the job is at fault,
+    which a supervisor on Slurm must know (it may know it already)."""
     if rank:
         time.sleep(SILENCE_S)
+    elif is_faulty:
+        record_stopped(message, rank, is_final=True)
     say_stopped(message, to_launcher=to_launcher)
     return SystemExit(1)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.errors import UserError
 from pipeline.config.job import JobConfig
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.formatting import number
@@ -31,7 +32,16 @@ class Sweep:
 
     @classmethod
     def of(cls, configs: Sequence[JobConfig], overrides: Sequence[Sequence[str]]) -> "Sweep":
-        """`overrides` are each job's GROUP=NAME and FIELD=VALUE; all jobs have the same keys."""
+        """`overrides` are each job's GROUP=NAME and FIELD=VALUE; all jobs have the same keys.
+
+        Raises:
+            UserError: the jobs would do different shares.
+        """
+        if len(shares := dict.fromkeys(str(config.share) for config in configs)) > 1:
+            raise UserError(
+                f"share={','.join(shares)}: the jobs of a sweep run one after another, shares at "
+                "the same time; start one launch for each share, with the same output"
+            )
         pairs = [dict(its.split("=", 1) for its in job) for job in overrides]
         outputs = [config.output for config in configs]
         named = []

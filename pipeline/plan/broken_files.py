@@ -28,13 +28,17 @@ NOT_PLANNED = "is not in the plan"
 
 
 def set_aside_broken(plan: Plan, folder: RunFolder) -> list[str]:
-    """Move the broken and foreign files of a run on a disk to broken/, and say which. Returns what
-    was wrong with each."""
+    """Move the broken and foreign files of a run on a disk to broken/, and say which: of parts,
+    only those of this launch's share (`plan` is that of the whole run). Returns what was wrong with
+    each."""
     if not isinstance(folder.path, Path):
         return []
     faults = []
     for file, fault in [*_broken_parts(plan, folder), *_broken_figures(folder)]:
-        folder.set_aside(file)
+        try:
+            folder.set_aside(file)
+        except FileNotFoundError:  # the start of another share has done it
+            continue
         faults.append(f"{file.parent.name}/{file.name} {fault}")
     for fault in faults[:NUM_NAMED]:
         is_planned = fault.startswith("data/") and not fault.endswith(NOT_PLANNED)
@@ -47,12 +51,17 @@ def set_aside_broken(plan: Plan, folder: RunFolder) -> list[str]:
 
 def _broken_parts(plan: Plan, folder: RunFolder) -> Iterator[tuple[Place, str]]:
     """Files in data/, and what is wrong with them."""
-    done, schema = sorted(folder.parts_done()), plan.output_schema
+    done = sorted(part for part in folder.parts_done() if _is_ours(part, folder))
+    schema = plan.output_schema
     files = [folder.data_file(part) for part in done]
     wanted = [plan.parts[part].num_outcomes if part < len(plan.parts) else None for part in done]
     with ThreadPoolExecutor(THREADS) as pool:
         faults = list(pool.map(_fault, files, wanted, repeat(schema)))
     return ((file, fault) for file, fault in zip(files, faults, strict=True) if fault)
+
+
+def _is_ours(part: int, folder: RunFolder) -> bool:
+    return folder.share is None or folder.share.has(part)
 
 
 def _fault(file: Place, num_rows: int | None, schema: pa.Schema) -> str | None:
@@ -78,10 +87,17 @@ def _broken_figures(folder: RunFolder) -> Iterator[tuple[Place, str]]:
     for place in (folder.stats, folder.timeline):
         files = [place / name for name in names(place) if name.endswith(".parquet")]
         with ThreadPoolExecutor(THREADS) as pool:
-            whole = list(pool.map(is_whole_parquet, files))
+            whole = list(pool.map(_is_whole_or_gone, files))
         for file, is_whole in zip(files, whole, strict=True):
             if not is_whole:
                 yield file, "is not a complete Parquet file; the figures are without it"
+
+
+def _is_whole_or_gone(file: Place) -> bool:
+    try:
+        return is_whole_parquet(file)
+    except FileNotFoundError:  # the start of another share has set it aside
+        return True
 
 
 def _say(message: str) -> None:

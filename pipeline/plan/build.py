@@ -153,17 +153,19 @@ def _revision(checkpoint: Path) -> str | None:
     return checkpoint.name if checkpoint.parent.name == "snapshots" else None
 
 
-def pin(plan: Plan, folder: RunFolder) -> None:
-    """Write the plan to run.json, or check that the plan which is already there is the same.
+def pin(plan: Plan, folder: RunFolder) -> bool:
+    """Write the plan to run.json, or check that the plan which is already there is the same. False
+    if the launch of another share has written one meanwhile: its parts may be of another size, so
+    this launch is to plan again with it.
 
     Raises:
         UserError: the folder holds another run, or files that are not of a run.
     """
     if before := existing_plan(folder):
         check_same(before.fingerprint, plan.fingerprint, folder)
-        return
+        return True
     check_is_free(folder)
-    folder.write_text(folder.plan_file, plan.to_json())
+    return folder.write_new_text(folder.plan_file, plan.to_json())
 
 
 def _parts(

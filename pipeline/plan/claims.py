@@ -104,30 +104,30 @@ class Claims:
         yield self
 
     def _draw(self) -> int:
-        """The next part that is not done yet; _end if there is none."""
+        """The place in the plan of the next part that is not done yet; _end if there is none. (In
+        the plan of a share, a part's place is not its number.)"""
         if self._parallel.rank > 0:
             return 0  # ignored: a group uses its first rank's number
         counter = f"{NEXT}/{self.turn}/{self._begin}-{self._end}"
         while (index := self._begin + self._session.add(counter, 1, self._start) - 1) < self._end:
             if self._start not in (None, self._session.start):
                 break  # rank 0 has started again, and the other ranks use its new counters
-            if self._is_to_do(index):
+            if self._is_to_do(self.plan.parts[index]):
                 return index
         return self._end
 
-    def _is_to_do(self, index: int) -> bool:
+    def _is_to_do(self, part: Part) -> bool:
         """Whether the part has no file, or, with retry_failed, has failed rows that nobody has run
         again in this start."""
         if not self._retry_failed:
-            is_new = index not in self._done_before
-            return is_new and is_open(self.plan.parts[index], self._folder, False)
-        if self._session.add(retried_key(index), 0):
+            is_new = part.index not in self._done_before
+            return is_new and is_open(part, self._folder, False)
+        if self._session.add(retried_key(part.index), 0):
             return False
-        if is_open(self.plan.parts[index], self._folder, True):
+        if is_open(part, self._folder, True):
             return True
-        self._session.add(
-            retried_key(index), 1
-        )  # it has no failed rows: rank 0 need not wait for it
+        # It has no failed rows: rank 0 need not wait for it.
+        self._session.add(retried_key(part.index), 1)
         return False
 
     def _num_joined(self) -> int:

@@ -18,7 +18,7 @@ from pipeline.run_folder.layout import RunFolder
 
 FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
-    *("retry_failed", "dry_run", "shutdown_grace_s"),
+    *("retry_failed", "dry_run", "shutdown_grace_s", "share"),
     *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("engine.tensor_parallel", "engine.expert_parallel"),

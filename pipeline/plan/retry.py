@@ -18,6 +18,7 @@ from pipeline.input.parts import Part
 from pipeline.plan.run_json import Plan
 from pipeline.run_folder.files import Place, exists, open_parquet
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.share import Share
 from pipeline.run_folder.store import THREADS
 from pipeline.stats.timeline import read_timeline
 from pipeline.stats.totals import failures
@@ -34,7 +35,8 @@ class Remaining:
     num_failed: int = 0
     """Failed rows that are not to run again."""
     last_at: str | None = None
-    """Time of the last entry in the workers' timelines (ISO 8601); None in a new run."""
+    """Time of the last entry in the workers' timelines, without those of other shares (ISO 8601);
+    None in a new run."""
     start: int | None = None
     """The number of this start (pipeline/stats/starts.py); None if nothing is left to do."""
 
@@ -47,12 +49,12 @@ class Remaining:
 
 
 def find_remaining(plan: Plan, folder: RunFolder, retry_failed: bool) -> Remaining:
-    """What is left to do, from the files in the run folder. Only with `retry_failed` does each
-    output file have to be opened, to count its failed rows."""
-    done, timeline = sorted(folder.parts_done()), read_timeline(folder, ["finished_at", "parts"])
-    last = pc.max(timeline["finished_at"]).as_py()
+    """What is left to do of this plan, from the files in the run folder. Only with `retry_failed`
+    does each output file have to be opened, to count its failed rows."""
+    there = folder.parts_done() & {part.index for part in plan.parts}
+    done, timeline = sorted(there), read_timeline(folder, ["finished_at", "parts", "share"])
+    last = pc.max(_work_before(timeline, folder.share)["finished_at"]).as_py()
     last_at = None if last is None else last.isoformat()
-    there = set(done)
     num_outcomes = sum(part.num_outcomes for part in plan.parts if part.index not in there)
     if not retry_failed:
         num_failed = sum(failures(folder, timeline, there).values())
@@ -61,6 +63,15 @@ def find_remaining(plan: Plan, folder: RunFolder, retry_failed: bool) -> Remaini
         failed = list(pool.map(num_failed_in, map(folder.data_file, done)))
     retried = [part for part, num in zip(done, failed, strict=True) if num]
     return Remaining(num_outcomes + sum(failed), retried, last_at=last_at)
+
+
+def _work_before(timeline: pa.Table, share: Share | None) -> pa.Table:
+    """The work that ended before this start: that of other shares may be going on."""
+    if share is None:
+        return timeline
+    its = timeline["share"]
+    is_before = pc.or_kleene(pc.is_null(its), pc.equal(its, str(share)))
+    return timeline.filter(is_before)
 
 
 def is_open(part: Part, folder: RunFolder, retry_failed: bool) -> bool:

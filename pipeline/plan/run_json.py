@@ -17,6 +17,7 @@ from pipeline.input.parts import Part, joined
 from pipeline.run_folder.files import exists, read_text
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.output_rows import NOTHING_KEPT, output_schema
+from pipeline.run_folder.share import Share
 from pipeline.stats.versions import git_revision, library_versions
 
 
@@ -101,6 +102,14 @@ class Plan:
         assert not self.is_final, "the parts are joined already"
         first, rest = self.parts[: self.num_first], self.parts[self.num_first :]
         return replace(self, parts=[*first, *joined(rest, num_joined)], num_joined=num_joined)
+
+    def of_share(self, share: Share | None) -> "Plan":
+        """The plan with the parts of this share alone, of which each keeps its number
+        (Part.index); all of them for None."""
+        if share is None:
+            return self
+        assert self.is_final, "parts that are to be joined cannot be divided"
+        return replace(self, parts=[part for part in self.parts if share.has(part.index)])
 
     def to_json(self) -> str:
         """The text of run.json. Beside the plan's fields it has some that only people read."""

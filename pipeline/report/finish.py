@@ -1,23 +1,27 @@
 """Finishes a run: checks that every planned row is in data/, adds up the figures, describes them.
 
-Only rank 0 does this, once all parts are in data/. It trusts only the files: the row count and the
+Rank 0 of a launch of all parts does this, once they are in data/; after launches that did a share
+each, a last one does, or `finish_run`. It trusts only the files: the row count and the
 columns of each part are read from the file itself.
 """
 
 import json
 import logging
 import sys
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import UserError
 from pipeline.config.job import JobConfig, as_dict
-from pipeline.plan.run_json import Plan
+from pipeline.plan.broken_files import set_aside_broken
+from pipeline.plan.run_json import Plan, load
 from pipeline.report.dataset_card import dataset_card
 from pipeline.report.found import FAULTS, Found, check_parts, read_run
 from pipeline.report.page import report
 from pipeline.report.summary import summarize
 from pipeline.run_folder.files import exists, read_text
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import locked
 from pipeline.stats.progress import too_many_failed
 from pipeline.stats.starts import write_config
 
@@ -32,7 +36,42 @@ def finish(config: JobConfig, plan: Plan, folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: a part in data/ is not as planned.
     """
-    found = read_run(folder, plan, as_dict(config))
+    return _finish(read_run(folder, plan, as_dict(config)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What `finish_run` has found."""
+
+    missing: list[int] = field(default_factory=list)
+    """Parts that are still to be done; then nothing was written."""
+    summary: dict[str, Any] | None = None
+
+
+def finish_run(folder: RunFolder) -> Finished:
+    """Finish a run whose parts were done by launches that have ended, from its files alone, without
+    its config and its model. Broken parts are set aside and missing then.
+
+    Raises:
+        UserError: the folder holds no run, a launch is at work there, a part is not as planned, or,
+            after everything is written, too many rows failed.
+    """
+    load(folder)
+    folder.make()
+    with locked(folder):
+        plan = load(folder)
+        set_aside_broken(plan, folder)
+        there = folder.parts_done()
+        if missing := [part.index for part in plan.parts if part.index not in there]:
+            return Finished(missing)
+        found = read_run(folder, plan)
+        summary = _finish(found)
+    _check_failures(found.settings.get("max_failed_fraction", 1.0), summary)
+    return Finished(summary=summary)
+
+
+def _finish(found: Found) -> dict[str, Any]:
+    folder = found.folder
     check_parts(found)
     summary = summarize(found)
     write_config(folder, found.settings)
@@ -57,12 +96,14 @@ def check_failures(config: JobConfig, summary: dict[str, Any]) -> None:
     Raises:
         UserError: more than max_failed_fraction of the rows failed.
     """
+    _check_failures(config.max_failed_fraction, summary)
+
+
+def _check_failures(limit: float, summary: dict[str, Any]) -> None:
     num_rows, num_failed = summary["num_rows_out"], summary["num_failed"]
-    if num_failed > config.max_failed_fraction * num_rows:
+    if num_failed > limit * num_rows:
         errors = summary["errors"]
-        raise UserError(
-            too_many_failed(num_failed, num_rows, config.max_failed_fraction, next(iter(errors)))
-        )
+        raise UserError(too_many_failed(num_failed, num_rows, limit, next(iter(errors))))
 
 
 def write_report(found: Found, summary: dict[str, Any]) -> None:

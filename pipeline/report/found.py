@@ -191,7 +191,7 @@ def _settings(found: Found, given: dict[str, Any] | None) -> dict[str, Any]:
     else those that the plan fixes."""
     file = found.folder.config_file
     if found.starts:
-        return found.starts[-1].settings
+        return {**found.starts[-1].settings, "share": None}
     read = (
         _try(found, "the settings", lambda: _yaml(file), None, is_extra=True)
         if exists(file)

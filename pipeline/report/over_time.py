@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipeline.report.charts import NUM_COLOURS, Axis, Gap, Series, Tick
 from pipeline.stats.formatting import duration, short
 from pipeline.stats.timeline import POINT_S
-from pipeline.stats.totals import spans_of_starts, times
+from pipeline.stats.totals import spans_of_starts, times, workers
 
 MAX_INTERVALS = 100
 MAX_LINES = 64
@@ -83,7 +83,6 @@ def over_time(timeline: pa.Table) -> OverTime | None:
     """The charts of these timelines; None if they have no points."""
     if not timeline.num_rows:
         return None
-    starts, ends = times(timeline)
     spans = spans_of_starts(timeline)
     # Run time at the beginning of each start, and at the end of the last.
     run_time = np.concatenate([[0.0], np.cumsum([end - start for start, end in spans])])
@@ -94,13 +93,11 @@ def over_time(timeline: pa.Table) -> OverTime | None:
     drawn = np.sort(np.argsort(-gaps_s, kind="stable")[:MAX_GAPS])
     cuts = run_time[1:-1][drawn]
     edges = _edges(float(run_time[-1]), cuts)
-    ranks = timeline["rank"].to_numpy()
     of_worker = {}
-    for rank in np.unique(ranks).tolist():
-        rows = np.flatnonzero(ranks == rank)
-        rows = rows[np.argsort(ends[rows], kind="stable")]
-        begun, done = (np.interp(time[rows], breaks, run_time_at_breaks) for time in (starts, ends))
-        of_worker[rank] = _amounts(timeline.take(rows), begun, done, edges)
+    for worker, points in workers(timeline):
+        points = points.sort_by("finished_at")
+        begun, done = (np.interp(time, breaks, run_time_at_breaks) for time in times(points))
+        of_worker[worker] = _amounts(points, begun, done, edges)
     return OverTime(
         **_axis(edges, cuts, gaps_s[drawn]),
         num_workers=len(of_worker),
@@ -171,15 +168,15 @@ def _amounts(points: pa.Table, begun: np.ndarray, done: np.ndarray, edges: np.nd
 
 
 def _lines(
-    of_worker: Mapping[int, Amounts], terms: Callable[[Amounts], tuple[np.ndarray, np.ndarray]]
+    of_worker: Mapping[str, Amounts], terms: Callable[[Amounts], tuple[np.ndarray, np.ndarray]]
 ) -> list[Series]:
     """The lines of a ratio, whose `terms` are numerator and denominator: one for each worker (at
     most MAX_LINES, evenly chosen), and last, if there are several workers, one for all together."""
-    ranks, lines = list(of_worker), []
-    for index, rank in enumerate(ranks[:: -(-len(ranks) // MAX_LINES)]):
-        colour = f"c{index}" if len(ranks) <= NUM_COLOURS else "thin"
-        lines.append(Series(f"worker {rank}", colour, _ratios(*terms(of_worker[rank]))))
-    if len(ranks) > 1:
+    names, lines = list(of_worker), []
+    for index, name in enumerate(names[:: -(-len(names) // MAX_LINES)]):
+        colour = f"c{index}" if len(names) <= NUM_COLOURS else "thin"
+        lines.append(Series(f"worker {name}", colour, _ratios(*terms(of_worker[name]))))
+    if len(names) > 1:
         together = reduce(add, of_worker.values())
         lines.append(Series("all workers", "total", _ratios(*terms(together))))
     return lines

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
 import yaml
 
 from pipeline.report.found import Found
 from pipeline.report.settings import start_settings
 from pipeline.stats.formatting import number
-from pipeline.stats.totals import Totals, add_up, times
+from pipeline.stats.totals import Totals, add_up, times, workers
 
 NUM_WORKERS = 64
 NUM_STARTS = 64
@@ -32,17 +31,16 @@ def workers_table(found: Found) -> Table | None:
     """A row for each worker; None if no work is recorded."""
     heads = ["worker", "host", "device", "starts", "rows", "failed", "tokens", "tokens/s"]
     heads += ["tokens/s in engine", "sequences per batch", "time in engine"]
-    work = found.work
-    ranks = sorted(set(work["rank"].to_pylist()))
-    totals = {
-        rank: add_up(work.filter(pc.equal(work["rank"], rank))) for rank in ranks[:NUM_WORKERS]
-    }
+    by_worker = workers(found.work)
+    totals = {name: add_up(work) for name, work in by_worker[:NUM_WORKERS]}
     notes = []
-    if len(ranks) > NUM_WORKERS:
-        notes.append(f"{len(ranks) - NUM_WORKERS:,} more workers are not listed.")
+    if len(by_worker) > NUM_WORKERS:
+        notes.append(f"{len(by_worker) - NUM_WORKERS:,} more workers are not listed.")
     if any(of_worker.num_starts > 1 for of_worker in totals.values()):
         notes.append("Rows that were done again after a kill are counted twice here.")
-    rows = [_worker(rank, of_worker) for rank, of_worker in totals.items()]
+    if any("/" in name for name in totals):
+        notes.append("A worker I/N did share I of N.")
+    rows = [_worker(name, of_worker) for name, of_worker in totals.items()]
     return Table(heads, rows, " ".join(notes), right=8) if rows else None
 
 
@@ -118,10 +116,10 @@ def _moment(iso: str | None) -> str:
     return "not recorded" if iso is None else utc(datetime.fromisoformat(iso).timestamp())
 
 
-def _worker(rank: int, totals: Totals) -> list[str]:
+def _worker(name: str, totals: Totals) -> list[str]:
     amounts = [totals.num_starts, totals.num_ok + totals.num_failed, totals.num_failed]
     return [
-        *(str(rank), ", ".join(totals.hosts), ", ".join(totals.devices)),
+        *(name, ", ".join(totals.hosts), ", ".join(totals.devices)),
         *(f"{amount:,}" for amount in (*amounts, totals.num_generated_tokens)),
         *(number(totals.tokens_per_s), number(totals.tokens_per_engine_s)),
         *(number(totals.mean_sequences), f"{totals.engine_s / (totals.total_s or 1.0):.0%}"),

@@ -16,6 +16,7 @@ from upath import UPath
 from engine.errors import UserError
 from pipeline.run_folder import store
 from pipeline.run_folder.files import Place, names, place
+from pipeline.run_folder.share import Share
 
 PART_NAME = re.compile(r"part-(\d+)\.parquet")
 LEFT_BEHIND_S = 600.0
@@ -32,11 +33,16 @@ class RunFolder:
         UserError: the address is a URL of something else, or contains credentials.
     """
 
-    def __init__(self, path: str | Place) -> None:
+    def __init__(self, path: str | Place, share: Share | None = None) -> None:
+        """`share`: what this process does of the run; its lock and logs have names of their own.
+        None: all of it, or it only reads."""
         self.path = place(path)
+        self.share = share
         self.plan_file = self.path / "run.json"
         self.pace_file = self.path / "pace.json"
         self.lock_file = self.path / "run.lock"
+        self.shares = self.path / "shares"
+        """One lock for each share that was at work."""
         self.launch_file = self.path / "launch.json"
         self.config_file = self.path / "config.yaml"
         self.summary_file = self.path / "summary.json"
@@ -111,7 +117,11 @@ class RunFolder:
         return self.starts / f"start-{number:04d}.json"
 
     def log_file(self, rank: int) -> Place:
-        return self.logs / f"rank-{rank}.log"
+        own = "" if self.share is None else f"{self.share.file_name}-"
+        return self.logs / f"{own}rank-{rank}.log"
+
+    def share_lock_file(self, share: Share) -> Place:
+        return self.shares / share.lock_name
 
     def make_slurm(self) -> None:
         """Create slurm/, which only runs that were submitted to Slurm have."""

@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from upath import UPath
@@ -35,6 +36,8 @@ WAIT_S = 20.0
 """How long to wait for another launch that may be ending. If it is still renewing after that, this
 launch is refused."""
 POLL_S = 1.0
+AT_ONCE = 64
+"""Leases that are watched at the same time."""
 
 
 class Taken(Exception):
@@ -65,6 +68,16 @@ def held(file: UPath, holder: str) -> Iterator[None]:
             lease.release()
 
 
+def clear(files: Sequence[UPath], holder: str) -> None:
+    """Wait until none of these leases is held, and remove what killed holders have left of them.
+
+    Raises:
+        Taken: another launch holds one of them.
+    """
+    with ThreadPoolExecutor(max(1, min(len(files), AT_ONCE))) as pool:
+        list(pool.map(lambda file: Lease(file, holder).clear(), files))
+
+
 class Lease:
     """One launch's side of the lease: takes, renews and releases it."""
 
@@ -83,9 +96,23 @@ class Lease:
         Raises:
             Taken: another launch was still renewing it after WAIT_S.
         """
+        self._wait(lambda seen: self._put(seen.tag if seen else None))
+
+    def clear(self) -> None:
+        """Wait until nobody holds the lease, and remove what a killed holder has left of it.
+
+        Raises:
+            Taken: another launch was still renewing it after WAIT_S.
+        """
+        self._wait(lambda seen: seen is None or self._put(seen.tag))
+        self.release()
+
+    def _wait(self, act: Callable[[store.Tagged | None], bool]) -> None:
+        """Wait until nobody renews the object, and then until `act` has succeeded with what is
+        there."""
         seen = store.read_tagged(self._file)
         began = since = time.monotonic()
-        while not (_is_free(seen, since) and self._put(seen.tag if seen else None)):
+        while not (_is_free(seen, since) and act(seen)):
             if seen and since - began > WAIT_S:
                 raise Taken(json.loads(seen.text)["holder"])
             time.sleep(POLL_S)
@@ -98,7 +125,7 @@ class Lease:
             try:
                 is_ours = self._put(self._tag)
             except OSError as error:
-                log.warning("run.lock: could not be renewed (%s); trying again", error)
+                log.warning("%s: could not be renewed (%s); trying again", self._file.name, error)
                 continue
             if not is_ours and not self._stopped.is_set():
                 message = f"{self._file}: another launch has taken over; this launch stops"
@@ -117,7 +144,9 @@ class Lease:
             if now is not None and self._id in now.text:
                 store.remove(self._file)
         except OSError as error:
-            log.warning("run.lock: could not be removed (%s); it expires by itself", error)
+            log.warning(
+                "%s: could not be removed (%s); it expires by itself", self._file.name, error
+            )
 
     def _put(self, tag: dict[str, str] | None) -> bool:
         """Write the object if it still has this tag (None: if it does not exist); returns whether

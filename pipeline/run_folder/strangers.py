@@ -15,7 +15,7 @@ from pipeline.run_folder.store import StoreError
 
 NUM_NAMED = 5
 """The message names at most this many files."""
-LEFT_BY_A_START = ("run.lock", "launch.json", "logs/", "slurm/")
+LEFT_BY_A_START = ("run.lock", "launch.json", "logs/", "shares/", "slurm/")
 TEMPORARY = re.compile(r".+\.[^/]+-\d+")
 """A file in tmp/: NAME.HOST-PID."""
 
@@ -38,7 +38,8 @@ def check_is_free(folder: RunFolder) -> None:
         raise UserError(
             f"output={path}: cannot be read ({error}); name a folder that you may write to"
         ) from error
-    if found:
+    # The first launch of another share may have begun the run since: it writes run.json first.
+    if found and not exists(folder.plan_file):
         more = ", ..." if len(found) > NUM_NAMED else ""
         raise UserError(
             f"output={path}: is in use for something else: it holds {', '.join(found[:NUM_NAMED])}"

@@ -106,6 +106,7 @@ WORK_SCHEMA = pa.schema(
     [
         ("rank", pa.int32()),
         ("start", pa.int32()),
+        ("share", pa.string()),
         *((name, pa.string()) for name in ("host", "device", "git_revision")),
         ("versions", pa.map_(pa.string(), pa.string())),
         *((f.name, _type(f.type)) for f in fields(Work)),
@@ -116,8 +117,8 @@ WORK_SCHEMA = pa.schema(
     ]
 )
 """One stretch of work: which worker did it in which start (starts/; null before these were
-recorded), what it did, and when it ended (`finished_at`; it began
-`total_s` earlier)."""
+recorded) and for which share (I/N; null: a launch of all parts), what it did, and when it ended
+(`finished_at`; it began `total_s` earlier)."""
 STATS_SCHEMA = pa.schema([("part", pa.int32()), *WORK_SCHEMA])
 """A row of stats/."""
 

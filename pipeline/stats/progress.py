@@ -134,7 +134,10 @@ class ProgressLine:
         done_before: int,
         failed_before: int,
         max_sequences: int | None = None,
+        of: str = "",
     ) -> None:
+        """`of` says of what the rows are, if not of the whole run."""
+        self._of = f" of {of}" if of else ""
         self._name = one_line(name, 20)
         self._num_rows = num_rows
         self._done_before = done_before
@@ -166,7 +169,7 @@ class ProgressLine:
         row_rate = recent[0] or overall[0]
         left = _duration((self._num_rows - done) / row_rate) if row_rate else "?"
         yield (
-            f"{self._name}: {done}/{self._num_rows} rows ({done / self._num_rows:.0%}), "
+            f"{self._name}: {done}/{self._num_rows} rows{self._of} ({done / self._num_rows:.0%}), "
             f"{failed} failed, {left} left"
         )
         yield f"{recent[1]:,.0f} tokens/s ({overall[1]:,.0f} overall)"

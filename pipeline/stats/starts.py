@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -67,7 +67,7 @@ def record(
     config: JobConfig, folder: RunFolder, num_left: int, worker: Worker, block_length: int
 ) -> int:
     """Record this start, and write config.yaml for it; returns its number. Only rank 0 does this,
-    while it holds the run folder's lock."""
+    while it holds the run folder's lock; starts of different shares may do it at the same time."""
     numbers = _numbers(folder)
     if not numbers and folder.parts_done() and (before := _settings_before(folder)):
         _write(folder, Start(number=0, settings=before))
@@ -82,14 +82,16 @@ def record(
         versions=library_versions(),
         git_revision=git_revision(),
     )
-    _write(folder, start)
+    while not _write(folder, start):
+        start = replace(start, number=start.number + 1)
     write_config(folder, start.settings)
     return start.number
 
 
 def write_config(folder: RunFolder, settings: dict[str, Any]) -> None:
-    """Write config.yaml, unless it holds these settings already."""
-    text = yaml.safe_dump(settings, sort_keys=False)
+    """Write config.yaml, unless it holds these settings already. It tells the run's, of which the
+    share of one start is none."""
+    text = yaml.safe_dump({**settings, "share": None}, sort_keys=False)
     if not exists(folder.config_file) or read_text(folder.config_file) != text:
         folder.write_text(folder.config_file, text)
 
@@ -102,7 +104,7 @@ def read_starts(folder: RunFolder) -> list[Start]:
     """
     known = {field.name for field in fields(Start)}
     starts = []
-    for number, text in zip(sorted(_numbers(folder)), _texts(folder), strict=True):
+    for number, text in _texts(folder).items():
         try:
             raw = json.loads(text)
             starts.append(Start(**{name: raw[name] for name in known & raw.keys()}))
@@ -118,7 +120,7 @@ def identity(folder: RunFolder) -> str:
     """16 hexadecimal digits that change with the rows in data/: with the run, and with each start
     that may have written or replaced a part."""
     plan = read_text(folder.plan_file) if exists(folder.plan_file) else ""
-    return hashlib.sha256("\n".join([plan, *_texts(folder)]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([plan, *_texts(folder).values()]).encode()).hexdigest()[:16]
 
 
 def num_rows_of(work: pa.Table) -> dict[int, int]:
@@ -164,9 +166,10 @@ def _settings_before(folder: RunFolder) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _write(folder: RunFolder, start: Start) -> None:
+def _write(folder: RunFolder, start: Start) -> bool:
+    """Write a record if there is none of this number; returns whether this call wrote it."""
     file = folder.start_file(start.number)
-    folder.write_text(file, json.dumps(asdict(start), indent=1) + "\n")
+    return folder.write_new_text(file, json.dumps(asdict(start), indent=1) + "\n")
 
 
 def _numbers(folder: RunFolder) -> list[int]:
@@ -174,7 +177,8 @@ def _numbers(folder: RunFolder) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _texts(folder: RunFolder) -> list[str]:
-    files = [folder.start_file(number) for number in sorted(_numbers(folder))]
+def _texts(folder: RunFolder) -> dict[int, str]:
+    """Number of a start -> its record, in order."""
+    numbers = sorted(_numbers(folder))
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(read_text, files))
+        return dict(zip(numbers, pool.map(read_text, map(folder.start_file, numbers)), strict=True))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.run_folder.files import read_tables
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.share import Share
 from pipeline.stats.meter import STATS_SCHEMA, Work, ratio
 from pipeline.stats.timeline import read_timeline
 
@@ -32,7 +33,7 @@ class Totals(Work):
     wall_s: float = 0.0
     """Time in which at least one worker was running; without the time between two starts."""
     tail_s: float = 0.0
-    """Time in which a worker had finished while others were still at work."""
+    """Time in which a worker had finished while others of its launch were still at work."""
     peak_pages: int = 0
     peak_cache_bytes: int = 0
     num_workers: int = 0
@@ -66,14 +67,13 @@ def add_up(table: pa.Table) -> Totals:
     if not table.num_rows:
         return Totals()
     amounts = {f.name: _sum(table[f.name]) for f in fields(Work)}
-    spans = spans_of_starts(table)
     return Totals(
         **amounts,
-        wall_s=sum(end - start for start, end in spans),
-        tail_s=_tail_s(spans, table),
+        wall_s=sum(end - start for start, end in spans_of_starts(table)),
+        tail_s=sum(_tail_s(_spans(its), its) for its in _by_share(table)),
         peak_pages=pc.max(table["peak_pages"]).as_py(),
         peak_cache_bytes=pc.max(table["peak_cache_bytes"]).as_py(),
-        num_workers=pc.count_distinct(table["rank"]).as_py(),
+        num_workers=len(workers(table)),
         hosts=_distinct(table["host"]),
         devices=_distinct(table["device"]),
         git_revisions=_distinct(table["git_revision"]),
@@ -116,8 +116,47 @@ def times(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return ends - table["total_s"].to_numpy(), ends
 
 
+def workers(table: pa.Table) -> list[tuple[str, pa.Table]]:
+    """Each worker's name and its work. Launches with different shares each count their ranks from
+    0, so a worker is a rank of a share."""
+    found = []
+    for its in _by_share(table):
+        ranks, share = sorted(pc.unique(its["rank"]).to_pylist()), its["share"][0].as_py()
+        for rank in ranks:
+            of_share = f"{share}, rank {rank}" if len(ranks) > 1 else f"{share}"
+            name = str(rank) if share is None else of_share
+            found.append((name, its.filter(pc.equal(its["rank"], rank))))
+    return found
+
+
+def _by_share(table: pa.Table) -> list[pa.Table]:
+    """The work of launches of all parts, and that of each share."""
+    shares = pc.unique(table["share"]).to_pylist()
+    if len(shares) < 2:
+        return [table] if table.num_rows else []
+    given = sorted(filter(None, map(Share.of, filter(None, shares))))
+    kinds = [pc.is_null(table["share"])] * (None in shares)
+    kinds += [pc.fill_null(pc.equal(table["share"], str(its)), False) for its in given]
+    return [table.filter(kind) for kind in kinds]
+
+
 def spans_of_starts(table: pa.Table) -> list[tuple[float, float]]:
-    """When each start of the job began and ended, in order; no two overlap.
+    """When each start of the job began and ended, in order; no two overlap. Starts of different
+    shares that overlap are one."""
+    by_share = [_spans(its) for its in _by_share(table)]
+    if len(by_share) == 1:
+        return by_share[0]
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(span for spans in by_share for span in spans):
+        if joined and start <= joined[-1][1] + GAP_S:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _spans(table: pa.Table) -> list[tuple[float, float]]:
+    """The spans of starts of one share.
 
     A start is over when a worker of it starts anew, however soon (torchrun can restart its ranks
     at once), or when no worker has been running for more than GAP_S.

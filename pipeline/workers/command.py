@@ -31,6 +31,7 @@ def this_launch(worker: Worker, folder: RunFolder) -> Launch:
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         num_ranks=worker.world,
         run_folder=absolute(folder),
+        share=None if folder.share is None else str(folder.share),
     )
 
 

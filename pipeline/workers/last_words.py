@@ -36,7 +36,7 @@ def say_stopped(
     if file is None or not os.path.isdir(os.path.dirname(file)):
         print(text, file=sys.__stderr__, flush=True)
         return
-    if not is_final and int(env["TORCHELASTIC_RESTART_COUNT"]) < most_restarts(env):
+    if not is_final and has_restarts(env):
         print(f"pipeline.run starts again, after this: {message}", file=sys.stderr, flush=True)
     # torchrun shows `py_callstack`, and `message` only if that is missing.
     told = {"py_callstack": text, "timestamp": str(int(time.time()))}
@@ -59,6 +59,11 @@ def _write_traceback(error: BaseException) -> str:
     ) as file:
         file.write(without_secrets(text))
     return file.name
+
+
+def has_restarts(env: Environment = os.environ) -> bool:
+    """Whether torchrun starts the workers again if one of them fails now."""
+    return int(env.get("TORCHELASTIC_RESTART_COUNT", "0")) < most_restarts(env)
 
 
 def most_restarts(env: Environment = os.environ) -> int:
