@@ -1,9 +1,9 @@
 """Runs torchrun on one node of a job: srun starts this once per node, in the container if there is
 one.
 
-Slurm sends SIGTERM to every process of a step. torchrun, told so, lets its workers finish and always
-ends with exit code 1; here that becomes 0, because srun would kill the other nodes' workers, which
-may still be finishing, as soon as one node ends with an error.
+Slurm sends SIGTERM to every process of a step. torchrun, told so, lets its workers finish and
+always ends with exit code 1; here that becomes 0, because srun would kill the other nodes' workers,
+which may still be finishing, as soon as one node ends with an error.
 
 What torchrun and the workers print goes to a log of this node and start. What is said here goes to
 the log of the job, which shows it even if this node does not see the job's folder.

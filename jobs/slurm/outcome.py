@@ -1,13 +1,13 @@
 """What does a start do when its work has ended? One function of what is known then.
 
-    a fault of the job's own, or of the settings      failed: another start would end the same way
-    all parts done (and scored, if the job has a task)    finished
-    Slurm queues the job again by itself              requeued, and nothing is to be done
-    cancelled, by jobs.cancel or by scancel           cancelled
-    anything else (time limit, preemption, a lost
-    node or worker)                                   requeued, unless it is the second start in a
-                                                      row that finished no part (stuck), or
-                                                      slurm.requeue or slurm.max_requeues forbid it
+a fault of the job's own, or of the settings      failed: another start would end the same way
+all parts done (and scored, if the job has a task)    finished
+Slurm queues the job again by itself              requeued, and nothing is to be done
+cancelled, by jobs.cancel or by scancel           cancelled
+anything else (time limit, preemption, a lost
+node or worker)                                   requeued, unless it is the second start in a
+                                                  row that finished no part (stuck), or
+                                                  slurm.requeue or slurm.max_requeues forbid it
 """
 
 from collections.abc import Sequence

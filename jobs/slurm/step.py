@@ -1,8 +1,8 @@
 """Runs torchrun on all nodes of this job, by one step of srun, and passes on Slurm's signals.
 
-    SIGUSR1   the time limit is near, or a preemption that gives notice: the step's processes get
-              SIGTERM, through Slurm. srun must get no signal: it would kill the step at once
-    SIGTERM   Slurm ends the job, and tells the step's processes itself
+SIGUSR1   the time limit is near, or a preemption that gives notice: the step's processes get
+          SIGTERM, through Slurm. srun must get no signal: it would kill the step at once
+SIGTERM   Slurm ends the job, and tells the step's processes itself
 """
 
 import os

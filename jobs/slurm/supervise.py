@@ -20,8 +20,8 @@ from engine.errors import UserError
 from jobs.slurm.cause import Seen, cause
 from jobs.slurm.finisher import all_parts_described
 from jobs.slurm.outcome import Known, Verdict, stuck_before, verdict
-from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
 from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, this_start
+from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import commands, records
 from pipeline.slurm.commands import NoSlurm, SlurmError
@@ -42,8 +42,10 @@ class Supervisor:
         self._earlier = start.earlier()
         self._before = start.parts_done()
         self._record = start.begin(self._before)
-        say(f"start {start.restart} of job {start.label} on {', '.join(start.nodes)}; "
-            f"parts done: {self._before}")
+        say(
+            f"start {start.restart} of job {start.label} on {', '.join(start.nodes)}; "
+            f"parts done: {self._before}"
+        )
 
     def run(self, words: Sequence[str]) -> int:
         """Do the work and what follows from its end; returns the exit code."""
@@ -86,7 +88,9 @@ class Supervisor:
             return self._known_of(None)
         if process.returncode:
             again = f"python -m pipeline.score {start.folder.path}"
-            why = f"all parts are done, but scoring them failed; its words are above. Again: {again}"
+            why = (
+                f"all parts are done, but scoring them failed; its words are above. Again: {again}"
+            )
             return self._known(final=why)
         return self._known(is_done=True)
 
