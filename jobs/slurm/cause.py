@@ -1,5 +1,6 @@
 """What interrupted a start, in words for the user."""
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,13 @@ from dataclasses import dataclass
 from jobs.slurm.node import NodeEnd
 from jobs.slurm.outcome import JobNow
 from jobs.slurm.step import StepEnd
+
+PREEMPTION, NODE_FAILURE, TIME_LIMIT = "PREEMPTION", "NODE FAILURE", "TIME LIMIT"
+REASON = re.compile(
+    r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO "
+    rf"({PREEMPTION}|{NODE_FAILURE}|{TIME_LIMIT}|JOB REQUEUE)"
+)
+"""How Slurm ends a job, in the job's log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,26 +33,36 @@ class Seen:
     nodes: Sequence[str]
     down: Sequence[str]
     """Nodes that Slurm has given up."""
+    said: str
+    """What Slurm gave as its reason in the job's log; empty: nothing."""
     messages: Sequence[str]
     """Last words of workers."""
 
 
 def cause(seen: Seen) -> tuple[str, bool]:
     """What interrupted the work, and whether it was the time limit."""
-    job = seen.job
+    job, said = seen.job, seen.said
     is_requeued = job is not None and job.restarts > seen.restart
-    if seen.down and (is_requeued or not seen.is_warned):
-        return f"{_listed(seen.down)} failed", False
-    if job is not None and job.is_preempted:
+    is_preempted = said == PREEMPTION or (job is not None and job.is_preempted)
+    is_timed_out = said == TIME_LIMIT or (job is not None and job.is_timed_out)
+    if said == NODE_FAILURE or (is_requeued and not said and seen.down):
+        return f"{_listed(seen.down) or 'a node'} failed", False
+    if is_preempted or (is_requeued and not said and seen.is_warned):
         return "preempted", False
     if is_requeued:
-        how = "preempted" if seen.is_warned else "preempted, or queued again with scontrol requeue"
-        return how, False
-    if seen.is_warned or (job is not None and job.is_timed_out):
+        return f"{'preempted, or ' * (not said)}queued again with scontrol requeue", False
+    if is_timed_out or seen.is_warned:
         return "its time limit came", True
     if seen.is_terminated:
         return "ended by Slurm", False
     return _of_step(seen), False
+
+
+def said_by_slurm(log: str) -> str:
+    """Slurm's reason for ending a job, in what it wrote to the job's log; empty if there is
+    none."""
+    found = REASON.findall(log)
+    return str(found[-1]) if found else ""
 
 
 def _of_step(seen: Seen) -> str:

@@ -57,6 +57,13 @@ class ThisStart:
         """Where script, logs and what the nodes write to each other are."""
         return Path(self.submission.folder)
 
+    def log(self) -> str:
+        """What this job has printed, in all its starts."""
+        try:
+            return (self.place / "logs" / f"{self.label}.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
     def parts_done(self) -> int:
         """The parts that are done, of those that are this job's or element's; 0 before there is a
         plan."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 from engine.errors import UserError
-from jobs.slurm.cause import Seen, cause
+from jobs.slurm.cause import Seen, cause, said_by_slurm
 from jobs.slurm.finisher import all_parts_described
 from jobs.slurm.outcome import Known, Verdict, stuck_before, verdict
 from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, this_start
@@ -41,6 +41,8 @@ class Supervisor:
         self._began = time.monotonic()
         self._earlier = start.earlier()
         self._before = start.parts_done()
+        self._down: set[str] = set()
+        self._log_begin = len(start.log())
         self._record = start.begin(self._before)
         say(
             f"start {start.restart} of job {start.label} on {', '.join(start.nodes)}; "
@@ -104,6 +106,7 @@ class Supervisor:
             return self._known(is_done=True)
         stopped = records.stopped(start.folder, start.job_id, start.element, start.restart)
         job = job_now(start.label)
+        self._down.update(nodes_down(start.nodes))
         how, is_too_short = cause(
             Seen(
                 end=end,
@@ -112,7 +115,8 @@ class Supervisor:
                 is_warned=told.warned_at is not None,
                 is_terminated=told.terminated_at is not None,
                 nodes=start.nodes,
-                down=nodes_down(start.nodes),
+                down=sorted(self._down),
+                said=said_by_slurm(start.log()[self._log_begin :]),
                 messages=[its.message for its in stopped],
             )
         )

@@ -1,8 +1,10 @@
-"""`-m tests.slurm.held ARGS`: pipeline.run whose workers wait once the file `hold` says so.
+"""`-m tests.slurm.held ARGS`: pipeline.run whose workers wait, as files in the working folder say.
 
-`hold` in the working folder holds a number: while so many parts are done, no worker writes another.
-So a test interrupts a job in its middle, however fast the machine is. Without the file nobody
-waits.
+    hold    a number: while so many parts are done, no worker writes another
+    pace    seconds that a worker waits before each part that it writes
+
+So a test interrupts a job in its middle, however fast the machine is. A worker that was told to end
+does not wait.
 """
 
 import time
@@ -14,24 +16,23 @@ from pipeline.generate.driver import Driver
 from pipeline.launch import launch
 from pipeline.run import run
 
-HOLD = Path("hold")
 
-
-def most() -> float:
-    """How many parts may be done before the workers wait."""
+def number(name: str, otherwise: float) -> float:
     try:
-        return int(HOLD.read_text())
+        return float(Path(name).read_text())
     except FileNotFoundError:
-        return float("inf")
-    except ValueError:  # it is being written
-        return 0
+        return otherwise
 
 
 def main() -> None:
     write = Driver._write
 
     def held(self: Driver, full: Any) -> None:
-        while len(self._folder.parts_done()) >= most() and not self._shutdown.is_requested():
+        end = time.monotonic() + number("pace", 0.0)
+        while not self._shutdown.is_requested():
+            has_room = len(self._folder.parts_done()) < number("hold", float("inf"))
+            if has_room and time.monotonic() >= end:
+                break
             time.sleep(0.02)
         write(self, full)
 

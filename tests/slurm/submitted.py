@@ -40,26 +40,32 @@ class Submitted:
         args: Sequence[str],
         *,
         hold: int | None = None,
+        pace_s: float = 0.0,
         options: Sequence[str] = (),
         task: str | None = None,
         **slurm: Any,
     ) -> None:
-        """`hold`: workers wait once so many parts are done (see `let_go`)."""
+        """`hold`: workers wait once so many parts are done (see `let_go`). `pace_s`: they wait so
+        long before each part. `options`: further ones of sbatch."""
         self.cluster, self.folder = cluster, folder
-        self.run = RunFolder(folder / "run")
+        self.path = folder / "run"
+        self.run = RunFolder(self.path)
         self.args = [*args, f"output={folder / 'run'}", "shutdown_grace_s=3"]
         held = folder / "python-held"
         held.write_text(PYTHON_HELD.format(python=sys.executable))
         held.chmod(0o755)
         if hold is not None:
             self.hold(hold)
+        (folder / "pace").write_text(str(pace_s))
         given = {"nodes": 2, "gpus_per_node": 0, "signal_s": 60, "python": str(held), **slurm}
         self.config = SlurmConfig(**given)
         self.id = self._submit(options, task)
 
     def hold(self, parts: int) -> None:
         """Workers wait once so many parts are done."""
-        (self.folder / "hold").write_text(str(parts))
+        beside = self.folder / "hold.new"
+        beside.write_text(str(parts))
+        beside.replace(self.folder / "hold")
 
     def let_go(self) -> None:
         (self.folder / "hold").unlink()
@@ -105,7 +111,7 @@ class Submitted:
 
     def log(self) -> str:
         """What the job and its nodes have printed."""
-        logs = sorted((self.run.path / "slurm" / "logs").glob("*.log"))
+        logs = sorted((self.path / "slurm" / "logs").glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text()[-6000:]}" for log in logs)
 
     def _is(self, pid: int, node: str, what: str) -> bool:
