@@ -104,7 +104,8 @@ def verdict(known: Known) -> Verdict:
 def is_stuck(starts: Sequence[StartRecord], parts_now: int) -> bool:
     """Whether none of these starts, the last of which ended with `parts_now`, finished a part.
     False without starts."""
-    return bool(starts) and parts_now <= starts[0].parts_before
+    has_finished = any(its.outcome == "finished" for its in starts)  # and was queued again by hand
+    return bool(starts) and not has_finished and parts_now <= starts[0].parts_before
 
 
 def stuck_before(earlier: Sequence[StartRecord], parts_now: int) -> str | None:

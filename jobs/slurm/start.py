@@ -57,10 +57,14 @@ class ThisStart:
         """Where script, logs and what the nodes write to each other are."""
         return Path(self.submission.folder)
 
+    @property
+    def log_file(self) -> Path:
+        return self.place / "logs" / f"{self.label}.log"
+
     def log(self) -> str:
         """What this job has printed, in all its starts."""
         try:
-            return (self.place / "logs" / f"{self.label}.log").read_text(errors="replace")
+            return self.log_file.read_text(errors="replace")
         except FileNotFoundError:
             return ""
 

@@ -89,9 +89,9 @@ class Supervisor:
         if self._told.is_to_end or process.returncode < 0:
             return self._known_of(None)
         if process.returncode:
-            again = f"python -m pipeline.score {start.folder.path}"
             why = (
-                f"all parts are done, but scoring them failed; its words are above. Again: {again}"
+                f"all parts are done, but scoring them failed (see {start.log_file}); again: "
+                f"python -m pipeline.score {start.folder.path}"
             )
             return self._known(final=why)
         return self._known(is_done=True)
@@ -122,7 +122,10 @@ class Supervisor:
         )
         final = next((its.message for its in stopped if its.is_final), None)
         if end is not None and end.is_not_shared:
-            final = "the run folder is not shared between the nodes; what one of them says is above"
+            final = (
+                f"a node does not see what {start.nodes[0]} wrote to the run folder: give output= "
+                "(and slurm.folder, if it is set) on a disk that all nodes share"
+            )
         ran = duration(time.monotonic() - self._began)
         return self._known(final=final, cause=f"{how}, after {ran}", is_too_short=is_too_short)
 

@@ -107,6 +107,8 @@ def test_a_start_behind_two_that_slurm_ended_without_a_part_does_not_begin() -> 
     assert stuck_before([start(0, 0)], 0) is None
     assert stuck_before([start(0, 0), start(1, 0)], 1) is None
     assert stuck_before([start(0, 0), start(1, 2)], 2) is None
+    again = [start(0, 4), replace(start(1, 4), outcome="finished")]
+    assert stuck_before(again, 4) is None
     assert stuck_before([start(0, 1), start(1, 2, "preempted"), start(3, 2)], 2) == (
         "two starts in a row finished no part (start 1: preempted; start 3: killed without notice)"
     )
