@@ -54,7 +54,7 @@ def cause(seen: Seen) -> tuple[str, bool]:
     if is_timed_out or seen.is_warned:
         return "its time limit came", True
     if seen.is_terminated:
-        return "ended by Slurm", False
+        return "ended by Slurm" if job is None else "told to end (SIGTERM)", False
     return _of_step(seen), False
 
 
@@ -71,6 +71,8 @@ def _of_step(seen: Seen) -> str:
         return seen.messages[0]
     if seen.end is None:
         return "the workers did not run"
+    if seen.end.exit_code < 0:
+        return f"srun {_how(seen.end.exit_code)}"
     names = zip(seen.nodes, seen.end.nodes, strict=True)
     silent = [name for name, end in names if end is None]
     ends = [end for end in seen.end.nodes if end is not None]

@@ -78,11 +78,12 @@ class StepEnd:
 
 
 def run_step(
-    start: ThisStart, words: Sequence[str], told: Told, on_terminated: Callable[[], None]
+    start: ThisStart, words: Sequence[str], told: Told, is_ending: Callable[[], bool]
 ) -> StepEnd:
     """Run the job's workers until they end; `words` are their module and its arguments.
 
-    `on_terminated` is called once if Slurm ends the job: soon this process is killed.
+    `is_ending` is called once after SIGTERM: whether it is Slurm that ends the job, and will soon
+    kill this process. Somebody else's SIGTERM is taken as SIGUSR1 is.
     """
     proofs = _proofs(start)
     env = {
@@ -95,7 +96,7 @@ def run_step(
     for attempt in range(PORT_TRIES):
         command = srun(start, [*_node(start, proofs, attempt), "--", *words])
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env)
-        code = _wait(process, f"{start.label}.{attempt}", told, on_terminated)
+        code = _wait(process, f"{start.label}.{attempt}", told, is_ending)
         nodes = read_ends(start.place, start.name, attempt, len(start.nodes))
         end = StepEnd(exit_code=code, nodes=nodes)
         if not end.is_port_taken or told.is_to_end:
@@ -175,15 +176,14 @@ def free_port() -> int:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], step: str, told: Told, on_terminated: Callable[[], None]
+    process: subprocess.Popen[bytes], step: str, told: Told, is_ending: Callable[[], bool]
 ) -> int:
     """The exit code of srun, once it has ended."""
-    is_passed_on, next_try, is_noted = False, 0.0, False
+    is_asked, is_passed_on, next_try = False, False, 0.0
     while process.poll() is None:
-        if told.terminated_at is not None and not is_noted:
-            is_noted = True
-            on_terminated()
-        elif told.warned_at is not None and not is_passed_on and time.monotonic() > next_try:
+        if told.terminated_at is not None and not is_asked:
+            is_asked, is_passed_on = True, is_ending()
+        elif told.is_to_end and not is_passed_on and time.monotonic() > next_try:
             is_passed_on = _terminate(step)
             next_try = time.monotonic() + AGAIN_S
         time.sleep(POLL_S)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from engine.errors import UserError
 from jobs.slurm.cause import Seen, cause, said_by_slurm
 from jobs.slurm.finisher import all_parts_described
-from jobs.slurm.outcome import Known, Verdict, stuck_before, verdict
+from jobs.slurm.outcome import RUNNING, Known, Verdict, stuck_before, verdict
 from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, this_start
 from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
 from pipeline.run_folder.layout import RunFolder
@@ -67,7 +67,7 @@ class Supervisor:
             words = [*words, f"share={start.element}/{start.num_elements}"]
         end = None
         if not self._told.is_to_end:
-            end = run_step(start, [MODULE, *words], self._told, self._note_end)
+            end = run_step(start, [MODULE, *words], self._told, self._is_ending)
         return self._known_of(end)
 
     def _finish(self) -> Known:
@@ -154,11 +154,14 @@ class Supervisor:
             max_requeues=start.config.max_requeues,
         )
 
-    def _note_end(self) -> None:
-        """Record, while workers finish their rows, what becomes of a job that Slurm ends: this
-        process may not live until they have."""
+    def _is_ending(self) -> bool:
+        """Whether it is Slurm that ends this job, after a SIGTERM. If so, record what becomes of
+        it: this process may not live until the workers have finished their rows."""
         known = self._known_of(None)
+        if known.job is not None and known.job.state == RUNNING:
+            return False
         self._start.end(self._record, known.parts_after, verdict(known))
+        return True
 
     def _conclude(self, what: Verdict) -> int:
         """Record the verdict, say it, and queue the job again if it says so."""

@@ -17,6 +17,10 @@ from pipeline.slurm import records
 from pipeline.slurm.records import StartRecord, Submission
 from tests.slurm.cluster import ROOT, Cluster
 
+WORKER, AGENT, NODE = "-u -m tests.slurm.held", "-m torch.distributed.run", "-m jobs.slurm.node"
+"""What stands in the command lines of a job's processes."""
+SRUN = "srun"
+"""Stands for the process on the first node that runs the others."""
 PATIENCE_S = 240.0
 """Far longer than any job of these tests takes, even on a busy machine."""
 PYTHON_HELD = """#!/bin/bash
@@ -116,7 +120,7 @@ class Submitted:
 
     def _is(self, pid: int, node: str, what: str) -> bool:
         try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             env = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
@@ -125,7 +129,9 @@ class Submitted:
             f"SLURMD_NODENAME={node}",
             f"SLURM_CONF={self.cluster.folder}/slurm.conf",
         )
-        return what in line and all(its.encode() in env for its in mine)
+        is_srun = words[0] == SRUN  # its command line has that of the node's process in it
+        is_wanted = is_srun if what == SRUN else not is_srun and what in " ".join(words[1:])
+        return is_wanted and all(its.encode() in env for its in mine)
 
     def _submit(self, options: Sequence[str], task: str | None) -> int:
         place = self.folder / "run" / "slurm"

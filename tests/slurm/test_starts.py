@@ -14,7 +14,7 @@ from tests.checkpoints import assert_same_rows, output_rows
 from tests.end_to_end.launcher import finished
 from tests.slurm.cluster import Cluster
 from tests.slurm.configuration import Settings
-from tests.slurm.submitted import Submitted, set_environment
+from tests.slurm.submitted import AGENT, NODE, SRUN, WORKER, Submitted, set_environment
 
 ARGS = [
     *("conf=demo", "data.limit=60", "data.part_rows=1", "generation.max_new_tokens=32"),
@@ -22,7 +22,6 @@ ARGS = [
 ]
 NUM_PARTS = 60
 HELD_AT = 10
-WORKER, AGENT, NODE = "-u -m tests.slurm.held", "torch.distributed.run", "jobs.slurm.node"
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +125,24 @@ def test_a_killed_worker_is_started_again_in_the_same_start(
 
 
 @pytest.mark.parametrize(
-    ("what", "why"),
-    [(AGENT, "torchrun on node2 was killed (SIGKILL), "), (NODE, "the processes on node2 were ")],
+    ("node", "what", "why"),
+    [
+        ("node2", AGENT, "torchrun on node2 was killed (SIGKILL), "),
+        ("node2", NODE, "the processes on node2 were killed, "),
+        ("node1", SRUN, "srun was killed (SIGKILL), "),
+    ],
 )
 def test_a_killed_launcher_leaves_no_worker_and_the_job_starts_again(
-    submit: Callable[..., Submitted], undisturbed: list[dict[str, Any]], what: str, why: str
+    submit: Callable[..., Submitted],
+    undisturbed: list[dict[str, Any]],
+    node: str,
+    what: str,
+    why: str,
 ) -> None:
     job = submit(hold=HELD_AT)
     job.wait_for_parts(HELD_AT)
     (worker,) = job.processes("node2", WORKER)
-    job.kill("node2", what)
+    job.kill(node, what)
     job.wait_until(lambda: worker not in job.processes("node2", WORKER), "an orphan lives")
     job.wait_for_start(1)
     job.let_go()

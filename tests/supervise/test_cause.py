@@ -49,7 +49,9 @@ def node(name: str, exit_code: int, was_told: bool = False, at: str = "1") -> No
         (replace(SEEN, is_terminated=True, job=REQUEUED, down=["n2"]), "n2 failed"),
         (replace(SEEN, is_terminated=True, job=REQUEUED, said="NODE FAILURE"), "a node failed"),
         (replace(SEEN, is_terminated=True, job=None), "ended by Slurm"),
+        (replace(SEEN, is_terminated=True), "told to end (SIGTERM)"),
         (SEEN, "the workers did not run"),
+        (replace(SEEN, end=ended(None, None, exit_code=-9)), "srun was killed (SIGKILL)"),
         (
             replace(SEEN, end=ended(None, None)),
             "the workers did not start (srun ended with exit code 137)",
