@@ -1,6 +1,6 @@
 """`python -m pipeline.report RUN` writes the report of a run: of one that is finished, at work, or
-broken, also of an earlier version. It reads only the run's files, and what it cannot read, the
-report names.
+broken, also of an earlier version. It reads only the run's files, and asks Slurm for the GPU hours
+of one that was submitted there. What it cannot read, the report names.
 
 The report goes to RUN/report.html, or to `--output FILE`. Exit code 0: it is written; 2: RUN holds
 nothing of a run, or the report cannot be written.

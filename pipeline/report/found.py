@@ -18,6 +18,7 @@ import yaml
 from engine.errors import UserError
 from pipeline.plan.run_json import Plan, load
 from pipeline.report.examples import Example, examples
+from pipeline.report.gpu_time import counted
 from pipeline.report.outcomes import COLUMNS, Outcomes
 from pipeline.report.scores import Scores, read_scores
 from pipeline.run_folder.files import Place, exists, open_parquet, read_text
@@ -60,6 +61,8 @@ class Found:
     identity: str = ""
     """See pipeline/stats/starts.py."""
     scores: Scores | None = None
+    gpu_hours: float | None = None
+    """As Slurm counted them; None: not known."""
     examples: list[Example] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """What is wrong with files in data/."""
@@ -107,6 +110,13 @@ def read_run(
     found.identity = _try(found, "the run's identity", lambda: identity(folder), "")
     found.settings = _settings(found, settings)
     found.scores = _try(found, "the scores", lambda: read_scores(folder), None, is_extra=True)
+    found.gpu_hours = _try(
+        found,
+        "GPU hours",
+        lambda: counted(folder, found.starts, found.identity),
+        None,
+        is_extra=True,
+    )
     found.examples = _try(found, "examples", lambda: _examples(found), [], is_extra=True)
     return found
 

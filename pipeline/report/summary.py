@@ -48,6 +48,8 @@ def summarize(found: Found) -> dict[str, Any]:
         "tokens_per_forward": ratio(sums["num_generated_tokens"], sums["num_iterations"]),
         "query_tokens_per_token": ratio(sums["num_query_tokens"], sums["num_generated_tokens"]),
         "num_lost_query_tokens": max(0, num_lost),
+        "gpu_hours": found.gpu_hours,
+        "tokens_per_gpu_hour": ratio(sums["num_generated_tokens"], found.gpu_hours or 0),
         "starts": [
             {"start": start.number, "started_at": start.started_at, "settings": settings}
             for start, settings in zip(found.starts, start_settings(found.starts), strict=True)

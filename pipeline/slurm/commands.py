@@ -18,14 +18,16 @@ class NoSlurm(SlurmError):
     """Slurm's commands are not installed on this machine, or its controller does not answer."""
 
 
-def run(*command: str, stdin: str | None = None) -> str:
-    """Run one of Slurm's commands; returns what it printed.
+def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -> str:
+    """Run one of Slurm's commands; returns what it printed. Times are printed as ISO 8601.
 
     Raises:
         NoSlurm: there is no such command here, or the controller does not answer.
         SlurmError: the command failed.
     """
-    env = {**os.environ, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"}
+    # A user's SQUEUE_PARTITION or SACCT_FORMAT must not change what is asked.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
+    env = {**kept, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"}
     try:
         done = subprocess.run(
             command,
@@ -33,7 +35,7 @@ def run(*command: str, stdin: str | None = None) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             env=env,
         )
     except FileNotFoundError:
@@ -42,7 +44,7 @@ def run(*command: str, stdin: str | None = None) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise NoSlurm(
-            f"{command[0]}: no answer within {TIMEOUT_S:g} s; Slurm's controller is down or busy, "
+            f"{command[0]}: no answer within {timeout_s:g} s; Slurm's controller is down or busy, "
             "try again later"
         ) from None
     if done.returncode:

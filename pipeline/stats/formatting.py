@@ -42,6 +42,7 @@ def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("wall time", f"{duration(summary['wall_s'])}, including loading"),
         ("warm-up", _warm_up(summary)),
         ("workers' time", _shares(summary)),
+        *_gpu_time(summary),
         *score_figures(summary["score"]),
     ]
 
@@ -121,6 +122,18 @@ def _warm_up(summary: dict[str, Any]) -> str:
         f"{duration(warm)} from a worker's start to the end of its first forward, including "
         f"{duration(load)} to load the model"
     )
+
+
+def _gpu_time(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """GPU hours, where Slurm has counted them."""
+    hours = summary.get("gpu_hours")
+    if hours is None:
+        return []
+    counted = f"{number(hours)} by Slurm's accounting, all starts with their loading included"
+    return [
+        ("GPU hours", counted),
+        ("tokens per GPU hour", number(summary["tokens_per_gpu_hour"])),
+    ]
 
 
 def _shares(summary: dict[str, Any]) -> str:

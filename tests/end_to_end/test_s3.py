@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from pipeline import status
 from pipeline.config.job import JobConfig
 from pipeline.plan.run_json import load
 from pipeline.run import run
@@ -23,6 +22,7 @@ from pipeline.run_folder.at_work import at_work
 from pipeline.run_folder.files import changed_at, place
 from pipeline.run_folder.layout import RunFolder
 from pipeline.score import score_run
+from pipeline.status import __main__ as status
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.conftest import forget_the_store
 from tests.end_to_end.flaky_store import KEYS, FlakyStore

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import score, status
+from pipeline import score
 from pipeline.plan.build import pin
 from pipeline.report import __main__ as report
+from pipeline.status import __main__ as status
 from pipeline.workers.refusals import refusal
 from tests.checkpoints import prompts, write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn
@@ -109,5 +110,5 @@ def test_figures_that_were_cut_short_are_named(
 def test_a_fault_of_ours_is_called_one(
     run: Path, said: Callable[[Callable[[], None], Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.status.add_up", lambda _: 1 / 0)
+    monkeypatch.setattr("pipeline.status.run_status.add_up", lambda _: 1 / 0)
     assert "a bug: ZeroDivisionError" in said(status.main, run)

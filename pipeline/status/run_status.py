@@ -1,20 +1,12 @@
-"""`python -m pipeline.status RUN` shows how much of a run is done, during it and after it stopped.
+"""The state of a run, read from its files: what is done, failed and left, who is at work."""
 
-It also says who is at work on it; if nobody is, since when not, and which command resumes it.
-`--watch` repeats this until all parts are done, or nobody has been at work for a minute; `--failed`
-lists the failed rows instead. Only the run's files are read, so it also works on another machine
-that can read the folder. Exit code 0: all parts are done; 1: some are not; 2: RUN is not a run, or
-cannot be read.
-"""
-
-import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 
 from pipeline.plan.run_json import Plan, load
 from pipeline.report.outcomes import Outcomes
+from pipeline.report.scores import read_scores
 from pipeline.run_folder.at_work import at_work
 from pipeline.run_folder.files import (
     changed_at,
@@ -25,46 +17,18 @@ from pipeline.run_folder.files import (
 )
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.formatting import duration, number, one_line
+from pipeline.stats.starts import identity
 from pipeline.stats.timeline import read_timeline
 from pipeline.stats.totals import Totals, add_up, failures
-from pipeline.workers.refusals import show, why_not_read
+from pipeline.status.slurm_lines import Left
+from pipeline.status.submitted import Submissions
+from pipeline.status.words import ranges
+from pipeline.status.workers import Workers
 
-WATCH_S = 2.0
 NUM_KINDS, NUM_ROWS = 20, 100
 """With --failed, at most this many kinds of error and rows are listed; the others are counted."""
 ABANDONED_S = 60.0
 """--watch ends if nobody has been at work for this long: a launcher may restart its workers."""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="pipeline.status", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "run", help="the output of a run: a folder, or an address such as s3://BUCKET/FOLDER"
-    )
-    parser.add_argument("--watch", action="store_true", help="repeat until the run is done")
-    parser.add_argument("--failed", action="store_true", help="list the failed rows")
-    args = parser.parse_args()
-    clear = "\x1b[2J\x1b[H" if args.watch and sys.stdout.isatty() else ""
-    is_done = False
-    try:
-        folder = RunFolder(args.run)
-        status = RunStatus(load(folder), folder)
-        while True:
-            is_done = status.update()
-            lines = status.failed_lines() if args.failed else status.lines()
-            show(clear + "\n".join(lines))
-            if is_done or not args.watch:
-                break
-            if status.is_abandoned():
-                show("pipeline.status: nobody is at work on this run, so --watch ends")
-                break
-            time.sleep(WATCH_S)
-    except Exception as error:
-        print(f"pipeline.status: {why_not_read(error, args.run)}", file=sys.stderr)
-        raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print()
-    raise SystemExit(0 if is_done else 1)
 
 
 class RunStatus:
@@ -82,6 +46,9 @@ class RunStatus:
         self._failed: dict[int, int] = {}
         """Part -> the number of its failed rows."""
         self._totals = Totals()
+        self._workers = Workers(folder)
+        self._workers_line: str | None = None
+        self._submitted = Submissions(folder)
         self._at_work = at_work(folder)
 
     def update(self) -> bool:
@@ -96,10 +63,15 @@ class RunStatus:
         self._failed = failures(self._folder, timeline, self._done)
         self._totals = add_up(timeline)
         self._at_work = at_work(self._folder)
+        self._submitted.update()
+        is_quiet = self._at_work.is_held is False and not self._submitted.is_running
+        self._workers_line = None if is_quiet else self._workers.line(timeline)
         return len(self._done) == len(self._plan.parts)
 
     def is_abandoned(self) -> bool:
-        """Whether nobody is at work, and has not been for a while."""
+        """Whether nobody is at work, and has not been for a while, nor does a job wait or run."""
+        if self._submitted.may_go_on:
+            return False
         silent_s = self._at_work.silent_s
         is_silent = silent_s is None or silent_s > ABANDONED_S
         return self._at_work.is_held is False and is_silent
@@ -150,10 +122,14 @@ class RunStatus:
         yield "batch", f"{batch:.1f} sequences per forward" if batch else "not known yet"
         yield "last part", self._age()
         yield "at work", self._who()
-        yield "left", f"parts {_ranges(left)}" if left else "nothing"
-        if left and rate:
-            left_s = (plan.num_outcomes - self._num_rows) / rate
+        if self._workers_line is not None and left:
+            yield "workers", self._workers_line
+        yield "left", f"parts {ranges(left)}" if left else "nothing"
+        left_s = (plan.num_outcomes - self._num_rows) / rate if left and rate else None
+        if left_s is not None:
             yield "time left", f"{duration(left_s)} at this rate"
+        yield from self._submitted.lines(Left(parts=left, seconds=left_s))
+        yield from self._submitted.hours_line(totals.num_generated_tokens)
         for fault in self._broken.values():
             yield "broken", f"{fault}: the next start generates its rows again"
         is_finished = not left and exists(folder.summary_file)
@@ -161,7 +137,9 @@ class RunStatus:
             written = f"summary.json, README.md, {folder.report_file.name} are written"
             missing = "missing: run the same command again to write it"
             yield "summary", written if is_finished else missing
-        if self._at_work.is_held is False and not is_finished:
+        if score := self._score():
+            yield "score", score
+        if self._at_work.is_held is False and not is_finished and not self._submitted.is_live:
             yield "resume", self._resume()
 
     def _who(self) -> str:
@@ -179,8 +157,23 @@ class RunStatus:
 
     def _resume(self) -> str:
         """The line for a shell that resumes the run."""
-        launch = self._at_work.launch
+        launch = self._submitted.resume(self._at_work.launch)
         return "the same command as before" if launch is None else launch.resume_in(self._folder)
+
+    def _score(self) -> str | None:
+        """The score of these rows; None if the run was not scored."""
+        try:
+            scores = read_scores(self._folder)
+        except (ValueError, KeyError, TypeError) as error:
+            return f"{self._folder.score_file} cannot be read ({error!r})"
+        if scores is None:
+            return None
+        again = f"python -m pipeline.score {self._folder.path}"
+        if not scores.is_of(identity(self._folder)):
+            return f"of rows before the last start; again: {again}"
+        pass_at = ", ".join(f"pass@{k} {value:.4f}" for k, value in scores.pass_at.items())
+        missing = f", without {scores.missing_parts} parts" if scores.missing_parts else ""
+        return f"{pass_at} ({scores.num_passed} of {scores.num_rows} rows passed{missing})"
 
     @property
     def _num_rows(self) -> int:
@@ -209,19 +202,3 @@ class RunStatus:
 
 def _planned_at(folder: RunFolder) -> str:
     return str(json.loads(read_text(folder.plan_file)).get("planned_at"))
-
-
-def _ranges(numbers: list[int]) -> str:
-    """1, 2, 3, 7 -> 1-3, 7"""
-    ranges: list[list[int]] = []
-    for value in numbers:
-        if ranges and ranges[-1][1] == value - 1:
-            ranges[-1][1] = value
-        else:
-            ranges.append([value, value])
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:20]]
-    return ", ".join(shown) + (", ..." if len(ranges) > 20 else "")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,51 +13,17 @@ import pytest
 
 from pipeline.plan.build import pin
 from pipeline.report.finish import finish
+from pipeline.report.scores import Scores
 from pipeline.run_folder.at_work import Launch, write_launch
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
 from pipeline.stats.meter import STATS_SCHEMA, stats_table
-from pipeline.status import RunStatus, main
+from pipeline.stats.starts import identity
+from pipeline.status.run_status import RunStatus
 from pipeline.workers.ranks import Worker
-from tests.checkpoints import prompts, write_parquet
+from tests.checkpoints import write_parquet
 from tests.pipeline.generate.test_driver import Job, StandIn, rows_with_settings
-
-
-@pytest.fixture
-def a_job(checkpoint: Path, tmp_path: Path) -> Job:
-    """A job with 20 rows in 5 parts, the first row bad; planned, not started."""
-    rows = prompts(20)
-    rows[0]["prompt"] = None
-    a_job = Job(checkpoint, write_parquet(tmp_path / "in.parquet", rows), tmp_path / "run")
-    pin(a_job.plan, a_job.folder)
-    return a_job
-
-
-class Status:
-    """Runs the command in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, run: Path) -> tuple[int, dict[str, str]]:
-        """Exit code, and the value of each line by its first word."""
-        code, lines = self.lines(run)
-        return code, {line.split()[0]: line[12:].strip() for line in lines}
-
-    def lines(self, run: Path, *flags: str) -> tuple[int, list[str]]:
-        """Exit code, and the printed lines."""
-        self._monkeypatch.setattr("sys.argv", ["pipeline.status", str(run), *flags])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = self._capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, (printed.out or printed.err).splitlines()
-
-
-@pytest.fixture
-def status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Status:
-    return Status(monkeypatch, capsys)
+from tests.pipeline.status.command import Status
 
 
 def test_before_the_first_part(a_job: Job, status: Status) -> None:
@@ -150,8 +117,8 @@ def test_a_long_list_of_failed_rows_is_cut(
         failing(a_job.folder, part, [f"{letter} {part}" for letter in "abcd"])
     for file in a_job.folder.timeline.iterdir():
         file.unlink()
-    monkeypatch.setattr("pipeline.status.NUM_ROWS", 6)
-    monkeypatch.setattr("pipeline.status.NUM_KINDS", 2)
+    monkeypatch.setattr("pipeline.status.run_status.NUM_ROWS", 6)
+    monkeypatch.setattr("pipeline.status.run_status.NUM_KINDS", 2)
     _, lines = status.lines(a_job.folder.path, "--failed")
     assert lines[0] == "17 of 20 finished rows failed"
     assert "and 3 more kinds of error" in lines[3]
@@ -193,7 +160,7 @@ def test_a_part_is_opened_once(a_job: Job, monkeypatch: pytest.MonkeyPatch) -> N
         opened.append(file)
         return True
 
-    monkeypatch.setattr("pipeline.status.is_whole_parquet", ends_well)
+    monkeypatch.setattr("pipeline.status.run_status.is_whole_parquet", ends_well)
     run_status = RunStatus(a_job.plan, a_job.folder)
     assert run_status.update()
     assert run_status.update()
@@ -324,3 +291,28 @@ def test_watching_goes_on_while_a_launcher_may_restart_its_workers(
     code, lines = status.lines(a_job.folder.path, "--watch")
     assert code == 0
     assert [line[12:] for line in lines if line.startswith("parts ")][-1] == "5 of 5 done"
+
+
+def scored(folder: RunFolder, identity: str, **fields: Any) -> None:
+    scores = Scores(
+        **{"task": "humaneval", "num_prompts": 10, "num_rows": 20, "num_passed": 9},
+        **{"pass_at": {1: 0.45, 2: 0.6}, "reasons": {"passed": 9}, "has_network": False},
+        **{"missing_parts": 0, "duration_s": 1.0, "identity": identity} | fields,
+    )
+    folder.write_text(folder.score_file, scores.to_json())
+
+
+def test_the_score_is_told_if_it_is_of_these_rows(a_job: Job, status: Status) -> None:
+    a_job.run(StandIn(room=3))
+    folder = a_job.folder
+    assert "score" not in status(folder.path)[1]
+    scored(folder, identity(folder))
+    told = "pass@1 0.4500, pass@2 0.6000 (9 of 20 rows passed)"
+    assert status(folder.path)[1]["score"] == told
+    scored(folder, identity(folder), missing_parts=2)
+    assert status(folder.path)[1]["score"].endswith("rows passed, without 2 parts)")
+    scored(folder, "of-other-rows")
+    again = f"of rows before the last start; again: python -m pipeline.score {folder.path}"
+    assert status(folder.path)[1]["score"] == again
+    folder.write_text(folder.score_file, "torn")
+    assert "scores.json cannot be read (JSONDecodeError" in status(folder.path)[1]["score"]
