@@ -4,6 +4,7 @@
 #   make test-slurm  install Slurm (root or sudo), run the tests that need it on a real two-node one
 #   make exact   compare every combination with the plain loops, on the demo models (an hour)
 #   make stress  interrupt thirty jobs at random moments, resume each until done (half an hour)
+#   make stress-slurm  break a job on a real Slurm ten times, compare its rows (four minutes)
 #   make lint    ruff, ruff format, mypy, lint-imports
 #   make bench   run the benchmarks on both demo models (hours on two cores)
 #   make gpu     all that needs an NVIDIA GPU: its tests and the benchmark of the engine (ten minutes)
@@ -21,7 +22,7 @@ TRITON := 3.9.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: demo test test-slurm exact stress lint bench gpu clean
+.PHONY: demo test test-slurm stress-slurm exact stress lint bench gpu clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -35,6 +36,11 @@ test: $(VENV)/.installed-dev
 test-slurm: $(VENV)/.installed-dev
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest -m slurm -n 4 tests/slurm
+
+# One job, ten breakages, four minutes.
+stress-slurm: $(VENV)/.installed-dev
+	tests/slurm/install.sh
+	$(BIN)/python -m tests.slurm.stress
 
 exact: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m exact -n auto

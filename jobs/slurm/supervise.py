@@ -1,0 +1,213 @@
+"""Sees one start of a Slurm job through: `python -m jobs.slurm.supervise RUN -- ARGUMENTS`, which
+the batch script becomes on the first node.
+
+    record that the start has begun
+    run torchrun on all nodes, until the workers end       jobs/slurm/step.py, node.py
+    score, once all parts are done, if the job has a task
+    decide what becomes of the job                         jobs/slurm/outcome.py
+    record that, and queue the job again if it is to go on
+
+With --finish it is the small job behind an array instead (jobs/slurm/finisher.py).
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from engine.errors import UserError
+from jobs.slurm.cause import Seen, cause, said_by_slurm
+from jobs.slurm.finisher import all_parts_described
+from jobs.slurm.outcome import RUNNING, Known, Verdict, stuck_before, verdict
+from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, this_start
+from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
+from pipeline.run_folder.layout import RunFolder
+from pipeline.slurm import commands, records
+from pipeline.slurm.commands import NoSlurm, SlurmError
+from pipeline.stats.formatting import duration
+
+MODULE = "pipeline.run"
+PATIENCE_S, PAUSE_S = 300.0, 10.0
+"""How long to ask a controller of Slurm's that does not answer, and how often."""
+
+
+class Supervisor:
+    """One start, from its record's beginning to its end."""
+
+    def __init__(self, start: ThisStart, told: Told) -> None:
+        self._start = start
+        self._told = told
+        self._began = time.monotonic()
+        self._earlier = start.earlier()
+        self._before = start.parts_done()
+        self._down: set[str] = set()
+        self._log_begin = len(start.log())
+        self._record = start.begin(self._before)
+        say(
+            f"start {start.restart} of job {start.label} on {', '.join(start.nodes)}; "
+            f"parts done: {self._before}"
+        )
+
+    def run(self, words: Sequence[str]) -> int:
+        """Do the work and what follows from its end; returns the exit code."""
+        if why := stuck_before(self._earlier, self._before):
+            return self._conclude(Verdict(outcome="stuck", why=why))
+        known = self._finish() if self._start.is_finisher else self._generate(words)
+        if known.is_done and self._start.element is None and self._start.submission.task:
+            known = self._score()
+        return self._conclude(verdict(known))
+
+    def _generate(self, words: Sequence[str]) -> Known:
+        """Run the workers, unless an earlier start has got as far as scoring."""
+        start = self._start
+        if self._earlier and self._earlier[-1].why == SCORING and self._is_complete():
+            return self._known(is_done=True)
+        if start.element is not None:
+            words = [*words, f"share={start.element}/{start.num_elements}"]
+        end = None
+        if not self._told.is_to_end:
+            end = run_step(start, [MODULE, *words], self._told, self._is_ending)
+        return self._known_of(end)
+
+    def _finish(self) -> Known:
+        """Describe the run if the array's elements have done all parts."""
+        why_not = all_parts_described(self._start)
+        return self._known(is_done=why_not is None, final=why_not)
+
+    def _score(self) -> Known:
+        """Score the run, in a process that Slurm's signals end."""
+        start = self._start
+        start.scoring(self._record)
+        process = subprocess.Popen([sys.executable, "-m", "pipeline.score", str(start.folder.path)])
+        while process.poll() is None:
+            if self._told.is_to_end:
+                process.terminate()
+                process.wait()
+                break
+            time.sleep(POLL_S)
+        if self._told.is_to_end or process.returncode < 0:
+            return self._known_of(None)
+        if process.returncode:
+            why = (
+                f"all parts are done, but scoring them failed (see {start.log_file}); again: "
+                f"python -m pipeline.score {start.folder.path}"
+            )
+            return self._known(final=why)
+        return self._known(is_done=True)
+
+    def _is_complete(self) -> bool:
+        return self._start.parts_done() == self._start.parts_planned()
+
+    def _known_of(self, end: StepEnd | None) -> Known:
+        """What is known when workers or scoring have ended, or Slurm has said that they must."""
+        start, told = self._start, self._told
+        if end is not None and end.is_well and self._is_complete():
+            return self._known(is_done=True)
+        stopped = records.stopped(start.folder, start.job_id, start.element, start.restart)
+        job = job_now(start.label)
+        self._down.update(nodes_down(start.nodes))
+        how, is_too_short = cause(
+            Seen(
+                end=end,
+                job=job,
+                restart=start.restart,
+                is_warned=told.warned_at is not None,
+                is_terminated=told.terminated_at is not None,
+                nodes=start.nodes,
+                down=sorted(self._down),
+                said=said_by_slurm(start.log()[self._log_begin :]),
+                messages=[its.message for its in stopped],
+            )
+        )
+        final = next((its.message for its in stopped if its.is_final), None)
+        if end is not None and end.is_not_shared:
+            final = (
+                f"a node does not see what {start.nodes[0]} wrote to the run folder: give output= "
+                "(and slurm.folder, if it is set) on a disk that all nodes share"
+            )
+        ran = duration(time.monotonic() - self._began)
+        return self._known(final=final, cause=f"{how}, after {ran}", is_too_short=is_too_short)
+
+    def _known(
+        self,
+        *,
+        is_done: bool = False,
+        final: str | None = None,
+        cause: str = "",
+        is_too_short: bool = False,
+    ) -> Known:
+        start = self._start
+        return Known(
+            restart=start.restart,
+            is_done=is_done,
+            final=final,
+            cause=cause,
+            is_too_short=is_too_short,
+            parts_before=self._before,
+            parts_after=start.parts_done(),
+            earlier=self._earlier,
+            is_cancelled=start.is_cancelled(),
+            is_terminated=self._told.terminated_at is not None,
+            job=job_now(start.label),
+            requeue=start.config.requeue,
+            max_requeues=start.config.max_requeues,
+        )
+
+    def _is_ending(self) -> bool:
+        """Whether it is Slurm that ends this job, after a SIGTERM. If so, record what becomes of
+        it: this process may not live until the workers have finished their rows."""
+        known = self._known_of(None)
+        if known.job is not None and known.job.state == RUNNING:
+            return False
+        self._start.end(self._record, known.parts_after, verdict(known))
+        return True
+
+    def _conclude(self, what: Verdict) -> int:
+        """Record the verdict, say it, and queue the job again if it says so."""
+        if what.outcome is not None:
+            self._start.end(self._record, self._start.parts_done(), what)
+        done, planned = self._start.parts_done(), self._start.parts_planned()
+        of = "" if planned is None else f" of {planned}"
+        say(f"{what.outcome or 'ended'}: {what.why}; parts done: {done}{of}")
+        if what.requeues and (why := self._requeue()):
+            failed = Verdict(outcome="failed", why=f"{what.why}; {why}")
+            return self._conclude(failed)
+        return what.exit_code
+
+    def _requeue(self) -> str | None:
+        """Queue the job again; soon after that Slurm ends this process. Returns why it refuses."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                commands.requeue(self._start.label)
+                return None
+            except NoSlurm as error:
+                if self._told.terminated_at is not None or time.monotonic() > end:
+                    return str(error)
+                time.sleep(PAUSE_S)
+            except SlurmError as error:
+                return str(error)
+
+
+def say(message: str) -> None:
+    print(f"jobs.slurm: {message}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    told = Told()
+    told.listen()
+    parser = argparse.ArgumentParser(prog="python -m jobs.slurm.supervise", description=__doc__)
+    parser.add_argument("run", help="run folder, or an address such as s3://BUCKET/FOLDER")
+    parser.add_argument("--finish", action="store_true", help="finish an array")
+    parser.add_argument("words", nargs="*", help="arguments of pipeline.run, after --")
+    args = parser.parse_args(argv)
+    try:
+        return Supervisor(this_start(RunFolder(args.run)), told).run(args.words)
+    except UserError as error:
+        say(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
