@@ -22,8 +22,7 @@ NAME = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmConfig:
-    """Where and how long a job runs on a Slurm cluster; only `python -m jobs.submit` has these
-    fields, and `slurm=NAME` fills them.
+    """Where and how long a job runs on a Slurm cluster.
 
     Raises:
         UserError: a field out of range, or two that contradict each other.

@@ -5,32 +5,37 @@
                   --checkpoint--> with those of the model, if only its path was given
                   -->             JobConfig  -->  the job
 
-`jobs.py` has what these give, also for `jobs.submit`, which takes settings of Slurm beside a job's;
 `names.py` says which field a wrong name means, `own_files.py` reads a user's own YAML files,
 `sweep.py` gives the runs of a sweep folders of their own and prints their table.
 
 Every rank composes its own config. Only rank 0 prints.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
 
 from engine.errors import UserError
-from pipeline.config.job import JobConfig
-from pipeline.launch.arguments import read_arguments
-from pipeline.launch.checkpoint import model_option
-from pipeline.launch.compose import composing, jobs_of, options, show
-from pipeline.launch.jobs import ComposedJob, compose_job, composed_jobs
+from pipeline.config.fields import PATHS
+from pipeline.config.job import SECTIONS, JobConfig, job_config
+from pipeline.launch.arguments import CommandLine, read_arguments
+from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
+from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.names import fields_of
 from pipeline.launch.sweep import Sweep, printed_table
 from pipeline.slurm.this_start import record_stopped
 from pipeline.stats.clock import process_age_s
 from pipeline.workers.last_words import bug_report, say_stopped
 from pipeline.workers.ranks import this_worker
 
-__all__ = ["ComposedJob", "Job", "composed_jobs", "launch", "options", "say_and_exit"]
+__all__ = ["Job", "launch", "options", "say_and_exit"]
 
+NAMELESS = "runs/None"
+"""The value of run.yaml's default `output` without conf=NAME."""
 SILENCE_S = 30.0
 """Seconds that ranks above 0 hold their message back when the command line is wrong: rank 0 prints
 the same message and ends, and then the launcher ends the others."""
@@ -70,6 +75,65 @@ def run_jobs(job: Job, sweep: Sweep, notes: list[str | None]) -> None:
             if note and is_first:
                 print(note, file=sys.stderr, flush=True)
             job(config, number, 0.0 if number else process_age_s())
+
+
+def compose_job(
+    composer: Composer, line: CommandLine, number: int, overrides: list[str]
+) -> tuple[JobConfig, str | None]:
+    """One job, and what to say about settings that nobody has typed.
+
+    Raises:
+        UserError: neither a ready job nor input data was given, no model, or a field is wrong.
+    """
+    cfg = composer.compose(overrides, number)
+    _check_sections(cfg)
+    if cfg.hydra.runtime.choices.conf is None and OmegaConf.is_missing(cfg.data, "path"):
+        ready = ", ".join(f"conf={name}" for name in options())
+        raise UserError(
+            f"conf=null: choose a ready job ({ready}), or give your own data with "
+            "data.path=FILE output=FOLDER"
+        )
+    option = model_option(cfg, line)
+    if option is not None:
+        cfg = composer.compose([f"model={option}", *overrides], number)
+    check_model_is_chosen(cfg, options("model"))
+    choices = cfg.hydra.runtime.choices
+    config = read_config(as_plain(cfg))
+    return config, None if option is None else settings_taken(option, config, choices)
+
+
+def _check_sections(cfg: DictConfig) -> None:
+    """
+    Raises:
+        UserError: a section was given a value as if it were a field.
+    """
+    for section in SECTIONS:
+        if section in cfg and not OmegaConf.is_dict(cfg[section]):
+            raise UserError(
+                f"{section}={cfg[section]}: give its fields, as {section}.FIELD=VALUE; "
+                f"{fields_of(section)}"
+            )
+
+
+def read_config(raw: dict[str, Any]) -> JobConfig:
+    """
+    Raises:
+        UserError: the run folder is missing, or a field is wrong.
+    """
+    if raw["name"] is None and raw["output"] == NAMELESS:
+        raise UserError("output is missing: without conf=NAME, give the run folder, output=FOLDER")
+    for name in PATHS:
+        section, _, field = name.rpartition(".")
+        where = raw[section] if section else raw
+        where[field] = at_home(where[field])
+    return job_config(raw)
+
+
+def at_home(path: Any) -> Any:
+    """The path, or paths, with the user's home folder for `~`."""
+    if isinstance(path, list):
+        return [at_home(its) for its in path]
+    return os.path.expanduser(path) if isinstance(path, str) else path
 
 
 def say_and_exit(

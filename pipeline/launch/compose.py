@@ -30,29 +30,11 @@ from engine.from_dict import defaults_of
 from engine.model.defaults import PACKAGES, conf_folder
 from pipeline.config.fields import GROUPS
 from pipeline.config.job import SECTIONS, JobConfig
-from pipeline.config.slurm import SlurmConfig
-from pipeline.launch.arguments import CommandLine, as_literal
+from pipeline.launch.arguments import CommandLine
 from pipeline.launch.names import fields_of
 from pipeline.launch.own_files import OwnFiles
-from pipeline.launch.programs import SLURM, Program
 
 ROOT = "run"
-SUBMIT_HELP = """\
-python -m jobs.submit conf=NAME slurm=NAME [GROUP=NAME | FIELD=VALUE ...]
-python -m jobs.submit model=NAME data.path=FILE output=FOLDER slurm=NAME
-
-Submits a job of pipeline.run to Slurm. It takes all that pipeline.run takes; slurm=NAME chooses a
-cluster, slurm.FIELD=VALUE overrides a field of it, slurm.dry_run=true prints the batch script.
-
-== Groups: GROUP=NAME picks an option; conf=NAME picks a ready job ==
-$APP_CONFIG_GROUPS
-
-== The job that this command line gives ==
-$CONFIG
-
--m conf=a,b submits a job each; --cfg job prints the job and exits; --config-dir=FOLDER adds YAML
-files of your own, as do clusters in ~/.config/dllm-pipeline/slurm. All fields: docs/config.md.
-"""
 
 
 def options(group: str = "") -> list[str]:
@@ -66,7 +48,6 @@ class Composer:
     """Composes the jobs of one command line."""
 
     own: OwnFiles
-    program: Program
 
     def compose(self, overrides: Sequence[str], number: int = 0) -> DictConfig:
         """The settings, with `hydra` among them. `number` is the job's number in a sweep.
@@ -75,8 +56,7 @@ class Composer:
             UserError: an option or field does not exist, or has a value that cannot be read.
         """
         try:
-            words = [*self.own.overrides, *map(_for_hydra, overrides)]
-            cfg = hydra.compose(ROOT, words, return_hydra_config=True)
+            cfg = hydra.compose(ROOT, [*self.own.overrides, *overrides], return_hydra_config=True)
         except MissingConfigException as error:
             raise UserError(self._no_such_option(error)) from error
         except HydraException as error:
@@ -88,7 +68,7 @@ class Composer:
 
     def _no_such_option(self, error: MissingConfigException) -> str:
         group, _, name = str(error.missing_cfg_file).partition("/")
-        if group not in (*self.program.groups, "conf"):
+        if group not in (*GROUPS, "conf"):
             return str(error).split("\nConfig search path")[0].strip()
         known = options("" if group == "conf" else group) + self.own.options(group)
         close = get_close_matches(name, known, n=1)
@@ -108,7 +88,7 @@ class Composer:
             return message
         name = unknown[1]
         typed = next((its for its in overrides if its.startswith(f"{name}=")), name)
-        return f"{typed}: no such field; {fields_of(name.rpartition('.')[0], self.program)}"
+        return f"{typed}: no such field; {fields_of(name.rpartition('.')[0])}"
 
 
 def jobs_of(line: CommandLine) -> list[list[str]]:
@@ -140,12 +120,12 @@ def composing(line: CommandLine) -> Iterator[Composer]:
     Raises:
         UserError: --config-dir is no folder, or a file in it cannot be used.
     """
-    own = OwnFiles.of(line.config_dir, line.overrides, line.program)
+    own = OwnFiles.of(line.config_dir, line.overrides)
     own.check()
-    _register(own, line.program)
+    _register(own)
     folder = str(conf_folder())
     with hydra.initialize_config_dir(folder, job_name="pipeline.run", version_base="1.3"):
-        yield Composer(own, line.program)
+        yield Composer(own)
 
 
 def as_plain(cfg: DictConfig) -> dict[str, Any]:
@@ -168,17 +148,10 @@ def show(line: CommandLine, option: str | None) -> None:
     """What Hydra shows for --help, --cfg and the like, with this option of the group model."""
     folder = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
     model = [] if option is None else [f"model={option}"]
-    own = [f"hydra.help.template={as_literal(SUBMIT_HELP)}"] if line.program.takes_slurm else []
-    words = map(_for_hydra, line.overrides)
-    argv = [line.program.name, *line.flags, *folder, *own, *model, *words]
+    argv = ["pipeline.run", *line.flags, *folder, *model, *line.overrides]
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)
     with mock.patch.object(sys, "argv", argv):
         main(lambda _: None)()
-
-
-def _for_hydra(override: str) -> str:
-    """run.yaml has no group slurm, so that pipeline.run has none: jobs.submit adds it."""
-    return f"+{override}" if override.startswith(f"{SLURM}=") else override
 
 
 def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> str:
@@ -201,20 +174,14 @@ def _matching(glob: Any, group: str) -> list[str]:
     return matching
 
 
-def _register(own: OwnFiles, program: Program) -> None:
-    """Register with Hydra the fields and their defaults, the ready jobs, the user's clusters, and
-    our resolver."""
+def _register(own: OwnFiles) -> None:
+    """Register with Hydra the fields and their defaults, the ready jobs, and our resolver."""
     store = ConfigStore.instance()
     root = {name: value for name, value in defaults_of(JobConfig).items() if name not in GROUPS}
     # Of the groups, only `model` may be left without an option.
     root |= {name: defaults_of(cls) for name, cls in SECTIONS.items() if name != "engine"}
-    if program.takes_slurm:
-        root[SLURM] = defaults_of(SlurmConfig)
     store.store(name="schema", node=root)
-    for group in ("conf", SLURM):
-        store.repo.get(group, {}).clear()  # of an earlier call in this process
-    for name, file in own.clusters().items():
-        store.store(group=SLURM, name=name, node=OmegaConf.load(file), provider=str(file))
+    store.repo.get("conf", {}).clear()  # of an earlier call in this process
     ready = {name: conf_folder() / f"{name}.yaml" for name in options()}
     for name, file in (ready | own.jobs()).items():
         store.store(

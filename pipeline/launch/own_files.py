@@ -1,17 +1,13 @@
-"""YAML files of a user's own: --config-dir=FOLDER, a folder that is laid out like conf/, and the
-user's clusters for jobs.submit.
+"""YAML files of a user's own: --config-dir=FOLDER, a folder that is laid out like conf/.
 
 FOLDER/NAME.yaml          conf=NAME, a ready job; its settings are those of the whole job
 FOLDER/GROUP/NAME.yaml    GROUP=NAME; its settings are those of the group, or, below the line
                           `# @package _global_`, of the whole job
-~/.config/dllm-pipeline/slurm/NAME.yaml    slurm=NAME, found without a flag ($XDG_CONFIG_HOME in
-                                           place of ~/.config, if it is set)
 """
 
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +17,7 @@ from engine.errors import UserError
 from engine.model.defaults import conf_folder
 from pipeline.config.fields import GROUPS
 from pipeline.config.job import COMPONENTS, SECTIONS
-from pipeline.config.slurm import SlurmConfig
 from pipeline.launch.arguments import as_literal
-from pipeline.launch.programs import RUN, SLURM, Program
 
 HEAD = "# @package _global_"
 
@@ -35,14 +29,11 @@ class OwnFiles:
     named: frozenset[str] = frozenset()
     """The words on the command line. Only the files that it names are read: the folder may hold
     others, which are none of ours."""
-    program: Program = RUN
 
     @classmethod
-    def of(
-        cls, config_dir: str | None, overrides: Sequence[str], program: Program = RUN
-    ) -> "OwnFiles":
+    def of(cls, config_dir: str | None, overrides: Sequence[str]) -> "OwnFiles":
         folder = None if config_dir is None else Path(config_dir).expanduser().absolute()
-        return cls(folder, frozenset(_words(" ".join(overrides))), program)
+        return cls(folder, frozenset(_words(" ".join(overrides))))
 
     @property
     def overrides(self) -> list[str]:
@@ -52,13 +43,8 @@ class OwnFiles:
         return [f"hydra.searchpath=[{as_literal(f'file://{self.folder}')}]"]
 
     def options(self, group: str) -> list[str]:
-        """The names that the user's files add to a group, or, for "conf", to the ready jobs."""
-        files = [*self._files(group), *(self._clusters() if group == SLURM else [])]
-        return sorted({file.stem for file in files})
-
-    def clusters(self) -> dict[str, Path]:
-        """The user's clusters that the command line names, but for those in the folder."""
-        return {file.stem: file for file in self._clusters() if file.stem in self.named}
+        """The names that the folder adds to a group, or, for "conf", to the ready jobs."""
+        return sorted({file.stem for file in self._files(group)})
 
     def jobs(self) -> dict[str, Path]:
         """The ready jobs that stand in the folder itself, and that the command line names."""
@@ -71,9 +57,6 @@ class OwnFiles:
             UserError: there is no such folder, or a file that the job names has the name of one of
                 ours, or would not do what it says.
         """
-        for file in self._clusters():
-            if file.stem in self.named:
-                self._check_cluster(file)
         if self.folder is None:
             return
         if not self.folder.is_dir():
@@ -83,36 +66,12 @@ class OwnFiles:
         named = self.named.union(*map(_words, texts))
         for group in ("conf", *GROUPS):
             for file in self._files(group):
+                ours = conf_folder() / ("" if group == "conf" else group) / file.name
                 if file.stem not in named:
                     continue
-                _check_name(file, group)
+                if ours.is_file():
+                    raise UserError(f"{file}: {ours} has this name; give the file another")
                 _check(file, _read(file), group, needs_head=file.parent != self.folder)
-        for file in self._files(SLURM) if self.program.takes_slurm else []:
-            if file.stem in named:
-                self._check_cluster(file)
-
-    def _clusters(self) -> list[Path]:
-        if not self.program.takes_slurm:
-            return []
-        home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-        return sorted(Path(home).expanduser().glob(f"dllm-pipeline/{SLURM}/*.yaml"))
-
-    def _check_cluster(self, file: Path) -> None:
-        """
-        Raises:
-            UserError: the file has the name of one of ours or of another of the user's, or a field
-                that there is not.
-        """
-        _check_name(file, SLURM)
-        same = [its for its in [*self._files(SLURM), *self._clusters()] if its.name == file.name]
-        if len(same) > 1:
-            raise UserError(f"{same[0]}: {same[1]} has this name too; rename one of them")
-        known = [field.name for field in fields(SlurmConfig)]
-        for name, value in _read(file).items():
-            if name not in (*known, "defaults"):
-                raise UserError(
-                    f"{file}: {name}: {value}: no such field; slurm has {', '.join(known)}"
-                )
 
     def _files(self, group: str) -> list[Path]:
         """Ready jobs stand in the folder itself, or in FOLDER/conf, which is where Hydra has
@@ -121,16 +80,6 @@ class OwnFiles:
             return []
         files = list((self.folder / group).glob("*.yaml"))
         return sorted([*files, *self.folder.glob("*.yaml")] if group == "conf" else files)
-
-
-def _check_name(file: Path, group: str) -> None:
-    """
-    Raises:
-        UserError: the file has the name of one of ours.
-    """
-    ours = conf_folder() / ("" if group == "conf" else group) / file.name
-    if ours.is_file():
-        raise UserError(f"{file}: {ours} has this name; give the file another")
 
 
 def _check(file: Path, raw: dict[str, Any], group: str, needs_head: bool) -> None:

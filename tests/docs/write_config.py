@@ -10,9 +10,8 @@ from pathlib import Path
 import yaml
 
 from engine.from_dict import type_in_words
-from pipeline.config.fields import Field, meaning_of, sections, slurm_fields
+from pipeline.config.fields import Field, meaning_of, sections
 from pipeline.config.job import COMPONENTS, SECTIONS
-from pipeline.config.slurm import SlurmConfig
 
 FILE = Path(__file__).parents[2] / "docs" / "config.md"
 HEADING = "## All fields\n"
@@ -24,9 +23,7 @@ NOTE = (
 
 
 def reference() -> str:
-    lines = [line for name, its in sections().items() for line in _section(name, its)]
-    slurm = _section("slurm", list(slurm_fields().values()))
-    return "\n".join([HEADING, NOTE, *lines, *slurm])
+    return "\n".join([HEADING, NOTE, *(line for name in sections() for line in _section(name))])
 
 
 def page() -> str:
@@ -34,10 +31,10 @@ def page() -> str:
     return FILE.read_text().split(HEADING)[0] + reference() + "\n"
 
 
-def _section(name: str, fields: list[Field]) -> Iterator[str]:
+def _section(name: str) -> Iterator[str]:
+    fields = sections()[name]
     component, _, option = name.partition("=")
-    classes = SECTIONS | {"slurm": SlurmConfig}
-    cls = COMPONENTS[component][option] if option else classes.get(name)
+    cls = COMPONENTS[component][option] if option else SECTIONS.get(name)
     yield from ("", f"### {f'`{name}`' if name else 'The job'}", "")
     if cls is not None:
         yield from (_escaped(meaning_of(cls)), "")
