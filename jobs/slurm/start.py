@@ -17,7 +17,7 @@ from pipeline.plan.run_json import load
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import commands, records
-from pipeline.slurm.commands import NoSlurm, SlurmError
+from pipeline.slurm.commands import SlurmError
 from pipeline.slurm.records import StartRecord, Submission
 
 SCORING = "scoring"
@@ -169,15 +169,12 @@ def shielded() -> Iterator[None]:
 
 
 def job_now(label: str) -> JobNow | None:
-    """What Slurm says of a running job or element; None if it does not answer.
-
-    Raises:
-        SlurmError: it knows no such job.
-    """
+    """What Slurm says of a running job or element; None if it does not answer, which is said."""
     try:
         with shielded():
             said = commands.run("scontrol", "--oneliner", "show", "job", label)
-    except NoSlurm:
+    except SlurmError as error:
+        print(f"jobs.slurm: {error}", flush=True)
         return None
     return JobNow(
         state=_field(said, "JobState"),

@@ -10,6 +10,13 @@ TIMEOUT_S = 60.0
 """Seconds that a command may take: a busy controller answers late."""
 
 
+AWAY = (
+    *("unable to contact slurm controller", "socket timed out", "connection refused", "zero bytes"),
+    *("standby mode", "munge"),
+)
+"""What Slurm's commands say if the controller, or the service that signs requests, is away."""
+
+
 class SlurmError(UserError):
     """A command of Slurm failed; the message is Slurm's own, with what helps."""
 
@@ -55,7 +62,7 @@ def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -
 def _refused(command: Sequence[str], said: str) -> SlurmError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     message = f"{command[0]}: {' '.join(lines[-2:]) or 'failed without a word'}"
-    is_away = any(word in said for word in ("Unable to contact slurm controller", "munge"))
+    is_away = any(word in said.lower() for word in AWAY)
     return NoSlurm(message) if is_away else SlurmError(message)
 
 
