@@ -1,6 +1,7 @@
 # All targets run in .venv, which is made when a target first needs it.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
 #   make test    install the test extras, run the whole test suite (15 minutes on two cores)
+#   make test-slurm  install Slurm (root or sudo), run the tests that need it on a real two-node one
 #   make exact   compare every combination with the plain loops, on the demo models (an hour)
 #   make stress  interrupt thirty jobs at random moments, resume each until done (half an hour)
 #   make lint    ruff, ruff format, mypy, lint-imports
@@ -20,7 +21,7 @@ TRITON := 3.9.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: demo test exact stress lint bench gpu clean
+.PHONY: demo test test-slurm exact stress lint bench gpu clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -28,7 +29,12 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m pipeline.score $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses=4
+	$(BIN)/python -m pytest -m "not slurm" -n auto --maxprocesses=4
+
+# These tests wait more than they compute.
+test-slurm: $(VENV)/.installed-dev
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest -m slurm -n 4 tests/slurm
 
 exact: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m exact -n auto
