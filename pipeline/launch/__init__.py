@@ -76,9 +76,7 @@ def launch(job: Job) -> None:
         run_jobs(job, *sweep)
 
 
-def compose_all(
-    line: CommandLine, may_show: bool = True
-) -> tuple[Sweep, list[Composed]] | None:
+def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[Composed]] | None:
     """The jobs of a command line, each with an output of its own. With flags such as --help: None,
     after showing what they ask for.
 

@@ -1,9 +1,10 @@
 """From GROUP=NAME and FIELD=VALUE to the settings of one job, with Hydra.
 
 The YAML files directly in conf/ are the ready jobs (the options of group `conf`), except run.yaml
-and submit.yaml, the root configs of pipeline.run and jobs.submit. Configs name files that come with the packages as `${packaged:jobs/demo/model}`, a
-path relative to the folder that holds pipeline/, so they are found from any working directory.
---config-dir=FOLDER adds the files of a folder that is laid out like conf/ (own_files.py).
+and submit.yaml, the root configs of pipeline.run and jobs.submit. Configs name files that come with
+the packages as `${packaged:jobs/demo/model}`, a path relative to the folder that holds pipeline/,
+so they are found from any working directory. --config-dir=FOLDER adds the files of a folder that is
+laid out like conf/ (own_files.py).
 """
 
 import re

@@ -57,7 +57,7 @@ class OwnFiles:
 
     def folders(self, group: str) -> list[Path]:
         """Where files of a group may stand."""
-        standing = [clusters_folder()] if group == SLURM else []
+        standing = [clusters_folder()] if group == SLURM and clusters_folder().is_dir() else []
         return [*([] if self.folder is None else [self.folder]), *standing]
 
     def jobs(self) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The commands that take a job's settings on their command line, and what each takes beside them."""
+"""The commands that take a job's settings, and what each takes beside them."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,9 @@
 """Slurm's commands: runs them, and turns their refusals into errors that say what to do."""
 
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.errors import UserError
 
@@ -18,14 +19,20 @@ class NoSlurm(SlurmError):
     """Slurm's commands are not installed on this machine, or its controller does not answer."""
 
 
-def run(*command: str, stdin: str | None = None) -> str:
-    """Run one of Slurm's commands; returns what it printed.
+def run(
+    *command: str,
+    stdin: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    env: Mapping[str, str] = os.environ,
+) -> str:
+    """Run one of Slurm's commands; returns what it printed. Times are printed as ISO 8601.
 
     Raises:
         NoSlurm: there is no such command here, or the controller does not answer.
         SlurmError: the command failed.
     """
-    env = {**os.environ, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"}
+    # A user's SQUEUE_PARTITION or SACCT_FORMAT must not change what is asked.
+    kept = {k: v for k, v in env.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(
             command,
@@ -33,8 +40,8 @@ def run(*command: str, stdin: str | None = None) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=TIMEOUT_S,
-            env=env,
+            timeout=timeout_s,
+            env={**kept, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"},
         )
     except FileNotFoundError:
         raise NoSlurm(
@@ -42,7 +49,7 @@ def run(*command: str, stdin: str | None = None) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise NoSlurm(
-            f"{command[0]}: no answer within {TIMEOUT_S:g} s; Slurm's controller is down or busy, "
+            f"{command[0]}: no answer within {timeout_s:g} s; Slurm's controller is down or busy, "
             "try again later"
         ) from None
     if done.returncode:
@@ -52,7 +59,8 @@ def run(*command: str, stdin: str | None = None) -> str:
 
 def _refused(command: Sequence[str], said: str) -> SlurmError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    message = f"{command[0]}: {' '.join(lines[-2:]) or 'failed without a word'}"
+    lines = [re.sub(rf"^{command[0]}: (error|fatal): ", "", line) for line in lines]
+    message = f"{command[0]}: {'; '.join(lines[-2:]) or 'failed without a word'}"
     is_away = any(word in said for word in ("Unable to contact slurm controller", "munge"))
     return NoSlurm(message) if is_away else SlurmError(message)
 
