@@ -19,7 +19,12 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.legal import block_length_of
-from engine.model.load import check_weights, fetch_checkpoint, read_config
+from engine.model.load import (
+    check_weights,
+    fetch_all_but_weights,
+    fetch_checkpoint,
+    read_config,
+)
 from engine.parallel import TensorParallel
 from pipeline.config.job import JobConfig
 from pipeline.failures import exit_with_message
@@ -168,16 +173,20 @@ def dry_run(config: JobConfig, worker: Worker, folder: RunFolder) -> None:
         print(report(config, plan, prompter, num_workers, num_done, folder.share), flush=True)
 
 
-def make_plan_of(config: JobConfig, folder: RunFolder, worker: Worker) -> Plan:
+def make_plan_of(
+    config: JobConfig, folder: RunFolder, worker: Worker, with_weights: bool = True
+) -> Plan:
     """Check the model and the input, and cut the input into parts. Rank 0 does this before it
-    writes anything, so that a faulty job leaves nothing behind.
+    writes anything, so that a faulty job leaves nothing behind. A machine that only submits the
+    job need not fetch the weights.
 
     Raises:
         UserError: the config, checkpoint, input or run folder does not allow the job.
     """
-    checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+    fetch = fetch_checkpoint if with_weights else fetch_all_but_weights
+    checkpoint = fetch(config.model.path, config.model.revision)
     prompter = make_prompter(config, checkpoint)
-    if not config.stand_in:
+    if with_weights and not config.stand_in:
         check_weights(checkpoint)
     num_launches = 1 if folder.share is None else folder.share.num
     num_workers = worker.world // config.engine.tensor_parallel * num_launches

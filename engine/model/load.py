@@ -16,7 +16,8 @@ from engine.model.weight_map import weight_map
 from engine.model.weights import check_files, load_weights
 from engine.parallel import ALONE, TensorParallel
 
-NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+NEEDED_FILES = [*SMALL_FILES, "*.safetensors"]
 
 
 def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
@@ -27,6 +28,15 @@ def fetch_checkpoint(path: str, revision: str | None = None) -> Path:
         UserError: `path` is not a folder, and neither the hub nor its local cache has it.
     """
     return _fetch(path, revision, NEEDED_FILES, "")
+
+
+def fetch_all_but_weights(path: str, revision: str | None = None) -> Path:
+    """As `fetch_checkpoint`, but a folder that is sure to hold only config and tokenizer.
+
+    Raises:
+        UserError: as for fetch_checkpoint.
+    """
+    return _fetch(path, revision, SMALL_FILES, "")
 
 
 def fetch_config(path: str, revision: str | None = None) -> Path:

@@ -73,15 +73,13 @@ def _of_step(seen: Seen) -> str:
         return "the workers did not run"
     if seen.end.exit_code < 0:
         return f"srun {_how(seen.end.exit_code)}"
-    names = zip(seen.nodes, seen.end.nodes, strict=True)
-    silent = [name for name, end in names if end is None]
     ends = [end for end in seen.end.nodes if end is not None]
+    if not ends:
+        return f"the workers did not start (srun ended with exit code {seen.end.exit_code})"
     first = min((its for its in ends if its.exit_code and not its.was_told), default=None, key=_at)
     if first is not None:
-        return f"torchrun on {first.node} {_how(first.exit_code)}"
-    if len(silent) == len(seen.nodes):
-        return f"the workers did not start (srun ended with exit code {seen.end.exit_code})"
-    if silent:
+        return f"torchrun on {first.node} {_how(first.exit_code or 0)}"
+    if silent := [its.node for its in ends if its.exit_code is None]:
         return f"the processes on {_listed(silent)} were killed"
     if any(its.was_told for its in ends):
         return "preempted, or its step was told to end with scancel"

@@ -42,13 +42,14 @@ class NodeEnd:
     """How torchrun ended on one node, as the node leaves it for the supervisor."""
 
     node: str
-    exit_code: int
-    """Of torchrun; negative: killed by this signal."""
-    was_told: bool
+    exit_code: int | None = None
+    """Of torchrun; negative: killed by this signal; None: it has not ended, or nobody was left to
+    tell."""
+    was_told: bool = False
     """Whether this node had received SIGTERM."""
-    is_port_taken: bool
+    is_port_taken: bool = False
     """Whether torchrun could not listen because another process has taken the port."""
-    at: str
+    at: str = ""
     """ISO 8601, UTC."""
 
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = torchrun(args, number, os.environ)
     log = args.folder / "logs" / f"{args.start}-{name}.log"
     size = log.stat().st_size if log.exists() else 0
+    write_end(args.folder, args.start, args.attempt, number, NodeEnd(node=name))
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
@@ -167,7 +169,7 @@ def write_end(folder: Path, start: str, attempt: int, number: int, end: NodeEnd)
 
 
 def read_ends(folder: Path, start: str, attempt: int, num_nodes: int) -> list[NodeEnd | None]:
-    """How torchrun ended on each node; None: the node left no word."""
+    """How torchrun ended on each node; None: it has not begun there."""
     ends: list[NodeEnd | None] = []
     for number in range(num_nodes):
         try:
@@ -219,4 +221,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    CODE = main()
+    # Python, when it ends, takes its own handlers away: a late SIGTERM would be an error to srun.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(CODE)

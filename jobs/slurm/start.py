@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from pipeline.plan.run_json import load
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import commands, records
-from pipeline.slurm.commands import NoSlurm, SlurmError
+from pipeline.slurm.commands import SlurmError
 from pipeline.slurm.records import StartRecord, Submission
 
 SCORING = "scoring"
@@ -155,15 +157,24 @@ def this_start(folder: RunFolder, env: Mapping[str, str] = os.environ) -> ThisSt
     )
 
 
-def job_now(label: str) -> JobNow | None:
-    """What Slurm says of a running job or element; None if it does not answer.
-
-    Raises:
-        SlurmError: it knows no such job.
-    """
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Inside, signals wait, also those to a command that is run: when Slurm ends a job, even at
+    this job's own request, it sends SIGTERM to all its processes, the command among them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     try:
-        said = commands.run("scontrol", "--oneliner", "show", "job", label)
-    except NoSlurm:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def job_now(label: str) -> JobNow | None:
+    """What Slurm says of a running job or element; None if it does not answer, which is said."""
+    try:
+        with shielded():
+            said = commands.run("scontrol", "--oneliner", "show", "job", label)
+    except SlurmError as error:
+        print(f"jobs.slurm: {error}", flush=True)
         return None
     return JobNow(
         state=_field(said, "JobState"),
@@ -176,7 +187,8 @@ def job_now(label: str) -> JobNow | None:
 def nodes_down(nodes: Sequence[str]) -> list[str]:
     """Those of these nodes that Slurm has given up; none if it does not answer."""
     try:
-        said = commands.run("sinfo", "-h", "-N", "-n", ",".join(nodes), "-o", "%N %t")
+        with shielded():
+            said = commands.run("sinfo", "-h", "-N", "-n", ",".join(nodes), "-o", "%N %t")
     except SlurmError:
         return []
     states = (line.split() for line in said.splitlines())

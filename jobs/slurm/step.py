@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.slurm.node import NOT_SHARED, NodeEnd, read_ends
-from jobs.slurm.start import ThisStart
+from jobs.slurm.start import ThisStart, shielded
 from pipeline.slurm import commands
 from pipeline.slurm.commands import SlurmError
 
@@ -44,6 +44,12 @@ class Told:
         signal.signal(signal.SIGUSR1, self._note)
         signal.signal(signal.SIGTERM, self._note)
 
+    def stop_listening(self) -> None:
+        """From now on, ignore both signals: Python, when it ends, takes its own handlers away, and
+        a signal that comes late would turn this process's exit code into a failure."""
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     @property
     def is_to_end(self) -> bool:
         return self.warned_at is not None or self.terminated_at is not None
@@ -61,7 +67,7 @@ class StepEnd:
     exit_code: int
     """Of srun."""
     nodes: list[NodeEnd | None]
-    """By number; None: the node left no word."""
+    """By number; None: torchrun has not begun there."""
 
     @property
     def is_well(self) -> bool:
@@ -193,7 +199,8 @@ def _wait(
 def _terminate(step: str) -> bool:
     """Tell the step's processes to end; whether Slurm has taken that."""
     try:
-        commands.terminate_step(step)
+        with shielded():
+            commands.terminate_step(step)
     except SlurmError as error:
         print(f"step {step} is not told to end yet: {error}", flush=True)
         return False

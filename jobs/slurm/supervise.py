@@ -20,7 +20,7 @@ from engine.errors import UserError
 from jobs.slurm.cause import Seen, cause, said_by_slurm
 from jobs.slurm.finisher import all_parts_described
 from jobs.slurm.outcome import RUNNING, Known, Verdict, stuck_before, verdict
-from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, this_start
+from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, shielded, this_start
 from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import commands, records
@@ -180,7 +180,8 @@ class Supervisor:
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
-                commands.requeue(self._start.label)
+                with shielded():
+                    commands.requeue(self._start.label)
                 return None
             except NoSlurm as error:
                 if self._told.terminated_at is not None or time.monotonic() > end:
@@ -207,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(str(error))
         return 1
+    finally:
+        told.stop_listening()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from pipeline.config.job import COMPONENTS, SECTIONS, JobConfig
+from pipeline.config.slurm import SlurmConfig
 
 GROUPS = ("model", "decoding", "cache", "engine")
 """Fields of JobConfig that GROUP=NAME fills from a file in conf/GROUP."""
@@ -62,6 +63,11 @@ def all_fields() -> dict[str, Field]:
     """Every field by its name."""
     every = [field for section in sections().values() for field in section]
     return {field.name: field for field in every}
+
+
+def slurm_fields() -> dict[str, Field]:
+    """The fields that only jobs.submit has, by their names: `slurm.partition`, ..."""
+    return {field.name: field for field in _fields(SlurmConfig, "slurm.")}
 
 
 def meaning_of(cls: type) -> str:

@@ -5,8 +5,10 @@
                   --checkpoint--> with those of the model, if only its path was given
                   -->             JobConfig  -->  the job
 
-`names.py` says which field a wrong name means, `own_files.py` reads a user's own YAML files,
-`sweep.py` gives the runs of a sweep folders of their own and prints their table.
+`names.py` says which field a wrong name means (`foreign.py`: other projects' names), `own_files.py`
+reads a user's own YAML files, `sweep.py` gives the runs of a sweep folders of their own and prints
+their table. `programs.py`: pipeline.run, and jobs.submit, which takes the group `slurm` beside all
+this (`to_submit.py`).
 
 Every rank composes its own config. Only rank 0 prints.
 """
@@ -15,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +29,7 @@ from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
 from pipeline.launch.names import fields_of
+from pipeline.launch.programs import SLURM
 from pipeline.launch.sweep import Sweep, printed_table
 from pipeline.slurm.this_start import record_stopped
 from pipeline.stats.clock import process_age_s
@@ -40,6 +44,20 @@ SILENCE_S = 30.0
 """Seconds that ranks above 0 hold their message back when the command line is wrong: rank 0 prints
 the same message and ends, and then the launcher ends the others."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """One job of a command line."""
+
+    config: JobConfig
+    note: str | None
+    """What to say about settings that nobody has typed."""
+    slurm: dict[str, Any]
+    """The fields of SlurmConfig that jobs.submit has for it; {} for pipeline.run."""
+    overrides: list[str]
+    """Its GROUP=NAME and FIELD=VALUE, such that Hydra's grammar can read them."""
+
+
 Job = Callable[[JobConfig, int, float], None]
 """Called with the config, the job's number in a sweep (else 0), and the seconds since the process
 started (0 for later jobs of a sweep)."""
@@ -51,36 +69,48 @@ def launch(job: Job) -> None:
     rank = this_worker().rank
     try:
         line = read_arguments(sys.argv[1:])
-        jobs = jobs_of(line)
-        with composing(line) as composer:
-            if line.flags:
-                option = model_option(composer.compose(jobs[0]), line)
-            else:
-                composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
-                sweep = Sweep.of([config for config, _ in composed], jobs)
+        sweep = compose_all(line, may_show=rank == 0)
     except Exception as error:
         is_users = isinstance(error, UserError)
         raise stopped(str(error) if is_users else bug_report(error), rank) from error
-    if not line.flags:
-        run_jobs(job, sweep, [note for _, note in composed])
-    elif rank == 0:
-        show(line, option)
+    if sweep is not None:
+        run_jobs(job, *sweep)
 
 
-def run_jobs(job: Job, sweep: Sweep, notes: list[str | None]) -> None:
-    """Run the jobs one after another. `notes` are what is said of each before it begins."""
+def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[Composed]] | None:
+    """The jobs of a command line, each with an output of its own. With flags such as --help: None,
+    after showing what they ask for.
+
+    Raises:
+        UserError: see compose_job.
+    """
+    jobs = jobs_of(line)
+    with composing(line) as composer:
+        if line.flags:
+            option = model_option(composer.compose(jobs[0]), line)
+        else:
+            composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
+    if line.flags:
+        if may_show:
+            show(line, option)
+        return None
+    return Sweep.of([its.config for its in composed], jobs), composed
+
+
+def run_jobs(job: Job, sweep: Sweep, composed: list[Composed]) -> None:
+    """Run the jobs one after another."""
     is_first = this_worker().is_first
     with printed_table(sweep, is_first and len(sweep.configs) > 1):
-        for number, (config, note) in enumerate(zip(sweep.configs, notes, strict=True)):
-            if note and is_first:
-                print(note, file=sys.stderr, flush=True)
+        for number, (config, its) in enumerate(zip(sweep.configs, composed, strict=True)):
+            if its.note and is_first:
+                print(its.note, file=sys.stderr, flush=True)
             job(config, number, 0.0 if number else process_age_s())
 
 
 def compose_job(
     composer: Composer, line: CommandLine, number: int, overrides: list[str]
-) -> tuple[JobConfig, str | None]:
-    """One job, and what to say about settings that nobody has typed.
+) -> Composed:
+    """One job of a command line.
 
     Raises:
         UserError: neither a ready job nor input data was given, no model, or a field is wrong.
@@ -98,8 +128,11 @@ def compose_job(
         cfg = composer.compose([f"model={option}", *overrides], number)
     check_model_is_chosen(cfg, options("model"))
     choices = cfg.hydra.runtime.choices
-    config = read_config(as_plain(cfg))
-    return config, None if option is None else settings_taken(option, config, choices)
+    raw = as_plain(cfg)
+    slurm = raw.pop(SLURM, {})
+    config = read_config(raw)
+    note = None if option is None else settings_taken(option, config, choices)
+    return Composed(config=config, note=note, slurm=slurm, overrides=overrides)
 
 
 def _check_sections(cfg: DictConfig) -> None:

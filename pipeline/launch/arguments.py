@@ -28,8 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.errors import UserError
 from engine.from_dict import type_in_words
-from pipeline.config.fields import GROUPS, Field, all_fields
+from pipeline.config.fields import Field
 from pipeline.launch.names import alike, is_section, no_such_field
+from pipeline.launch.programs import RUN, SLURM, Program
 
 FLAGS = "--help, --cfg job, -m (several jobs), --config-dir=FOLDER"
 SHOWS = ("cfg", "package", "info")
@@ -46,13 +47,14 @@ class CommandLine:
     config_dir: str | None
     flags: list[str]
     """What Hydra itself is to show (--help, --cfg job), instead of running a job."""
+    program: Program = RUN
 
     def typed(self, key: str) -> bool:
         """Whether the command line sets this field or group."""
         return any(override.startswith(f"{key}=") for override in self.overrides)
 
 
-def read_arguments(argv: Sequence[str]) -> CommandLine:
+def read_arguments(argv: Sequence[str], program: Program = RUN) -> CommandLine:
     """
     Raises:
         UserError: a flag, field or group does not exist, or a value cannot be read.
@@ -61,7 +63,7 @@ def read_arguments(argv: Sequence[str]) -> CommandLine:
     parser.allow_abbrev = False
     args, others = parser.parse_known_args(list(argv))
     for flag in (other for other in others if other.startswith("-")):
-        raise UserError(_no_such_flag(flag))
+        raise UserError(_no_such_flag(flag, program))
     for flag in ("config_path", "experimental_rerun", "shell_completion"):
         if getattr(args, flag):
             raise UserError(f"--{flag.replace('_', '-')}: not read here; there are {FLAGS}")
@@ -72,11 +74,11 @@ def read_arguments(argv: Sequence[str]) -> CommandLine:
         overrides.append(f"conf={name.removesuffix('.yaml')}")
     flags = [f"--{name}" for name in ("help", "hydra-help", "resolve") if _given(args, name)]
     flags += [f"--{name}={_given(args, name)}" for name in SHOWS if _given(args, name)]
-    fields, is_sweep = all_fields(), args.multirun
+    is_sweep = args.multirun
     if is_sweep and flags:
         raise UserError(f"-m with {' '.join(flags)}: these show one job; leave out one of them")
-    readable = [_readable(its, fields, is_sweep) for its in overrides]
-    return CommandLine(readable, is_sweep, args.config_dir, flags)
+    readable = [_readable(its, program, is_sweep) for its in overrides]
+    return CommandLine(readable, is_sweep, args.config_dir, flags, program)
 
 
 def as_literal(text: str) -> str:
@@ -88,14 +90,14 @@ def _given(args: Namespace, flag: str) -> Any:
     return getattr(args, flag.replace("-", "_"))
 
 
-def _no_such_flag(flag: str) -> str:
+def _no_such_flag(flag: str, program: Program) -> str:
     name, _, value = flag.partition("=")
-    names = alike(name)
+    names = alike(name, program)
     meant = f"write {names[0]}={value or 'VALUE'}" if names else f"there are {FLAGS}"
     return f"{flag}: no such flag. Fields are given as FIELD=VALUE, without dashes; {meant}"
 
 
-def _readable(override: str, fields: dict[str, Field], is_sweep: bool) -> str:
+def _readable(override: str, program: Program, is_sweep: bool) -> str:
     """The override such that Hydra reads what was meant.
 
     Raises:
@@ -112,13 +114,19 @@ def _readable(override: str, fields: dict[str, Field], is_sweep: bool) -> str:
         raise UserError(f"{override}: give FIELD=VALUE or GROUP=NAME, perhaps {likely}")
     if key.startswith(("hydra.", "hydra/")):
         raise UserError(f"{override}: Hydra composes the job but does not run it; leave this out")
-    field = fields.get(key)
-    if field is None and key not in (*GROUPS, "conf") and not is_section(key):
-        raise UserError(no_such_field(key, value))
+    field = program.fields.get(key)
+    if key.partition(".")[0] == SLURM and not program.takes_slurm:
+        raise UserError(
+            f"{override}: says where Slurm runs a job, for python -m jobs.submit, which takes all "
+            f"that {program.name} takes; leave it out here"
+        )
+    is_option = key in (*program.groups, "conf")
+    if field is None and not is_option and not is_section(key, program):
+        raise UserError(no_such_field(key, value, program))
     if field is not None and field.takes_text:
         value = _as_text(field, value, is_sweep)
     else:
-        _check_readable(key, value, field, is_sweep)
+        _check_readable(key, value, field, is_option, is_sweep)
     return f"{key}={value}"
 
 
@@ -158,7 +166,9 @@ def _list_of_literals(value: str) -> str:
     return f"[{','.join(item if _is_quoted(item) else as_literal(item) for item in items)}]"
 
 
-def _check_readable(key: str, value: str, field: Field | None, is_sweep: bool) -> None:
+def _check_readable(
+    key: str, value: str, field: Field | None, is_option: bool, is_sweep: bool
+) -> None:
     """Check the value of a group, or of a field that takes no text.
 
     Raises:
@@ -166,7 +176,6 @@ def _check_readable(key: str, value: str, field: Field | None, is_sweep: bool) -
     """
     parsed = _parsed(key, value)
     kind = type_in_words(field.hint) if field else "the name of an option"
-    is_option = field is None and key in (*GROUPS, "conf")
     if parsed is None or not (
         parsed.is_sweep_override() or isinstance(parsed.value(), str) or not is_option
     ):

@@ -1,9 +1,10 @@
 """From GROUP=NAME and FIELD=VALUE to the settings of one job, with Hydra.
 
-The YAML files directly in conf/ are the ready jobs (the options of group `conf`), except run.yaml,
-the root config. Configs name files that come with the packages as `${packaged:jobs/demo/model}`, a
-path relative to the folder that holds pipeline/, so they are found from any working directory.
---config-dir=FOLDER adds the files of a folder that is laid out like conf/ (own_files.py).
+The YAML files directly in conf/ are the ready jobs (the options of group `conf`), except run.yaml
+and submit.yaml, the root configs of pipeline.run and jobs.submit. Configs name files that come with
+the packages as `${packaged:jobs/demo/model}`, a path relative to the folder that holds pipeline/,
+so they are found from any working directory. --config-dir=FOLDER adds the files of a folder that is
+laid out like conf/ (own_files.py).
 """
 
 import re
@@ -30,17 +31,17 @@ from engine.from_dict import defaults_of
 from engine.model.defaults import PACKAGES, conf_folder
 from pipeline.config.fields import GROUPS
 from pipeline.config.job import SECTIONS, JobConfig
+from pipeline.config.slurm import SlurmConfig
 from pipeline.launch.arguments import CommandLine
 from pipeline.launch.names import fields_of
 from pipeline.launch.own_files import OwnFiles
-
-ROOT = "run"
+from pipeline.launch.programs import ROOTS, SLURM, Program
 
 
 def options(group: str = "") -> list[str]:
     """The names that GROUP=NAME accepts; without a group, the ready jobs (conf=NAME)."""
     names = (file.stem for file in (conf_folder() / group).glob("*.yaml"))
-    return sorted(name for name in names if group or name != ROOT)
+    return sorted(name for name in names if group or name not in ROOTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Composer:
     """Composes the jobs of one command line."""
 
     own: OwnFiles
+    program: Program
 
     def compose(self, overrides: Sequence[str], number: int = 0) -> DictConfig:
         """The settings, with `hydra` among them. `number` is the job's number in a sweep.
@@ -56,7 +58,8 @@ class Composer:
             UserError: an option or field does not exist, or has a value that cannot be read.
         """
         try:
-            cfg = hydra.compose(ROOT, [*self.own.overrides, *overrides], return_hydra_config=True)
+            every = [*self.own.overrides, *overrides]
+            cfg = hydra.compose(self.program.root, every, return_hydra_config=True)
         except MissingConfigException as error:
             raise UserError(self._no_such_option(error)) from error
         except HydraException as error:
@@ -68,12 +71,12 @@ class Composer:
 
     def _no_such_option(self, error: MissingConfigException) -> str:
         group, _, name = str(error.missing_cfg_file).partition("/")
-        if group not in (*GROUPS, "conf"):
+        if group not in (*self.program.groups, "conf"):
             return str(error).split("\nConfig search path")[0].strip()
         known = options("" if group == "conf" else group) + self.own.options(group)
         close = get_close_matches(name, known, n=1)
         did_you = f"did you mean {group}={close[0]}? " if close else ""
-        place = f" and {self.own.folder}" if self.own.folder else ""
+        place = "".join(f" and {folder}" for folder in self.own.folders(group))
         if name.endswith((".yaml", ".yml")) and group == "conf":
             file = Path(name)
             return f"conf={name}: write --config-dir={file.parent} conf={file.stem}"
@@ -88,7 +91,7 @@ class Composer:
             return message
         name = unknown[1]
         typed = next((its for its in overrides if its.startswith(f"{name}=")), name)
-        return f"{typed}: no such field; {fields_of(name.rpartition('.')[0])}"
+        return f"{typed}: no such field; {fields_of(name.rpartition('.')[0], self.program)}"
 
 
 def jobs_of(line: CommandLine) -> list[list[str]]:
@@ -120,12 +123,12 @@ def composing(line: CommandLine) -> Iterator[Composer]:
     Raises:
         UserError: --config-dir is no folder, or a file in it cannot be used.
     """
-    own = OwnFiles.of(line.config_dir, line.overrides)
+    own = OwnFiles.of(line.config_dir, line.overrides, line.program)
     own.check()
-    _register(own)
+    _register(own, line.program)
     folder = str(conf_folder())
-    with hydra.initialize_config_dir(folder, job_name="pipeline.run", version_base="1.3"):
-        yield Composer(own)
+    with hydra.initialize_config_dir(folder, job_name=line.program.name, version_base="1.3"):
+        yield Composer(own, line.program)
 
 
 def as_plain(cfg: DictConfig) -> dict[str, Any]:
@@ -148,8 +151,9 @@ def show(line: CommandLine, option: str | None) -> None:
     """What Hydra shows for --help, --cfg and the like, with this option of the group model."""
     folder = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
     model = [] if option is None else [f"model={option}"]
-    argv = ["pipeline.run", *line.flags, *folder, *model, *line.overrides]
-    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)
+    argv = [line.program.name, *line.flags, *folder, *model, *line.overrides]
+    root, place = line.program.root, str(conf_folder())
+    main = hydra.main(version_base="1.3", config_path=place, config_name=root)
     with mock.patch.object(sys, "argv", argv):
         main(lambda _: None)()
 
@@ -174,14 +178,20 @@ def _matching(glob: Any, group: str) -> list[str]:
     return matching
 
 
-def _register(own: OwnFiles) -> None:
-    """Register with Hydra the fields and their defaults, the ready jobs, and our resolver."""
+def _register(own: OwnFiles, program: Program) -> None:
+    """Register with Hydra the fields and their defaults, the ready jobs, the user's own clusters,
+    and our resolver."""
     store = ConfigStore.instance()
     root = {name: value for name, value in defaults_of(JobConfig).items() if name not in GROUPS}
     # Of the groups, only `model` may be left without an option.
     root |= {name: defaults_of(cls) for name, cls in SECTIONS.items() if name != "engine"}
+    if program.takes_slurm:
+        root[SLURM] = defaults_of(SlurmConfig)
     store.store(name="schema", node=root)
-    store.repo.get("conf", {}).clear()  # of an earlier call in this process
+    for group in ("conf", SLURM):
+        store.repo.get(group, {}).clear()  # of an earlier call in this process
+    for file in own.clusters():
+        store.store(group=SLURM, name=file.stem, node=OmegaConf.load(file), provider=str(file))
     ready = {name: conf_folder() / f"{name}.yaml" for name in options()}
     for name, file in (ready | own.jobs()).items():
         store.store(

@@ -1,13 +1,21 @@
 """Slurm's commands: runs them, and turns their refusals into errors that say what to do."""
 
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.errors import UserError
 
 TIMEOUT_S = 60.0
 """Seconds that a command may take: a busy controller answers late."""
+
+
+AWAY = (
+    *("unable to contact slurm controller", "socket timed out", "connection refused", "zero bytes"),
+    *("standby mode", "munge"),
+)
+"""What Slurm's commands say if the controller, or the service that signs requests, is away."""
 
 
 class SlurmError(UserError):
@@ -18,7 +26,12 @@ class NoSlurm(SlurmError):
     """Slurm's commands are not installed on this machine, or its controller does not answer."""
 
 
-def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -> str:
+def run(
+    *command: str,
+    stdin: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    env: Mapping[str, str] = os.environ,
+) -> str:
     """Run one of Slurm's commands; returns what it printed. Times are printed as ISO 8601.
 
     Raises:
@@ -26,8 +39,7 @@ def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -
         SlurmError: the command failed.
     """
     # A user's SQUEUE_PARTITION or SACCT_FORMAT must not change what is asked.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
-    env = {**kept, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"}
+    kept = {k: v for k, v in env.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(
             command,
@@ -36,7 +48,7 @@ def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -
             text=True,
             check=False,
             timeout=timeout_s,
-            env=env,
+            env={**kept, "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"},
         )
     except FileNotFoundError:
         raise NoSlurm(
@@ -54,8 +66,9 @@ def run(*command: str, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -
 
 def _refused(command: Sequence[str], said: str) -> SlurmError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    message = f"{command[0]}: {' '.join(lines[-2:]) or 'failed without a word'}"
-    is_away = any(word in said for word in ("Unable to contact slurm controller", "munge"))
+    lines = [re.sub(rf"^{command[0]}: (error|fatal): ", "", line) for line in lines]
+    message = f"{command[0]}: {'; '.join(lines[-2:]) or 'failed without a word'}"
+    is_away = any(word in said.lower() for word in AWAY)
     return NoSlurm(message) if is_away else SlurmError(message)
 
 

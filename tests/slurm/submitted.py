@@ -14,6 +14,7 @@ import pytest
 from pipeline.config.slurm import SlurmConfig
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import records
+from pipeline.slurm.queue import ENDED
 from pipeline.slurm.records import StartRecord, Submission
 from tests.slurm.cluster import ROOT, Cluster
 
@@ -97,12 +98,20 @@ class Submitted:
 
     def end(self, state: str = "COMPLETED") -> list[StartRecord]:
         """Wait until the job has ended, and check how; returns its starts."""
-        ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-        self.wait_until(
-            lambda: self.cluster.job(str(self.id))["JobState"] in ended, "it has not ended"
-        )
-        assert self.cluster.job(str(self.id))["JobState"] == state, self.log()
+        self.wait_for_state(self.id, state)
         return self.starts()
+
+    def wait_for_state(self, job: int | str, state: str) -> None:
+        """Wait until a job or element has ended, and check how."""
+        said = lambda: self.cluster.job(str(job))  # noqa: E731
+        self.wait_until(lambda: said()["JobState"] in ENDED, f"job {job} has not ended")
+        assert said()["JobState"] == state, f"{said()}\n{self.log()}"
+
+    @property
+    def finisher_id(self) -> int:
+        found = records.submissions(self.run)[-1].finisher_id
+        assert found is not None, "no array"
+        return found
 
     def processes(self, node: str, what: str) -> list[int]:
         """The processes of this job on a node whose command line has `what`, parents first."""
@@ -134,34 +143,45 @@ class Submitted:
         return is_wanted and all(its.encode() in env for its in mine)
 
     def _submit(self, options: Sequence[str], task: str | None) -> int:
-        place = self.folder / "run" / "slurm"
+        place, config = self.path / "slurm", self.config
         (place / "logs").mkdir(parents=True)
-        script = place / "script.sh"
         words = " ".join(f"'{word}'" for word in self.args)
-        config = self.config
-        script.write_text(f"""#!/bin/bash
-#SBATCH --nodes={config.nodes} --ntasks-per-node=1 --requeue --open-mode=append
-#SBATCH --signal=B:USR1@{config.signal_s} --output={place}/logs/%j.log
-trap '' USR1
-exec {sys.executable} -m jobs.slurm.supervise {self.run.path} -- {words}
-""")
-        job = int(self.cluster.submit("--hold", *options, script, cwd=self.folder))
-        records.write_submission(
-            self.run,
-            Submission(
-                job_id=job,
-                submitted_at="2026-01-01T00:00:00+00:00",
-                submitted_from="here",
-                user="me",
-                command="python -m jobs.submit",
-                working_folder=str(self.folder),
-                folder=str(place),
-                slurm=asdict(config),
-                task=task,
-            ),
+        log = "%A_%a" if config.array else "%j"
+        array = [f"--array=0-{config.array - 1}"] if config.array else []
+        nodes = [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
+        job = int(self._sbatch(log, [*nodes, *array, *options], f"-- {words}"))
+        finisher = None
+        if config.array:
+            behind = ["--nodes=1", f"--dependency=afterany:{job}"]
+            finisher = int(self._sbatch("%j", behind, "--finish"))
+        submission = Submission(
+            job_id=job,
+            array=config.array,
+            finisher_id=finisher,
+            submitted_at="2026-01-01T00:00:00+00:00",
+            submitted_from="here",
+            user="me",
+            command="python -m jobs.submit",
+            working_folder=str(self.folder),
+            folder=str(place),
+            slurm=asdict(config),
+            task=task,
         )
-        self.cluster.run("scontrol", "release", str(job))
+        records.write_submission(self.run, submission)
+        for held in submission.ids:
+            self.cluster.run("scontrol", "release", str(held))
         return job
+
+    def _sbatch(self, log: str, options: Sequence[str], words: str) -> str:
+        place = self.path / "slurm"
+        script = place / "script.sh"
+        script.write_text(f"""#!/bin/bash
+#SBATCH --hold --requeue --open-mode=append --output={place}/logs/{log}.log
+#SBATCH --signal=B:USR1@{self.config.signal_s}
+trap '' USR1
+exec {sys.executable} -m jobs.slurm.supervise {self.path} {words}
+""")
+        return self.cluster.submit(*options, script, cwd=self.folder)
 
 
 def set_environment(patch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def ended(*nodes: NodeEnd | None, exit_code: int = 137) -> StepEnd:
     return StepEnd(exit_code=exit_code, nodes=list(nodes))
 
 
-def node(name: str, exit_code: int, was_told: bool = False, at: str = "1") -> NodeEnd:
+def node(name: str, exit_code: int | None, was_told: bool = False, at: str = "1") -> NodeEnd:
     return NodeEnd(node=name, exit_code=exit_code, was_told=was_told, is_port_taken=False, at=at)
 
 
@@ -56,7 +56,14 @@ def node(name: str, exit_code: int, was_told: bool = False, at: str = "1") -> No
             replace(SEEN, end=ended(None, None)),
             "the workers did not start (srun ended with exit code 137)",
         ),
-        (replace(SEEN, end=ended(node("n1", 1, True), None)), "the processes on n2 were killed"),
+        (
+            replace(SEEN, end=ended(node("n1", 1, True), node("n2", None))),
+            "the processes on n2 were killed",
+        ),
+        (
+            replace(SEEN, end=ended(node("n1", None), node("n2", None))),
+            "the processes on n1, n2 were killed",
+        ),
         (
             replace(SEEN, end=ended(node("n1", 1, True), node("n2", -9))),
             "torchrun on n2 was killed (SIGKILL)",
