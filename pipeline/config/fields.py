@@ -38,7 +38,8 @@ class Field:
 
     @property
     def takes_text(self) -> bool:
-        return str in _options(self.hint)
+        """Whether it takes a text, or a list of texts."""
+        return str in _options(self.hint) or self.takes_list
 
     @property
     def takes_list(self) -> bool:

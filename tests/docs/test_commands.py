@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 from torch.distributed.run import get_args_parser
 
-from pipeline.launch import composed_jobs
+from pipeline.launch.to_submit import to_submit
 from pipeline.run import run
 from tests.docs.test_config import own_file
 from tests.launched import composed, jobs_of
@@ -119,7 +119,7 @@ def check_module(module: str, args: list[str]) -> None:
         return
     assert find_spec(module) is not None
     if module == "jobs.submit":
-        assert composed_jobs(args)
+        assert to_submit(args)
         return
     if module == "jobs.cancel":  # it cancels; tests/slurm has it
         assert len(args) == 1
