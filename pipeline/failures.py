@@ -26,6 +26,7 @@ from engine.errors import UserError
 from engine.memory import GroupOutOfMemory
 from pipeline.input.errors import Unreachable
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.lock import InUse
 from pipeline.run_folder.store import StoreError, without_secrets
 from pipeline.slurm.this_start import record_stopped
 from pipeline.stats.formatting import one_line
@@ -73,9 +74,12 @@ def exit_with_message(session: Session, folder: RunFolder) -> Iterator[None]:
 
 def may_pass(error: Exception) -> bool:
     """Whether the job may get further in another start, perhaps on other machines: the network, a
-    store or a piece of hardware has failed, and nothing of the job's own."""
+    store or a piece of hardware has failed, and nothing of the job's own; or another launch, which
+    may be a dead one whose lock lasts, is in the way."""
     if isinstance(error, UserError):
-        return isinstance(error, Unreachable)
+        cause = error.__cause__
+        is_elsewhere = isinstance(cause, OSError) and cause.errno in ELSEWHERE
+        return isinstance(error, Unreachable | InUse) or is_elsewhere
     if isinstance(error, OSError) and not isinstance(error, StoreError):
         return error.errno in ELSEWHERE or isinstance(error, ConnectionError | TimeoutError)
     return isinstance(error, StoreError | torch.AcceleratorError) or lost_a_rank(error)

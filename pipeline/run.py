@@ -214,9 +214,7 @@ def begin(config: JobConfig, folder: RunFolder, worker: Worker, held: ExitStack)
     if not has_lock:
         folder.make()
         held.enter_context(locked(folder))
-        if not has_plan and exists(folder.plan_file):  # a launch has come and gone meanwhile
-            plan = make_plan_of(config, folder, worker)
-    if not pin(plan, folder):
+    if not pin(plan, folder, is_first=not has_plan):
         plan = make_plan_of(config, folder, worker)
         pin(plan, folder)
     write_launch(folder, as_submitted(this_launch(worker, folder), folder))

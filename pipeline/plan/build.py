@@ -153,15 +153,17 @@ def _revision(checkpoint: Path) -> str | None:
     return checkpoint.name if checkpoint.parent.name == "snapshots" else None
 
 
-def pin(plan: Plan, folder: RunFolder) -> bool:
-    """Write the plan to run.json, or check that the plan which is already there is the same. False
-    if the launch of another share has written one meanwhile: its parts may be of another size, so
-    this launch is to plan again with it.
+def pin(plan: Plan, folder: RunFolder, is_first: bool = False) -> bool:
+    """Write the plan to run.json, or check that the plan which is already there is the same.
+
+    `is_first`: there was none when this plan was begun. If there is one now, nothing is checked and
+    the answer is False: another launch has come meanwhile (and gone, or it does another share), and
+    what its plan has chosen, such as the size of parts, is to be taken over by planning again.
 
     Raises:
         UserError: the folder holds another run, or files that are not of a run.
     """
-    if before := existing_plan(folder):
+    if not is_first and (before := existing_plan(folder)):
         check_same(before.fingerprint, plan.fingerprint, folder)
         return True
     check_is_free(folder)

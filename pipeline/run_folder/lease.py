@@ -41,7 +41,11 @@ AT_ONCE = 64
 
 
 class Taken(Exception):
-    """Another launch holds the lease; the message is its `holder` text."""
+    """Another launch holds the lease of this file; the message is its `holder` text."""
+
+    def __init__(self, holder: str, file: UPath) -> None:
+        super().__init__(holder)
+        self.file = file
 
 
 @contextmanager
@@ -114,7 +118,7 @@ class Lease:
         began = since = time.monotonic()
         while not (_is_free(seen, since) and act(seen)):
             if seen and since - began > WAIT_S:
-                raise Taken(json.loads(seen.text)["holder"])
+                raise Taken(json.loads(seen.text)["holder"], self._file)
             time.sleep(POLL_S)
             if (now := store.read_tagged(self._file)) != seen:
                 seen, since = now, time.monotonic()

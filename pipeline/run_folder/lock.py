@@ -42,6 +42,11 @@ and still hold it."""
 POLL_S = 0.5
 
 
+class InUse(UserError):
+    """Another launch works in the run folder. It may have ended by the next start: where a machine
+    is lost, a file system keeps its locks for a while."""
+
+
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder's lock, or that of this launch's share, inside the `with` block. If
@@ -49,7 +54,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     ending.
 
     Raises:
-        UserError: another launch is still there.
+        InUse: another launch is still there.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
@@ -66,7 +71,7 @@ def check_is_unlocked(folder: RunFolder) -> None:
     writing.
 
     Raises:
-        UserError: one is.
+        InUse: one is.
     """
     now = at_work(folder)
     if folder.share is None or not now.shares:
@@ -101,7 +106,7 @@ def _acquire(file: IO[str], kind: int, folder: RunFolder) -> None:
     """Try to lock for WAIT_S. Where there are no locks, a warning says so.
 
     Raises:
-        UserError: another launch holds the lock.
+        InUse: another launch holds the lock.
     """
     deadline, has_said = time.monotonic() + WAIT_S, False
     while True:
@@ -146,10 +151,10 @@ def _take_leases(folder: RunFolder, holder: str, held: ExitStack) -> None:
             _say_waiting(folder, _in_the_way(folder, own), what)
         held.enter_context(lease.held(own, holder))
         if others := _leases_in_the_way(folder):
-            _say_waiting(folder, _of_other_kind(others), what)
+            _say_waiting(folder, _named({lock: holder_of(lock) for lock in others}), what)
         lease.clear(others, holder)
     except lease.Taken as taken:
-        raise _refused(folder, str(taken)) from None
+        raise _refused(folder, _named({taken.file: str(taken)})) from None
 
 
 def _leases_in_the_way(folder: RunFolder) -> list[UPath]:
@@ -161,14 +166,18 @@ def _leases_in_the_way(folder: RunFolder) -> list[UPath]:
     return [lock for lock in locks if isinstance(lock, UPath)]
 
 
-def _of_other_kind(leases: list[UPath]) -> str:
-    """Who holds these leases, as far as their texts tell."""
-    shares = {str(share): holder_of(its) for its in leases if (share := Share.of_lock(its.name))}
-    return described(shares) or holder_of(leases[0])
+def _named(holders: dict[UPath, str]) -> str:
+    """Who holds these leases."""
+    shares = {
+        str(share): holder
+        for lock, holder in holders.items()
+        if (share := Share.of_lock(lock.name)) is not None
+    }
+    return described(shares) or next(iter(holders.values()))
 
 
-def _refused(folder: RunFolder, holder: str) -> UserError:
-    return UserError(
+def _refused(folder: RunFolder, holder: str) -> InUse:
+    return InUse(
         f"output={folder.path}: another launch works in this run folder "
         f"({holder or 'holder unknown'}); wait for it or stop it, or give another output; "
         f"python -m pipeline.status {folder.path} shows how far it is"

@@ -14,8 +14,9 @@ import pytest
 
 from engine.errors import UserError
 from pipeline import status
+from pipeline.plan.run_json import Plan
 from pipeline.report.finish import finish_run
-from pipeline.run import run
+from pipeline.run import make_plan_of, run
 from pipeline.run_folder.at_work import at_work, read_launch
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import read_starts
@@ -257,3 +258,25 @@ def test_the_size_of_parts_counts_the_workers_of_all_shares(
     assert [its["fingerprint"]["data.part_rows"] for its in parts] == [8, 4]
     run(job(checkpoint, data, tmp_path / "eight", **changes), 0)
     assert len(RunFolder(tmp_path / "eight").parts_done()) == 64, "the parts stay as they are"
+
+
+def test_a_first_comer_takes_over_the_plan_that_another_has_written_meanwhile(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 2 shares the parts would have 8 rows; the other, which counts 8, has chosen 4."""
+    data = write_parquet(tmp_path / "in.parquet", prompts(256))
+    changes: dict[str, Any] = {"data__part_rows": None, "stand_in": True}
+    make, calls = make_plan_of, list[int]()
+
+    def overtaken(*args: Any) -> Plan:
+        plan = make(*args)
+        calls.append(len(plan.parts))
+        if len(calls) == 1:
+            run(job(checkpoint, data, tmp_path / "run", share="0/8", **changes), 0)
+        return plan
+
+    monkeypatch.setattr("pipeline.run.make_plan_of", overtaken)
+    run(job(checkpoint, data, tmp_path / "run", share="1/2", **changes), 0)
+    assert calls == [32, 64, 64]
+    done = RunFolder(tmp_path / "run").parts_done()
+    assert sorted(done) == sorted({*range(0, 64, 8), *range(1, 64, 2)})

@@ -432,6 +432,15 @@ class TestSweep:
         said = launched.refused("-m", "conf=demo", "data.limit=3,many")
         assert "data.limit='many'" in said
 
+    def test_shares_are_no_sweep(self, launched: Launched) -> None:
+        said = launched.refused("-m", "conf=demo", "share=0/2,1/2")
+        assert "share=0/2,1/2: the jobs of a sweep run one after another" in said
+        configs = launched("-m", "conf=demo", "share=0/2", "seed=1,2")
+        assert [(config.share, config.output) for config, _ in configs] == [
+            ("0/2", "runs/demo/seed=1"),
+            ("0/2", "runs/demo/seed=2"),
+        ]
+
 
 class TestOwnFiles:
     def refused(self, launched: Launched, file: Path, text: str, *args: str) -> str:

@@ -176,3 +176,12 @@ def test_the_yaml_of_a_group_lists_exactly_the_fields_of_its_dataclass(file: Pat
         assert set(listed) <= {"defaults", "model", "engine", "prompt"}
         listed = listed["model"]
     assert set(listed) == {field.name for field in fields(cls)}
+
+
+def test_a_share_and_what_goes_with_it() -> None:
+    assert job_config(raw(share="3/4")).share == "3/4"
+    for text in ("4/4", "a", "", "1/0"):
+        with pytest.raises(ValueError, match=rf"share={text}: .*give "):
+            job_config(raw(share=text))
+    with pytest.raises(ValueError, match=r"share=0/4 with data\.part_minutes=5: .*give data\.part"):
+        job_config(raw(share="0/4", **{"data.part_minutes": 5.0}))

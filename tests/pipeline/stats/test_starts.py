@@ -10,7 +10,7 @@ from pipeline.report.over_time import over_time
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.meter import Meter
 from pipeline.stats.timeline import Timeline, read_timeline
-from pipeline.stats.totals import add_up, spans_of_starts
+from pipeline.stats.totals import add_up, spans_of_starts, workers
 from tests.pipeline.stats.test_meter import ABOUT
 from tests.pipeline.stats.timelines import points, table_of, write_timeline
 
@@ -82,3 +82,41 @@ def test_a_run_folder_of_before_is_read(folder: RunFolder) -> None:
     table = read_timeline(folder)
     assert spans_of_starts(table) == [(0.0, 20.0), (60.0, 80.0)]
     assert add_up(table).num_starts == 2
+
+
+def shared(share: str, *args: Any, **amounts: Any) -> list[dict[str, Any]]:
+    return points(*args, **amounts, share=share)
+
+
+def test_the_ranks_0_of_two_shares_are_two_workers() -> None:
+    """Share 0/2 works twice; share 1/2, which goes on all the time, makes it one span."""
+    rows = [*shared("0/2", 0, 1000.0, 10), *shared("0/2", 0, 1030.0, 5), *points(0, 900.0, 5)]
+    rows += [*shared("1/2", 0, 1001.0, 20), *shared("1/2", 1, 1001.0, 18)]
+    table = table_of(rows)
+    assert spans_of_starts(table) == [(900.0, 910.0), (1000.0, 1041.0)]
+    totals = add_up(table)
+    assert (totals.num_workers, totals.num_starts) == (4, 5)
+    assert totals.wall_s == pytest.approx(51.0)
+    assert totals.tail_s == pytest.approx(4.0), "of 1/2's rank 1; a share that has ended is no tail"
+    assert [(name, work.num_rows) for name, work in workers(table)] == [
+        ("0", 5),
+        ("0/2", 15),
+        ("1/2, rank 0", 20),
+        ("1/2, rank 1", 18),
+    ]
+    charts = over_time(table)
+    assert charts is not None
+    assert (charts.num_workers, len(charts.gaps)) == (4, 1)
+    assert charts.run_s == pytest.approx(51.0)
+    names = [line.name for line in charts.tokens_per_s]
+    assert names[0] == "worker 0"
+    assert names[-2:] == ["worker 1/2, rank 1", "all workers"]
+
+
+def test_a_run_of_shares_alone() -> None:
+    table = table_of([*shared("10/11", 0, 1000.0, 5), *shared("2/11", 0, 1005.0, 5)])
+    assert spans_of_starts(table) == [(1000.0, 1015.0)]
+    assert [name for name, _ in workers(table)] == ["2/11", "10/11"]
+    assert add_up(table).tail_s == 0.0
+    assert workers(table_of([])) == []
+    assert add_up(table_of([])).num_workers == 0
