@@ -31,8 +31,8 @@ class Alive:
 
 
 def alive(ids: list[int], user: str) -> list[Alive]:
-    """Those of these jobs that are queued or running, of this user: Slurm counts ids round, so an
-    old id may be that of another's job.
+    """Those of these jobs that are queued or running, the running first. Only this user's: Slurm
+    counts ids round, so an old id may be that of another's job.
 
     Raises:
         NoSlurm: there is no Slurm here, or its controller does not answer.
@@ -49,11 +49,12 @@ def alive(ids: list[int], user: str) -> list[Alive]:
             return []
         raise
     rows = [line.split("|", 6) for line in said.splitlines() if line.count("|") >= 6]
-    return [
+    found = [
         Alive(job_id=int(job_id), label=label, state=state, since=since, nodes=nodes, reason=reason)
         for job_id, label, state, since, nodes, owner, reason in rows
         if int(job_id) in ids and owner == user
     ]
+    return sorted(found, key=lambda its: (its.state == "PENDING", its.job_id))
 
 
 def alive_of(folder: RunFolder) -> list[tuple[Submission, list[Alive]]]:

@@ -4,10 +4,9 @@ The record says so before Slurm is told: the supervisor looks there before it qu
 supervisor that has looked just before may still do it, so Slurm is asked until nothing is left.
 """
 
+import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 
 from engine.errors import UserError
 from jobs.slurm.alive import Alive, alive_of
@@ -16,7 +15,7 @@ from pipeline.run_folder.at_work import absolute
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm.commands import cancel
-from pipeline.slurm.records import Submission, submissions, write_submission
+from pipeline.slurm.records import Submission, mark_cancelled, submissions
 
 WAIT_S, POLL_S = 60.0, 1.0
 """How long workers may take to end. Slurm kills them after KillWait, 30 s unless a site says
@@ -37,7 +36,7 @@ def cancel_run(run: str) -> int:
         print(f"{run}: no job of it is queued or running", flush=True)
         return 1
     for submission, _ in found:
-        mark(folder, submission)
+        mark_cancelled(folder, submission)
     for submission, _ in found:
         cancel(submission.ids)
     for _, jobs in found:
@@ -61,12 +60,6 @@ def check_was_submitted(folder: RunFolder) -> None:
             f"pipeline.status {folder.path} says who is at work on it"
         )
     raise UserError(f"{folder.path}: is no run folder; give the job's output")
-
-
-def mark(folder: RunFolder, submission: Submission) -> None:
-    """Record that a submission is cancelled."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_submission(folder, replace(submission, cancelled_at=submission.cancelled_at or now))
 
 
 def wait_until_ended(folder: RunFolder) -> list[Alive]:
@@ -93,5 +86,5 @@ def how_to_go_on(folder: RunFolder, submission: Submission, left: list[Alive]) -
         yield "no part was done: the run had not been planned yet"
     else:
         yield f"{len(folder.parts_done())} of {len(plan.parts)} parts are done, and kept"
-    yield f"to go on: cd {submission.working_folder} && {submission.command}"
+    yield f"to go on: cd {shlex.quote(submission.working_folder)} && {submission.command}"
     yield f"run folder: {absolute(folder)}"

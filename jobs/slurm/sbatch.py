@@ -9,26 +9,28 @@ from pathlib import Path
 from jobs.slurm.environment import for_sbatch
 from jobs.slurm.options import Option
 from pipeline.config.slurm import SlurmConfig
-from pipeline.slurm.commands import NoSlurm, SlurmError, run
+from pipeline.slurm.commands import NoSlurm, SlurmError, cancel, run
 
 REFUSALS = (
     (r"account", ("account", "partition"), "`sacctmgr show assoc user=$USER` lists yours"),
-    (r"partition", ("partition",), "`sinfo -s` lists the partitions"),
     (r"qos", ("qos",), "`sacctmgr show qos` lists them"),
     (r"feature", ("constraint",), "`sinfo -o '%n %f'` lists the nodes' features"),
     (r"node name", ("exclude",), "`sinfo -N` lists the nodes"),
     (r"time limit", ("time", "partition"), "`sinfo -o '%P %l'` lists the limits"),
     (r"dependency", ("after",), "`squeue --me` lists your jobs"),
     (
-        r"node configuration|gres|memory|CPU count",
+        r"(node|partition) configuration|gres|memory|CPU count",
         (
             *("partition", "nodes", "gpus_per_node", "gpu_type", "cpus_per_gpu", "cpus_per_node"),
             *("memory", "constraint"),
         ),
         "`sinfo -N -o '%N %P %G %c %m'` lists what the nodes have",
     ),
+    (r"partition", ("partition",), "`sinfo -s` lists the partitions"),
 )
 """Words of Slurm's message -> the fields that it may be about, and what shows their values."""
+UNSURE = re.compile(r"node configuration|node.* not available", re.IGNORECASE)
+"""--test-only also says this of nodes that are down for now, behind which sbatch queues the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,41 @@ def check_there() -> None:
 
 
 def check_accepted(options: Sequence[Option], text: str, slurm: SlurmConfig) -> None:
-    """Ask Slurm whether it would take the job (sbatch --test-only).
+    """Ask Slurm whether it would take the job (sbatch --test-only), and whether it knows the jobs
+    that this one waits for: it would take one that it does not know for one that has succeeded.
 
     Raises:
         NoSlurm: the controller does not answer.
         SlurmError: it would not; the message names the field.
     """
-    _sbatch(["--test-only", *(its.argument for its in options)], slurm, text)
+    _check_known(slurm.after)
+    words = [its.argument for its in options]
+    try:
+        _sbatch(["--test-only", *words], slurm, text)
+    except NoSlurm:
+        raise
+    except SlurmError as error:
+        if not UNSURE.search(str(error)):
+            raise
+    else:
+        return
+    # Held jobs are not looked at (they are refused only in the queue: BadConstraints); those for
+    # later are.
+    trial = parsed(_sbatch(["--parsable", *words, "--begin=now+1hour"], slurm, text))
+    cancel([trial.job_id])
+
+
+def _check_known(after: str | None) -> None:
+    for job_id in after.split(":") if after else []:
+        try:
+            run("scontrol", "-o", "show", "job", job_id)
+        except NoSlurm:
+            raise
+        except SlurmError as error:
+            raise SlurmError(
+                f"slurm.after={after}: Slurm knows no job {job_id} ({error}); if it has ended long "
+                "ago, leave it out"
+            ) from error
 
 
 def submit_held(options: Sequence[Option], script: Path, slurm: SlurmConfig) -> Submitted:
@@ -82,13 +112,19 @@ def submit_behind(options: Sequence[Option], script: Path, slurm: SlurmConfig) -
     return parsed(_sbatch(words, slurm))
 
 
-def release(job_id: int) -> None:
+def release(job_id: int, slurm: SlurmConfig) -> None:
     """Let a held job start.
 
     Raises:
-        SlurmError: Slurm refuses.
+        NoSlurm: the controller does not answer.
+        SlurmError: Slurm refuses, such as for more nodes than the partition has.
     """
-    run("scontrol", "release", str(job_id))
+    try:
+        run("scontrol", "release", str(job_id))
+    except NoSlurm:
+        raise
+    except SlurmError as error:
+        raise SlurmError(explained(str(error), slurm)) from error
 
 
 def parsed(said: str) -> Submitted:

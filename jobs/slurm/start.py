@@ -51,10 +51,6 @@ class ThisStart:
         return f"{self.label}-{self.restart}"
 
     @property
-    def is_finisher(self) -> bool:
-        return self.job_id == self.submission.finisher_id
-
-    @property
     def place(self) -> Path:
         """Where script, logs and what the nodes write to each other are."""
         return Path(self.submission.folder)

@@ -16,7 +16,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from getpass import getuser
@@ -39,7 +39,7 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.store import is_stored, without_secrets
 from pipeline.slurm.commands import SlurmError, cancel
-from pipeline.slurm.records import Submission, write_submission
+from pipeline.slurm.records import Submission, mark_cancelled, write_submission
 from pipeline.stats.versions import git_revision
 
 
@@ -202,17 +202,18 @@ def submit_one(job: Job) -> Submission:
     """
     job.folder.make_slurm()
     (job.place / "logs").mkdir(parents=True, exist_ok=True)
-    with locked(job.folder):
+    with ExitStack() as unless_released, locked(job.folder):
         check_nothing_is_at_work(job)
         file = write_script(job, job.script(job.options))
         submitted = sbatch.submit_held(job.options, file, job.its.slurm)
-        try:
-            submission = record(job, submitted, _submit_finisher(job, submitted))
-        except BaseException:
-            with suppress(SlurmError):  # the first error is the one to tell
-                cancel([submitted.job_id])
-            raise
-    sbatch.release(submission.job_id)
+        unless_released.callback(cancel, [submitted.job_id])
+        finisher_id = _submit_finisher(job, submitted)
+        if finisher_id is not None:
+            unless_released.callback(cancel, [finisher_id])
+        submission = record(job, submitted, finisher_id)
+        unless_released.callback(mark_cancelled, job.folder, submission)
+        sbatch.release(submission.job_id, job.its.slurm)
+        unless_released.pop_all()
     return submission
 
 

@@ -49,11 +49,12 @@ class Supervisor:
             f"parts done: {self._before}"
         )
 
-    def run(self, words: Sequence[str]) -> int:
-        """Do the work and what follows from its end; returns the exit code."""
+    def run(self, words: Sequence[str] | None) -> int:
+        """Do the work and what follows from its end; returns the exit code. `words` are the
+        arguments of pipeline.run; None: finish the run of an array."""
         if why := stuck_before(self._earlier, self._before):
             return self._conclude(Verdict(outcome="stuck", why=why))
-        known = self._finish() if self._start.is_finisher else self._generate(words)
+        known = self._finish() if words is None else self._generate(words)
         if known.is_done and self._start.element is None and self._start.submission.task:
             known = self._score()
         return self._conclude(verdict(known))
@@ -195,16 +196,23 @@ def say(message: str) -> None:
     print(f"jobs.slurm: {message}", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This program's own arguments, and those of pipeline.run, which stand after `--`."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.slurm.supervise", usage="%(prog)s RUN [--finish] -- ARGUMENTS"
+    )
+    parser.add_argument("run", help="run folder, or an address such as s3://BUCKET/FOLDER")
+    parser.add_argument("--finish", action="store_true", help="finish the run of an array")
+    return parser.parse_args(argv[:at]), list(argv[at + 1 :])
+
+
+def main(argv: Sequence[str]) -> int:
     told = Told()
     told.listen()
-    parser = argparse.ArgumentParser(prog="python -m jobs.slurm.supervise", description=__doc__)
-    parser.add_argument("run", help="run folder, or an address such as s3://BUCKET/FOLDER")
-    parser.add_argument("--finish", action="store_true", help="finish an array")
-    parser.add_argument("words", nargs="*", help="arguments of pipeline.run, after --")
-    args = parser.parse_args(argv)
+    args, words = arguments(argv)
     try:
-        return Supervisor(this_start(RunFolder(args.run)), told).run(args.words)
+        return Supervisor(this_start(RunFolder(args.run)), told).run(None if args.finish else words)
     except UserError as error:
         say(str(error))
         return 1
@@ -213,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ TIME = re.compile(
 )
 MEMORY = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z_]\w*")
+AFTER = re.compile(r"\d+(_\d+)?(:\d+(_\d+)?)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class SlurmConfig:
         for name, pattern, example in (
             ("time", TIME, "24:00:00, 2-00:00:00 or minutes"),
             ("memory", MEMORY, "400G, or 0 for all of a node's"),
+            ("after", AFTER, "ids of jobs, as 123 or 123:124"),
         ):
             value = getattr(self, name)
             if value is not None and not pattern.fullmatch(value):

@@ -123,7 +123,7 @@ def _readable(override: str, program: Program, is_sweep: bool) -> str:
     is_option = key in (*program.groups, "conf")
     if field is None and not is_option and not is_section(key, program):
         raise UserError(no_such_field(key, value, program))
-    if field is not None and field.takes_text:
+    if field is not None and (field.takes_text or field.takes_list):
         value = _as_text(field, value, is_sweep)
     else:
         _check_readable(key, value, field, is_option, is_sweep)

@@ -80,6 +80,6 @@ def _slurm(line: CommandLine, composed: Composed) -> SlurmConfig:
 def _arguments(line: CommandLine, overrides: Sequence[str], config: JobConfig) -> list[str]:
     left = [its for its in overrides if not re.match(rf"({SLURM}[.=]|output=)", its)]
     output = absolute(RunFolder(config.output))
-    shown = output if PLAIN.fullmatch(output) else as_literal(output)
+    shown = output if PLAIN.fullmatch(output) else as_literal(output.replace("${", "\\${"))
     folder = [] if line.config_dir is None else [Path(line.config_dir).expanduser().absolute()]
     return [*left, f"output={shown}", *(f"--config-dir={its}" for its in folder)]

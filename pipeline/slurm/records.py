@@ -12,7 +12,8 @@ object store the records are objects; script and logs are on a disk in any case 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pipeline.run_folder.files import names, read_text
@@ -106,6 +107,12 @@ def label(job_id: int, element: int | None) -> str:
 
 def write_submission(folder: RunFolder, submission: Submission) -> None:
     _write(folder, f"submission-{submission.job_id}.json", submission)
+
+
+def mark_cancelled(folder: RunFolder, submission: Submission) -> None:
+    """Record that a submission is cancelled: no start of it queues itself again."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_submission(folder, replace(submission, cancelled_at=submission.cancelled_at or now))
 
 
 def write_start(folder: RunFolder, start: StartRecord) -> None:

@@ -19,7 +19,13 @@ from tests.slurm.submitted import AGENT, NODE, SRUN, WORKER, Submitted
 
 NUM_PARTS = 160
 ARGS = [
-    *("conf=demo", f"data.limit={NUM_PARTS}", "data.part_rows=1", "generation.max_new_tokens=32"),
+    *(
+        "conf=demo",
+        "task=null",
+        f"data.limit={NUM_PARTS}",
+        "data.part_rows=1",
+        "generation.max_new_tokens=32",
+    ),
     *("generation.temperature=0.5", "engine.max_sequences=2"),
 ]
 PACE_S = 0.5

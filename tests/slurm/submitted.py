@@ -5,23 +5,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.config.slurm import SlurmConfig
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import records
 from pipeline.slurm.queue import ENDED
-from pipeline.slurm.records import StartRecord, Submission
-from tests.slurm.cluster import ROOT, Cluster
+from pipeline.slurm.records import StartRecord
+from tests.end_to_end.launcher import environment
+from tests.slurm.cluster import Cluster
 
 WORKER, AGENT, NODE = "-u -m tests.slurm.held", "-m torch.distributed.run", "-m jobs.slurm.node"
 """What stands in the command lines of a job's processes."""
 SRUN = "srun"
 """Stands for the process on the first node that runs the others."""
+ENV = "[OMP_NUM_THREADS,HF_HUB_OFFLINE,CUDA_VISIBLE_DEVICES]"
 PATIENCE_S = 240.0
 """Far longer than any job of these tests takes, even on a busy machine."""
 PYTHON_HELD = """#!/bin/bash
@@ -46,25 +46,34 @@ class Submitted:
         *,
         hold: int | None = None,
         pace_s: float = 0.0,
-        options: Sequence[str] = (),
-        task: str | None = None,
         **slurm: Any,
     ) -> None:
-        """`hold`: workers wait once so many parts are done (see `let_go`). `pace_s`: they wait so
-        long before each part. `options`: further ones of sbatch."""
+        """`python -m jobs.submit ARGS slurm.FIELD=VALUE`, by default on two nodes without GPUs.
+
+        `hold`: workers wait once so many parts are done (see `let_go`). `pace_s`: they wait so long
+        before each part."""
         self.cluster, self.folder = cluster, folder
         self.path = folder / "run"
         self.run = RunFolder(self.path)
-        self.args = [*args, f"output={folder / 'run'}", "shutdown_grace_s=3"]
+        self.args = [*args, "output=run", "shutdown_grace_s=3"]
         held = folder / "python-held"
         held.write_text(PYTHON_HELD.format(python=sys.executable))
         held.chmod(0o755)
         if hold is not None:
             self.hold(hold)
         (folder / "pace").write_text(str(pace_s))
-        given = {"nodes": 2, "gpus_per_node": 0, "signal_s": 60, "python": str(held), **slurm}
-        self.config = SlurmConfig(**given)
-        self.id = self._submit(options, task)
+        given = {
+            "nodes": 2,
+            "gpus_per_node": 0,
+            "signal_s": 60,
+            "python": held,
+            "env": ENV,
+            **slurm,
+        }
+        words = [f"slurm.{name}={value}" for name, value in given.items()]
+        command = [sys.executable, "-m", "jobs.submit", *self.args, *words]
+        self.said = cluster.run(*command, cwd=folder).stdout
+        self.id = records.submissions(self.run)[-1].job_id
 
     def hold(self, parts: int) -> None:
         """Workers wait once so many parts are done."""
@@ -142,50 +151,8 @@ class Submitted:
         is_wanted = is_srun if what == SRUN else not is_srun and what in " ".join(words[1:])
         return is_wanted and all(its.encode() in env for its in mine)
 
-    def _submit(self, options: Sequence[str], task: str | None) -> int:
-        place, config = self.path / "slurm", self.config
-        (place / "logs").mkdir(parents=True)
-        words = " ".join(f"'{word}'" for word in self.args)
-        log = "%A_%a" if config.array else "%j"
-        array = [f"--array=0-{config.array - 1}"] if config.array else []
-        nodes = [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
-        job = int(self._sbatch(log, [*nodes, *array, *options], f"-- {words}"))
-        finisher = None
-        if config.array:
-            behind = ["--nodes=1", f"--dependency=afterany:{job}"]
-            finisher = int(self._sbatch("%j", behind, "--finish"))
-        submission = Submission(
-            job_id=job,
-            array=config.array,
-            finisher_id=finisher,
-            submitted_at="2026-01-01T00:00:00+00:00",
-            submitted_from="here",
-            user="me",
-            command="python -m jobs.submit",
-            working_folder=str(self.folder),
-            folder=str(place),
-            slurm=asdict(config),
-            task=task,
-        )
-        records.write_submission(self.run, submission)
-        for held in submission.ids:
-            self.cluster.run("scontrol", "release", str(held))
-        return job
-
-    def _sbatch(self, log: str, options: Sequence[str], words: str) -> str:
-        place = self.path / "slurm"
-        script = place / "script.sh"
-        script.write_text(f"""#!/bin/bash
-#SBATCH --hold --requeue --open-mode=append --output={place}/logs/{log}.log
-#SBATCH --signal=B:USR1@{self.config.signal_s}
-trap '' USR1
-exec {sys.executable} -m jobs.slurm.supervise {self.path} {words}
-""")
-        return self.cluster.submit(*options, script, cwd=self.folder)
-
 
 def set_environment(patch: pytest.MonkeyPatch) -> None:
-    """What jobs take from the environment of the test that submits them."""
-    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    for name, value in own.items():
+    """What the jobs of a test take from its environment."""
+    for name, value in {**environment(), "CUDA_VISIBLE_DEVICES": ""}.items():
         patch.setenv(name, value)

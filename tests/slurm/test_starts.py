@@ -12,14 +12,20 @@ import pytest
 
 from pipeline.slurm import records
 from pipeline.slurm.records import StartRecord
-from tests.checkpoints import assert_same_rows, output_rows
+from tests.checkpoints import assert_same_rows, output_rows, prompts, write_parquet
 from tests.end_to_end.launcher import finished
 from tests.slurm.cluster import Cluster
 from tests.slurm.configuration import Settings
 from tests.slurm.submitted import AGENT, NODE, SRUN, WORKER, Submitted, set_environment
 
 ARGS = [
-    *("conf=demo", "data.limit=60", "data.part_rows=1", "generation.max_new_tokens=32"),
+    *(
+        "conf=demo",
+        "task=null",
+        "data.limit=60",
+        "data.part_rows=1",
+        "generation.max_new_tokens=32",
+    ),
     *("generation.temperature=0.5", "engine.max_sequences=4"),
 ]
 NUM_PARTS = 60
@@ -58,7 +64,7 @@ def check(job: Submitted, undisturbed: list[dict[str, Any]], outcomes: str) -> l
 def test_the_demo_over_two_nodes(
     submit: Callable[..., Submitted], undisturbed: list[dict[str, Any]]
 ) -> None:
-    job = submit(task="functions")
+    job = submit(args=[*ARGS, "task=functions"])
     (start,) = check(job, undisturbed, "finished")
     assert start.nodes == ["node1", "node2"]
     assert start.why == "all parts are done"
@@ -107,7 +113,7 @@ def test_preemption(
 def test_a_time_limit_shorter_than_the_work(
     submit: Callable[..., Submitted], undisturbed: list[dict[str, Any]]
 ) -> None:
-    job = submit(pace_s=2.5, options=["--time=2"], signal_s=60)
+    job = submit(pace_s=2.5, time=2)
     starts = job.end()
     assert len(starts) > 1, starts
     check(job, undisturbed, "requeued " * (len(starts) - 1) + "finished")
@@ -181,11 +187,15 @@ def test_a_cancelled_job_does_not_come_back(submit: Callable[..., Submitted]) ->
     assert job.cluster.job(str(job.id))["JobState"] == "CANCELLED"
 
 
-def test_a_fault_of_the_jobs_own_is_not_tried_again(submit: Callable[..., Submitted]) -> None:
-    job = submit(args=[*ARGS, "prompt.column=none_such"])
+def test_a_fault_of_the_jobs_own_is_not_tried_again(
+    submit: Callable[..., Submitted], tmp_path: Path
+) -> None:
+    data = write_parquet(tmp_path / "in.parquet", prompts(4))
+    job = submit(args=["model=demo", f"data.path={data}"])
+    data.unlink()
     (start,) = job.end("FAILED")
     assert start.outcome == "failed"
-    assert "none_such" in (start.why or "")
+    assert "in.parquet" in (start.why or "")
     assert f"jobs.slurm: failed: {start.why}" in job.log()
 
 
@@ -203,7 +213,7 @@ def test_two_starts_in_a_row_without_a_part_end_the_job(submit: Callable[..., Su
 def test_an_array_and_the_job_that_finishes_it(
     submit: Callable[..., Submitted], undisturbed: list[dict[str, Any]]
 ) -> None:
-    job = submit(nodes=1, array=3, task="functions", hold=HELD_AT)
+    job = submit(args=[*ARGS, "task=functions"], nodes=1, array=3, hold=HELD_AT)
     job.wait_for_parts(HELD_AT)
     (last,) = [its for its in job.starts() if its.element == 2]
     assert last.restart == 0

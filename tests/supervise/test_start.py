@@ -65,12 +65,11 @@ def started(run: RunFolder, **env: str) -> ThisStart:
 def test_a_job_an_element_and_a_finisher(tmp_path: Path) -> None:
     job = started(run_of(tmp_path / "a"), SLURM_JOB_ID="13", SLURM_RESTART_COUNT="2")
     assert (job.label, job.name, job.nodes) == ("13", "13-2", ["node1", "node2"])
-    assert not job.is_finisher
     array = run_of(tmp_path / "b", array=4, finisher_id=17)
     element = started(array, SLURM_JOB_ID="15", SLURM_ARRAY_JOB_ID="13", SLURM_ARRAY_TASK_ID="2")
-    assert (element.label, element.name, element.is_finisher) == ("13_2", "13_2-0", False)
+    assert (element.label, element.name) == ("13_2", "13_2-0")
     finisher = started(array, SLURM_JOB_ID="17")
-    assert (finisher.label, finisher.name, finisher.is_finisher) == ("17", "17-0", True)
+    assert (finisher.label, finisher.name) == ("17", "17-0")
 
 
 def test_a_process_that_no_submission_knows(
