@@ -14,6 +14,7 @@ from pipeline.slurm.records import label
 FIELDS = ("%F", "%K", "%T", "%S", "%e", "%l", "%N", "%r")
 """Job (of an element: its array), element, state, start (if pending: expected), end or the time of
 its limit, time limit, nodes, reason."""
+NO_LIMIT_S = 365 * 86400.0
 SEPARATOR = "\x1f"
 """In no field, whatever the cluster's nodes and reasons are called."""
 ENDED = frozenset(
@@ -154,7 +155,8 @@ def moment(text: str) -> datetime | None:
 
 
 def seconds(text: str) -> float | None:
-    """A duration as Slurm writes it: 30:00, 3:00:00, 2-00:00:00; None for UNLIMITED and others."""
+    """A duration as Slurm writes it: 30:00, 3:00:00, 2-00:00:00; None for UNLIMITED and others.
+    Of a job without a time limit that has started, Slurm writes 365 days."""
     days, _, clock = text.rpartition("-")
     fields = clock.split(".")[0].split(":")
     if not all(field.isdigit() for field in (*fields, *([days] if days else []))):
@@ -164,7 +166,8 @@ def seconds(text: str) -> float | None:
     total = 0.0
     for field in fields:
         total = total * 60 + int(field)
-    return total + 86400 * int(days or 0)
+    total += 86400 * int(days or 0)
+    return None if total >= NO_LIMIT_S else total
 
 
 def exit_code(label: str, timeout_s: float = TIMEOUT_S) -> str | None:

@@ -51,6 +51,8 @@ def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
     finisher = its.finisher
     if finisher and its.unasked is None and (not left.is_nothing or not _is_well(finisher)):
         yield "finisher", _finisher(finisher, unknown(its), is_told=bool(undone))
+        if not undone and its.is_over(finisher) and not _is_well(finisher):
+            yield from log_lines(its, finisher, messages(finisher, folder))
     if undone:
         once = "once nothing of the array waits or runs: " if its.may_go_on else ""
         yield "do them", once + without_slurm(its.submission)
@@ -111,7 +113,8 @@ def _ended(its: Submitted, task: Task, kind: str, folder: RunFolder) -> str:
 
 def _is_well(finisher: Task) -> bool:
     """Whether it has ended, and not failed."""
-    return not finisher.is_live and not has_failed(finisher)
+    has_ended_ill = finisher.job is not None and finisher.job.state != "COMPLETED"
+    return not finisher.is_live and not has_failed(finisher) and not has_ended_ill
 
 
 def _finisher(task: Task, why_unknown: str, *, is_told: bool) -> str:

@@ -120,7 +120,13 @@ def test_how_a_job_ended(slurm: FakeSlurm, code: str, said: str) -> None:
     ("text", "expected"),
     [
         *(("30:00", 1800.0), ("3:00:00", 10800.0), ("2-00:00:00", 172800.0)),
-        *(("UNLIMITED", None), ("INVALID", None), ("", None), ("NOT_SET", None)),
+        *(
+            ("UNLIMITED", None),
+            ("365-00:00:00", None),
+            ("INVALID", None),
+            ("", None),
+            ("NOT_SET", None),
+        ),
     ],
 )
 def test_durations(text: str, expected: float | None) -> None:

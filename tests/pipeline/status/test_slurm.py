@@ -301,7 +301,7 @@ def test_a_job_of_another_cluster_is_asked_for_there(
     slurm.says("squeue", err="squeue: error: Problem talking to database\n", code=1)
     _, lines = status(a_job.folder.path)
     assert slurm.calls("squeue")[0].startswith("--clusters big ")
-    assert "Slurm of big cannot be asked here (squeue: squeue: error: Probl" in lines["slurm"]
+    assert "Slurm of big cannot be asked here (squeue: Problem" in lines["slurm"]
 
 
 def test_a_run_that_has_not_begun_shows_its_job(
@@ -408,6 +408,22 @@ def test_an_array_that_has_ended_says_how_to_do_the_rest(
     assert lines["element"].endswith("NODE_FAIL (a node failed)): parts 2 missing")
     assert lines["finisher"] == "job 1235 has ended: FAILED (it failed)"
     assert lines["do"].startswith("cd '/home/me/my work' && python -m pipeline.run conf=demo")
+
+
+def test_a_finisher_that_broke_without_a_record_is_shown_with_its_log(
+    a_job: Job, status: Status, slurm: FakeSlurm
+) -> None:
+    folder = done(a_job, set(range(5)))
+    submitted(folder, array=2, finisher_id=1235)
+    elements = [job(1234, "COMPLETED", element=i) for i in (0, 1)]
+    slurm.says("squeue", "".join([*elements, job(1235, "FAILED", end=when(-5))]))
+    log = folder.slurm / "logs" / "1235.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("no module named jobs\n")
+    _, lines = status(folder.path)
+    assert lines["finisher"] == "job 1235 has ended: FAILED (it failed)"
+    assert lines["log"] == str(log)
+    assert lines["|"] == "| no module named jobs"
 
 
 def test_an_array_without_slurm_counts_what_is_recorded(
