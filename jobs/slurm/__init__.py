@@ -3,10 +3,13 @@
 On the machine that submits:
 
     submission.py    checks a job, submits it, records it, says how to watch and to end it
+    job.py           one job on its way: its names, folder, options, script
     checks.py        what can be told of a job before it is queued
     environment.py   which variables of this shell the job gets
     options.py       SlurmConfig as the options of sbatch
     script.py        the batch script
+    sbatch.py        hands it to Slurm; what a refusal means
+    alive.py         which jobs of a run Slurm still has
     cancellation.py  ends the jobs of a run for good
 
 On the nodes:

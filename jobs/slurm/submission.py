@@ -11,31 +11,27 @@
 Several jobs are all checked before the first is submitted.
 """
 
-import os
 import shlex
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
 
 import yaml
 
-from engine import __version__
 from engine.errors import UserError
 from jobs.slurm import checks, sbatch
 from jobs.slurm.alive import alive_of
-from jobs.slurm.environment import exported, keys_left_behind
-from jobs.slurm.options import Option, finisher_options, job_name, job_options
-from jobs.slurm.script import Script, quoted
+from jobs.slurm.environment import keys_left_behind
+from jobs.slurm.job import Job, job_of, working_folder
 from pipeline.config.job import as_dict
-from pipeline.launch.to_submit import Submittable, to_submit
+from pipeline.launch.to_submit import to_submit
 from pipeline.plan.run_json import existing_plan
 from pipeline.run_folder.at_work import absolute
-from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.store import is_stored, without_secrets
 from pipeline.slurm.commands import SlurmError, cancel
@@ -45,48 +41,6 @@ from pipeline.stats.versions import git_revision
 
 class AtWork(UserError):
     """A job of this run is queued or running."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One job on its way to Slurm."""
-
-    its: Submittable
-    folder: RunFolder
-    place: Path
-    """Where script and logs lie: an absolute path on a disk."""
-    name: str
-    """In Slurm."""
-    exported: list[str]
-    """Names of the variables that it gets."""
-    typed: str
-    """The command, as a line for a shell, without secrets."""
-
-    @property
-    def options(self) -> list[Option]:
-        return job_options(self.its.slurm, self.name, self.place / "logs", self.exported)
-
-    def script(self, options: Sequence[Option], is_finisher: bool = False) -> str:
-        """The batch script."""
-        slurm, output = self.its.slurm, absolute(self.folder)
-        is_inside = slurm.container is not None  # the supervisor runs outside
-        run = [] if is_stored(output) else [Path(output)]
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        revision = f", git {rev}" if (rev := git_revision()) else ""
-        return Script(
-            options=options,
-            run=output,
-            folders=[*run, self.place],
-            working_folder=working_folder(),
-            setup=slurm.setup or [],
-            python=sys.executable if is_inside else slurm.python or sys.executable,
-            arguments=self.its.arguments,
-            is_finisher=is_finisher,
-            origin=[
-                f"dllm-pipeline {__version__}{revision}, on {socket.gethostname()}, {now}:",
-                _on_one_line(self.typed),
-            ],
-        ).text
 
 
 def submit(argv: Sequence[str], typed: Sequence[str]) -> int:
@@ -100,7 +54,7 @@ def submit(argv: Sequence[str], typed: Sequence[str]) -> int:
         UserError: a setting, file, folder or Slurm does not allow it. If there are several jobs and
             Slurm refuses a later one, the earlier ones are submitted, and printed.
     """
-    jobs = [_job(its, without_secrets(shlex.join(typed))) for its in to_submit(argv)]
+    jobs = [job_of(its, without_secrets(shlex.join(typed))) for its in to_submit(argv)]
     for job in jobs:
         checks.check_settings(job.its.config, job.its.slurm, job.its.arguments)
     to_print = [job for job in jobs if job.its.slurm.dry_run]
@@ -113,9 +67,7 @@ def submit(argv: Sequence[str], typed: Sequence[str]) -> int:
     ready = [job for job in waiting if is_to_submit(job, is_alone=len(jobs) == 1)]
     for job in ready:
         check_with_slurm(job)
-    for job in ready:
-        check_input(job)
-    for job in ready:
+    for job in [job for job in ready if check_input(job)]:
         print("\n".join(printed(job, submit_one(job))), flush=True)
     return 0
 
@@ -124,12 +76,12 @@ def print_scripts(job: Job) -> None:
     """Print the batch script, and that of the job that finishes an array."""
     print(job.script(job.options), flush=True)
     if job.its.slurm.array is not None:
-        print(job.script(_finisher(job, "ARRAY"), is_finisher=True), flush=True)
+        print(job.script(job.finisher_options("ARRAY"), is_finisher=True), flush=True)
 
 
 def is_to_submit(job: Job, is_alone: bool) -> bool:
     """Look at the run folder. A job that is at work is an error if it is the only one; of several
-    it is named and left alone. So is one that is finished.
+    it is named and left alone.
 
     Raises:
         UserError: the folder cannot be used, or its job is at work.
@@ -142,9 +94,6 @@ def is_to_submit(job: Job, is_alone: bool) -> bool:
         say(str(error))
         return False
     checks.check_folder(job.folder)
-    if checks.is_finished(job.its.config, job.folder):
-        say(f"{job.folder.path}: is finished, nothing to submit")
-        return False
     return True
 
 
@@ -159,7 +108,7 @@ def check_nothing_is_at_work(job: Job) -> None:
         raise AtWork(
             f"output={job.folder.path}: {jobs[0].words}{more}, submitted "
             f"{submission.submitted_at} by {submission.user}; python -m pipeline.status "
-            f"{_shown(job)} shows how far it is, python -m jobs.cancel {_shown(job)} ends it"
+            f"{job.shown} shows how far it is, python -m jobs.cancel {job.shown} ends it"
         )
 
 
@@ -179,8 +128,9 @@ def check_with_slurm(job: Job) -> None:
     sbatch.check_accepted(job.options, job.script(job.options), job.its.slurm)
 
 
-def check_input(job: Job) -> None:
-    """Plan the job as its first rank will, and fetch the model if the nodes cannot.
+def check_input(job: Job) -> bool:
+    """Plan the job as its first rank will, and fetch the model if the nodes cannot. Whether
+    something is left to do; if not, that is said.
 
     Raises:
         UserError: the model or the input does not allow the job, or the folder holds another run.
@@ -191,6 +141,10 @@ def check_input(job: Job) -> None:
     with_weights = slurm.offline or Path(config.model.path).is_dir()
     plan = make_plan_of(config, job.folder, checks.worker_of(slurm), with_weights)
     checks.check_plan(existing_plan(job.folder), plan, job.folder)
+    if checks.is_finished(config, job.folder):
+        say(f"{job.folder.path}: is finished, nothing to submit")
+        return False
+    return True
 
 
 def submit_one(job: Job) -> Submission:
@@ -251,7 +205,7 @@ def record(job: Job, submitted: sbatch.Submitted, finisher_id: int | None) -> Su
 
 def printed(job: Job, submission: Submission) -> list[str]:
     """What a person reads after submitting."""
-    slurm, run = job.its.slurm, _shown(job)
+    slurm, run = job.its.slurm, job.shown
     gpus = f" x {slurm.gpus_per_node} GPUs" if slurm.gpus_per_node else ""
     size = f"{slurm.nodes} node{'s' if slurm.nodes > 1 else ''}{gpus}"
     array = "" if slurm.array is None else f", {slurm.array} elements"
@@ -264,35 +218,8 @@ def printed(job: Job, submission: Submission) -> list[str]:
     ]
 
 
-def working_folder() -> Path:
-    """The folder where the command was typed, by the name that the shell has for it: a path behind
-    an automounter's may be another on the nodes."""
-    shells = os.environ.get("PWD", "")
-    is_same = os.path.isabs(shells) and os.path.isdir(shells) and os.path.samefile(shells, ".")
-    return Path(shells if is_same else os.getcwd())
-
-
 def say(text: str) -> None:
     print(f"jobs.submit: {text}", file=sys.stderr, flush=True)
-
-
-def _job(its: Submittable, typed: str) -> Job:
-    folder = RunFolder(its.config.output)
-    own = None if its.slurm.folder is None else Path(its.slurm.folder).expanduser().absolute()
-    slurm = its.slurm if own is None else replace(its.slurm, folder=str(own))
-    return Job(
-        its=replace(its, slurm=slurm),
-        folder=folder,
-        place=own or Path(absolute(folder)) / "slurm",
-        name=job_name(its.config.name, folder.path.name),
-        exported=exported(its.slurm),
-        typed=typed,
-    )
-
-
-def _finisher(job: Job, array_id: str) -> list[Option]:
-    logs = job.place / "logs"
-    return finisher_options(job.its.slurm, job.name, logs, job.exported, array_id)
 
 
 def _submit_finisher(job: Job, array: sbatch.Submitted) -> int | None:
@@ -300,7 +227,7 @@ def _submit_finisher(job: Job, array: sbatch.Submitted) -> int | None:
     such job, which is said: the array is worth running all the same."""
     if job.its.slurm.array is None:
         return None
-    options = _finisher(job, str(array.job_id))
+    options = job.finisher_options(str(array.job_id))
     file = write_script(job, job.script(options, is_finisher=True), "-finish")
     try:
         return sbatch.submit_behind(options, file, job.its.slurm).job_id
@@ -310,13 +237,3 @@ def _submit_finisher(job: Job, array: sbatch.Submitted) -> int | None:
             "ended, python -m pipeline.run with the job's arguments writes the summary"
         )
         return None
-
-
-def _shown(job: Job) -> str:
-    return shlex.quote(str(job.folder.path))
-
-
-def _on_one_line(command: str) -> str:
-    """`cd FOLDER && COMMAND` without line breaks, which would end the comment."""
-    words = " ".join(map(quoted, shlex.split(command)))
-    return f"cd {quoted(str(working_folder()))} && {words}"

@@ -76,9 +76,11 @@ class SlurmConfig:
     """Shell lines before the job starts, such as `module load cuda/12.8`."""
     env: list[str] | None = None
     """Names of environment variables that the job gets from the shell that submits, such as
-    HF_TOKEN. Their values are written to no file of the run."""
+    HF_TOKEN, beside those that say where programs, libraries and caches are
+    (jobs/slurm/environment.py). Their values are written to no file of the run."""
     extra: list[str] | None = None
-    """Further options of sbatch as they are, such as --reservation=maintenance."""
+    """Further options of sbatch as they are, such as --reservation=maintenance; none that a field
+    sets."""
     array: int | None = None
     """Submit so many jobs on one run folder; job i does the parts i, i + array, ..., and a small
     job behind them writes the summary. null: one job."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.fields import all_fields
+from pipeline.config.fields import all_fields, slurm_fields
 from pipeline.config.job import as_dict
 from pipeline.launch import launch
 from pipeline.launch.sweep import FIGURES
@@ -28,7 +28,7 @@ def test_the_reference_is_that_of_the_dataclasses() -> None:
 
 def test_every_field_of_a_job_is_in_the_reference_with_its_meaning() -> None:
     listed = set(re.findall(r"^\| `([\w.]+)`", PAGE, re.MULTILINE))
-    assert listed == set(all_fields()) - {"name"}
+    assert listed == (set(all_fields()) - {"name"}) | set(slurm_fields())
     flat = set()
     for section, value in as_dict(composed("conf=demo")).items():
         for name, inner in value.items() if isinstance(value, dict) else ():

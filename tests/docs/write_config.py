@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 from engine.from_dict import type_in_words
-from pipeline.config.fields import Field, meaning_of, sections
+from pipeline.config.fields import Field, meaning_of, sections, slurm_fields
 from pipeline.config.job import COMPONENTS, SECTIONS
+from pipeline.config.slurm import SlurmConfig
 
 FILE = Path(__file__).parents[2] / "docs" / "config.md"
 HEADING = "## All fields\n"
@@ -23,7 +24,8 @@ NOTE = (
 
 
 def reference() -> str:
-    return "\n".join([HEADING, NOTE, *(line for name in sections() for line in _section(name))])
+    lines = [line for name in sections() for line in _section(name)]
+    return "\n".join([HEADING, NOTE, *lines, *_slurm()])
 
 
 def page() -> str:
@@ -41,6 +43,15 @@ def _section(name: str) -> Iterator[str]:
     if not fields:
         yield "It has no fields."
         return
+    yield from _table(fields)
+
+
+def _slurm() -> Iterator[str]:
+    yield from ("", "### `slurm`", "", f"{meaning_of(SlurmConfig)} Only jobs.submit has these.", "")
+    yield from _table(list(slurm_fields().values()))
+
+
+def _table(fields: list[Field]) -> Iterator[str]:
     yield from ("| field | takes | default | |", "|---|---|---|---|")
     yield from (_row(field) for field in fields if field.name != "name")
 

@@ -1,10 +1,15 @@
 """Slurm's commands on PATH that do nothing but note how they were called and answer as told."""
 
 import os
+from getpass import getuser
 from pathlib import Path
 
 import pytest
 
+from engine.errors import UserError
+from jobs.slurm.submission import submit
+
+DEMO = ("conf=demo", "data.limit=4", "slurm=cpu")
 COMMANDS = ("sbatch", "scontrol", "squeue", "scancel")
 PROGRAM = """#!/bin/sh
 name=$(basename "$0")
@@ -57,3 +62,18 @@ class FakeSlurm:
     def answer(self, name: str, text: str) -> None:
         """Let a command print this from now on."""
         (self._folder / f"{name}.answer").write_text(text)
+
+
+def submitted(*args: str) -> int:
+    return submit(args, ["python", "-m", "jobs.submit", *args])
+
+
+def refused(*args: str) -> str:
+    with pytest.raises(UserError) as error:
+        submitted(*args)
+    return str(error.value)
+
+
+def queue(job: int, state: str, node: str = "", reason: str = "None") -> str:
+    """A line of squeue as `alive` asks for it."""
+    return f"{job}|{job}|{state}|2026-11-27T01:00:00+0000|{node}|{getuser()}|{reason}\n"

@@ -9,34 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.errors import UserError
-from jobs.slurm.alive import alive_of
-from jobs.slurm.cancellation import cancel_run
 from jobs.slurm.sbatch import parsed
-from jobs.slurm.submission import submit
 from pipeline.config.slurm import slurm_config
+from pipeline.launch import launch
+from pipeline.run import run
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm.commands import NoSlurm, SlurmError
-from pipeline.slurm.records import submissions, write_submission
-from tests.jobs.fake_slurm import FakeSlurm
+from pipeline.slurm.records import submissions
+from tests.jobs.fake_slurm import DEMO, FakeSlurm, queue, refused, submitted
 from tests.launched import composed
-
-DEMO = ("conf=demo", "data.limit=4", "slurm=cpu")
-
-
-def submitted(*args: str) -> int:
-    return submit(args, ["python", "-m", "jobs.submit", *args])
-
-
-def refused(*args: str) -> str:
-    with pytest.raises(UserError) as error:
-        submitted(*args)
-    return str(error.value)
-
-
-def queue(job: int, state: str, node: str = "", reason: str = "None") -> str:
-    """A line of squeue as `alive` asks for it."""
-    return f"{job}|{job}|{state}|2026-11-27T01:00:00+0000|{node}|{getuser()}|{reason}\n"
 
 
 def test_a_job_is_submitted_held_recorded_and_released(
@@ -268,72 +249,19 @@ def test_keys_that_the_job_would_lack_are_named(
     assert "slurm.env=[AWS_ACCESS_KEY_ID]" in said
 
 
-def test_cancel_marks_the_record_first_and_says_how_to_go_on(
-    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_finished_run_is_not_submitted_and_another_job_not_into_its_folder(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    submitted(*DEMO, "slurm.array=3")
+    args = ("conf=demo", "data.limit=2", "stand_in=true", "task=null")
+    monkeypatch.setattr("sys.argv", ["pipeline.run", *args])
+    launch(run)
     capsys.readouterr()
-    slurm.answer("squeue", queue(101, "RUNNING", "node1") + queue(102, "PENDING"))
-    seen: list[str | None] = []
-
-    def told(ids: list[int]) -> None:
-        (record,) = submissions(RunFolder("runs/demo"))
-        seen.append(record.cancelled_at)
-        assert ids == [101, 102]
-        slurm.answer("squeue", "")
-
-    monkeypatch.setattr("jobs.slurm.cancellation.cancel", told)
-    assert cancel_run("runs/demo") == 0
-    assert len(seen) == 1
-    assert seen[0] is not None
-    said = capsys.readouterr().out
-    assert "cancelled: job 101 is running on node1" in said
-    assert "cancelled: job 102 is pending" in said
-    assert re.search(r"to go on: cd \S+ && python -m jobs.submit conf=demo", said)
-
-
-def test_cancel_says_it_again_to_a_job_that_a_supervisor_has_queued_meanwhile(
-    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    submitted(*DEMO)
-    answers = iter([queue(101, "COMPLETING", "node1"), queue(101, "PENDING"), "", ""])
-    calls: list[list[int]] = []
-    slurm.answer("squeue", queue(101, "RUNNING", "node1"))
-    monkeypatch.setattr("jobs.slurm.cancellation.cancel", calls.append)
-    monkeypatch.setattr("jobs.slurm.cancellation.POLL_S", 0)
-
-    def asked(folder: RunFolder) -> object:
-        found = alive_of(folder)
-        slurm.answer("squeue", next(answers))
-        return found
-
-    monkeypatch.setattr("jobs.slurm.cancellation.alive_of", asked)
-    assert cancel_run("runs/demo") == 0
-    assert calls == [[101], [101]]
-
-
-def test_cancel_of_a_run_without_jobs_and_of_no_run(
-    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(UserError, match="is no run folder"):
-        cancel_run("nowhere")
-    submitted(*DEMO)
-    slurm.refuse("squeue", "slurm_load_jobs error: Invalid job id specified")
-    assert cancel_run("runs/demo") == 1
-    assert "no job of it is queued or running" in capsys.readouterr().out
-    assert not slurm.calls("scancel")
-
-
-def test_cancel_ends_all_submissions_that_live(
-    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    submitted(*DEMO)
-    (first,) = submissions(RunFolder("runs/demo"))
-    write_submission(RunFolder("runs/demo"), replace(first, job_id=99))
-    slurm.answer("squeue", queue(99, "COMPLETING") + queue(101, "COMPLETING"))
-    monkeypatch.setattr("jobs.slurm.cancellation.WAIT_S", 0.0)
-    assert cancel_run("runs/demo") == 0
-    assert sorted(slurm.calls("scancel")) == [["101"], ["99"]]
+    assert submitted(*args, "slurm=cpu") == 0
+    assert "runs/demo: is finished, nothing to submit" in capsys.readouterr().err
+    assert "seed" in refused(*args, "slurm=cpu", "seed=5")
+    assert not slurm.submitted()
+    assert submitted(*args, "slurm=cpu", "retry_failed=true") == 0
+    assert len(slurm.submitted()) == 1
 
 
 def test_what_sbatch_prints() -> None:

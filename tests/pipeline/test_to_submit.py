@@ -208,7 +208,9 @@ def test_help_and_cfg_show_the_section(capfd: pytest.CaptureFixture[str], home: 
     shown = yaml.safe_load(capfd.readouterr().out)
     assert shown["slurm"]["partition"] == "gpu"
     assert shown["data"]["path"].startswith("${packaged:")
-    assert to_submit(["--help"]) == []
+    with pytest.raises(SystemExit) as stop:
+        to_submit(["--help"])
+    assert not stop.value.code
     said = capfd.readouterr().out
     assert said.startswith("python -m jobs.submit conf=NAME slurm=NAME")
     assert re.search(r"^slurm: a100x8, cpu, h100x1, h100x8, uni$", said, re.MULTILINE)
