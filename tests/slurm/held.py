@@ -4,7 +4,7 @@
     pace    seconds that a worker waits before each part that it writes
 
 So a test interrupts a job in its middle, however fast the machine is. A worker that was told to end
-does not wait.
+does not wait, unless `hold` is 0: then it writes nothing.
 """
 
 import time
@@ -29,7 +29,7 @@ def main() -> None:
 
     def held(self: Driver, full: Any) -> None:
         end = time.monotonic() + number("pace", 0.0)
-        while not self._shutdown.is_requested():
+        while not self._shutdown.is_requested() or number("hold", 1) == 0:
             has_room = len(self._folder.parts_done()) < number("hold", float("inf"))
             if has_room and time.monotonic() >= end:
                 break

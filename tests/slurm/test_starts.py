@@ -113,7 +113,7 @@ def test_preemption(
 def test_a_time_limit_shorter_than_the_work(
     submit: Callable[..., Submitted], undisturbed: list[dict[str, Any]]
 ) -> None:
-    job = submit(pace_s=2.5, time=2)
+    job = submit(pace_s=3.5, time=2, signal_s=35)
     starts = job.end()
     assert len(starts) > 1, starts
     check(job, undisturbed, "requeued " * (len(starts) - 1) + "finished")
