@@ -1,6 +1,7 @@
 """The command line of jobs.submit: all of pipeline.run's, and where Slurm runs the job."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,23 @@ def test_slurm_has_its_own_section_and_the_job_none_of_it() -> None:
     )
     assert job.config == composed("conf=demo", "seed=3")
     assert job.arguments == ["conf=demo", "seed=3", f"output={Path('runs/demo').absolute()}"]
+
+
+def test_values_that_hydra_would_misread_reach_the_nodes() -> None:
+    text = "One {prompt}\n\n'two' $x"
+    where = "data.where=prompt != 'a, b' AND 1 = 1"
+    job = one("conf=demo", "slurm=cpu", where, "output=my runs/ä", f"prompt.template={text}")
+    output = str(Path("my runs/ä").absolute())
+    assert composed(*job.arguments) == replace(job.config, output=output)
+    assert job.config.prompt.template == text
+
+
+def test_lists_of_text_are_taken_as_they_are_typed() -> None:
+    words = ["slurm.extra=[--reservation=maintenance, '--comment=a, b']", "slurm.env=[HF_TOKEN]"]
+    job = one("conf=demo", "slurm=cpu", *words, "slurm.setup=[module load x/1.2]")
+    assert job.slurm.extra == ["--reservation=maintenance", "--comment=a, b"]
+    assert (job.slurm.env, job.slurm.setup) == (["HF_TOKEN"], ["module load x/1.2"])
+    assert "slurm.env=" in refused("conf=demo", "slurm=cpu", "slurm.env=HF_TOKEN")
 
 
 @pytest.mark.parametrize("name", options("slurm"))
