@@ -16,10 +16,13 @@ from pipeline.run_folder.store import SECRETS, is_stored
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ"),
     *("PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH"),
-    *("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "XDG_CACHE_HOME"),
 )
 """What Python and the caches need on the nodes. None of them is a secret."""
-OF_SLURM = ("SLURM_CONF", "SLURM_CLUSTER_NAME")
+OF_SLURM = (
+    *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTER_NAME", "SLURM_CLUSTERS", "SLURM_JWT"),
+)
+"""Variables that say where Slurm is and who asks, not which job this is."""
 
 
 def exported(slurm: SlurmConfig, env: Mapping[str, str] = os.environ) -> list[str]:

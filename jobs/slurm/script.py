@@ -40,7 +40,9 @@ class Script:
         lines = ["#!/bin/bash -l" if self.setup else "#!/bin/bash"]
         lines += [option.line for option in self.options]
         # Not -u: module files and the activate scripts of environments read unset variables.
-        lines += ["set -eo pipefail", ""]
+        lines += ["set -eo pipefail"]
+        # Sent before the time limit, or a preemption: it would end this shell, and the job with it.
+        lines += ["trap '' USR1  # the supervisor listens to it", ""]
         lines += [f"# {line}" for line in self.origin]
         seen = " ".join(map(quoted, dict.fromkeys(map(str, [*self.folders, self.working_folder]))))
         lines += [

@@ -97,6 +97,15 @@ def test_a_setup_line_that_fails_ends_the_job(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_the_signal_before_the_time_limit_does_not_end_the_job_while_it_sets_up(
+    tmp_path: Path,
+) -> None:
+    text = script(tmp_path, printer(tmp_path), setup=["kill -USR1 $$"]).text
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)[0][:2] == ["-m", "jobs.slurm.supervise"]
+
+
 def test_the_origin_is_a_comment_behind_the_options(tmp_path: Path) -> None:
     options = [Option(flag="--nodes", value="2"), Option(flag="--requeue")]
     text = script(tmp_path, "python", options=options, origin=["cd x && y"]).text
