@@ -57,7 +57,6 @@ class Script:
             *self.setup,
             f"cd {quoted(str(self.working_folder))}",
             "export SLURM_EXPORT_ENV=ALL  # srun passes on what this script has",
-            "trap '' USR1  # until Python listens, a warning must not end the job",
         ]
         finish = " --finish" if self.is_finisher else ""
         start = f"exec {quoted(self.python)} -m jobs.slurm.supervise {quoted(self.run)}{finish} --"

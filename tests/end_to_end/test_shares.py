@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import UserError
-from pipeline import status
 from pipeline.plan.run_json import Plan
 from pipeline.report.finish import finish_run
 from pipeline.run import make_plan_of, run
@@ -21,6 +20,7 @@ from pipeline.run_folder.at_work import at_work, read_launch
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import read_starts
 from pipeline.stats.timeline import read_timeline
+from pipeline.status.__main__ import main as show_status
 from tests.checkpoints import assert_same_rows, job, output_rows, prompts, write_parquet
 from tests.end_to_end.launcher import PATIENCE_S, environment, finished, wait_until
 
@@ -163,7 +163,7 @@ def test_while_a_share_is_at_work(
         assert "5 parts of share 1/2 are done; 6 of 10 of the run\n" in capfd.readouterr().out
         monkeypatch.setattr(sys, "argv", ["pipeline.status", str(folder.path)])
         with pytest.raises(SystemExit) as stop:
-            status.main()
+            show_status()
         shown = capfd.readouterr().out
         assert stop.value.code == 1
         assert re.search(rf"(?m)^at work +share 0/2: process {process.pid} on ", shown)
@@ -172,7 +172,7 @@ def test_while_a_share_is_at_work(
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     with pytest.raises(SystemExit):
-        status.main()
+        show_status()
     assert re.search(
         r"(?m)^resume .* \(without share=1/2 it does all that is left\)$", capfd.readouterr().out
     )
