@@ -152,6 +152,11 @@ def test_nothing_is_left_of_a_job_that_slurm_does_not_release(slurm: FakeSlurm) 
             "slurm.account=a: Slurm refuses the job",
         ),
         ("allocation failure: Invalid qos specification", ("slurm.qos=q",), "slurm.qos=q: "),
+        (
+            "sbatch: unrecognized option '--rubbish=1'\nTry \"sbatch --help\" for more information",
+            ("slurm.extra=[--rubbish=1]",),
+            "slurm.extra=['--rubbish=1']: Slurm refuses the job (sbatch: ",
+        ),
         ("sbatch: error: Something new", (), "Slurm refuses the job (sbatch: Something new)"),
     ],
 )
