@@ -169,6 +169,14 @@ def test_what_slurm_refuses_is_told_with_its_field_and_nothing_is_made(
     assert not Path("runs").exists()
 
 
+def test_a_run_folder_that_no_other_machine_sees_is_told_once(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.slurm.checks._file_system", lambda _: "tmpfs")
+    assert submitted(*DEMO) == 0
+    assert capsys.readouterr().err.count("lies on tmpfs") == 1
+
+
 def test_nodes_that_are_only_down_now_are_no_refusal(slurm: FakeSlurm) -> None:
     slurm.refuse("test-only", "allocation failure: Requested node configuration is not available")
     assert submitted(*DEMO, "slurm.nodes=2") == 0
