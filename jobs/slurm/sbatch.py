@@ -12,6 +12,11 @@ from pipeline.config.slurm import SlurmConfig
 from pipeline.slurm.commands import NoSlurm, SlurmError, cancel, run
 
 REFUSALS = (
+    (
+        r"(unrecognized|invalid|ambiguous) option|option .* (requires|allow)",
+        ("extra",),
+        "`sbatch --help` lists its options",
+    ),
     (r"account", ("account", "partition"), "`sacctmgr show assoc user=$USER` lists yours"),
     (r"qos", ("qos",), "`sacctmgr show qos` lists them"),
     (r"feature", ("constraint",), "`sinfo -o '%n %f'` lists the nodes' features"),

@@ -54,13 +54,20 @@ class Script:
             "        exit 1",
             "    fi",
             "done",
-            *self.setup,
+            *self._setup_lines(),
             f"cd {quoted(str(self.working_folder))}",
             "export SLURM_EXPORT_ENV=ALL  # srun passes on what this script has",
         ]
         finish = " --finish" if self.is_finisher else ""
         start = f"exec {quoted(self.python)} -m jobs.slurm.supervise {quoted(self.run)}{finish} --"
         return "\n".join([*lines, " \\\n    ".join([start, *map(quoted, self.arguments)]), ""])
+
+    def _setup_lines(self) -> list[str]:
+        """The user's lines. One that fails ends the job; many say nothing when they fail."""
+        if not self.setup:
+            return []
+        said = "jobs.submit: slurm.setup ended with exit code $? on $(hostname), at:"
+        return [f"trap 'echo \"{said} $BASH_COMMAND\" >&2' EXIT", *self.setup, "trap - EXIT"]
 
 
 def quoted(word: str) -> str:

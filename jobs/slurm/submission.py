@@ -119,7 +119,9 @@ def check_with_slurm(job: Job) -> None:
     """
     if job.its.note:
         say(job.its.note)
-    places = [job.place, *([] if is_stored(absolute(job.folder)) else [Path(absolute(job.folder))])]
+    places = [job.place]
+    if not is_stored(run := absolute(job.folder)) and not job.place.is_relative_to(run):
+        places.append(Path(run))
     for note in dict.fromkeys(checks.node_local(place) for place in places):
         if note:
             say(note)

@@ -54,7 +54,8 @@ class SlurmConfig:
     start."""
     signal_s: int = 120
     """Seconds before the time limit, or before a preemption that gives notice, at which workers are
-    told to finish. Slurm may tell up to a minute earlier. At least shutdown_grace_s + 30."""
+    told to finish. Slurm may tell up to a minute earlier. At least shutdown_grace_s + 30, and less
+    than `time`."""
     requeue: bool = True
     """Queue the job again when its time is over, when it is preempted, or when a node fails."""
     max_requeues: int = 100
@@ -73,7 +74,8 @@ class SlurmConfig:
     python: str | None = None
     """Python on the nodes; null: the one that submits or, in a container, `python`."""
     setup: list[str] | None = None
-    """Shell lines before the job starts, such as `module load cuda/12.8`."""
+    """Shell lines before the job starts, such as `module load cuda/12.8`. One that fails ends the
+    job."""
     env: list[str] | None = None
     """Names of environment variables that the job gets from the shell that submits, such as
     HF_TOKEN, beside those that say where programs, libraries and caches are
@@ -117,6 +119,12 @@ class SlurmConfig:
             if value is not None and not pattern.fullmatch(value):
                 raise UserError(f"slurm.{name}={value}: give {example}")
         self._check_text()
+        limit_s = None if self.time is None else _seconds(self.time)
+        if limit_s is not None and limit_s <= self.signal_s:
+            raise UserError(
+                f"slurm.time={self.time} with slurm.signal_s={self.signal_s}: workers would be "
+                "told to finish as soon as they start; give a time that is longer by minutes"
+            )
         if self.container_runtime not in RUNTIMES:
             raise UserError(
                 f"slurm.container_runtime={self.container_runtime}: give {' or '.join(RUNTIMES)}"
@@ -150,6 +158,20 @@ class SlurmConfig:
                     f"slurm.env={variable}: give the name of a variable; its value is taken from "
                     "the environment of the shell that submits"
                 )
+
+
+def _seconds(time: str) -> int | None:
+    """A time limit in seconds, up to whole minutes as Slurm takes it; None: without limit."""
+    days, _, rest = time.rpartition("-")
+    if not rest.replace(":", "").isdigit():
+        return None
+    numbers = [int(its) for its in rest.split(":")]
+    if days or len(numbers) == 3:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    else:
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    whole = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    return -(-whole // 60) * 60 or None
 
 
 def slurm_config(raw: dict[str, Any]) -> SlurmConfig:

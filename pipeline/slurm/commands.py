@@ -35,9 +35,16 @@ def run(
     """Run one of Slurm's commands; returns what it printed. Times are printed as ISO 8601.
 
     Raises:
-        NoSlurm: there is no such command here, or the controller does not answer.
+        NoSlurm: there is no such command here, SLURM_CONF names no file, or the controller does not
+            answer.
         SlurmError: the command failed.
     """
+    settings = env.get("SLURM_CONF")
+    if settings and not os.path.exists(settings):  # for this, the commands wait a minute
+        raise NoSlurm(
+            f"SLURM_CONF={settings}: no such file; name the cluster's slurm.conf, or unset "
+            "SLURM_CONF"
+        )
     # A user's SQUEUE_PARTITION or SACCT_FORMAT must not change what is asked.
     kept = {k: v for k, v in env.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:

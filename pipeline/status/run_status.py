@@ -135,7 +135,9 @@ class RunStatus:
         is_finished = not left and exists(folder.summary_file)
         if not left:
             written = f"summary.json, README.md, {folder.report_file.name} are written"
-            missing = "missing: run the same command again to write it"
+            is_coming = self._at_work.is_held or self._submitted.is_live
+            again = "missing: run the same command again to write it"
+            missing = "not written yet" if is_coming else again
             yield "summary", written if is_finished else missing
         if score := self._score():
             yield "score", score

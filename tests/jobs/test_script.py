@@ -230,3 +230,29 @@ def test_a_job_is_called_after_its_job_and_folder() -> None:
     assert job_name("humaneval", "decoding=factor") == "humaneval-decoding=factor"
     assert job_name(None, "my run/x") == "my_run_x"
     assert shlex.quote(job_name("a b", "c'd")) == "a_b-c_d"
+
+
+@pytest.mark.parametrize(
+    ("lines", "failed"),
+    [
+        (["true", "false"], "false"),
+        (["source /no/env"], "source /no/env"),
+        (["loads() { return 1; }", "loads x"], "return 1"),
+        (["exit 1"], "exit 1"),
+        (["false || true"], None),
+    ],
+)
+def test_a_setup_line_that_fails_is_named(
+    tmp_path: Path, lines: list[str], failed: str | None
+) -> None:
+    file = tmp_path / "script.sh"
+    file.write_text(script(tmp_path, printer(tmp_path), setup=lines).text)
+    done = subprocess.run(["bash", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if failed is None else 1)
+    assert bool(done.stdout) == (failed is None), "the job starts only if all lines succeed"
+    said = done.stderr.splitlines()[-1:]
+    if failed is None:
+        assert said == []
+    else:
+        assert said[0].startswith("jobs.submit: slurm.setup ended with exit code 1 on ")
+        assert said[0].endswith(f", at: {failed}")

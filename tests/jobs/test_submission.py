@@ -152,6 +152,11 @@ def test_nothing_is_left_of_a_job_that_slurm_does_not_release(slurm: FakeSlurm) 
             "slurm.account=a: Slurm refuses the job",
         ),
         ("allocation failure: Invalid qos specification", ("slurm.qos=q",), "slurm.qos=q: "),
+        (
+            "sbatch: unrecognized option '--rubbish=1'\nTry \"sbatch --help\" for more information",
+            ("slurm.extra=[--rubbish=1]",),
+            "slurm.extra=['--rubbish=1']: Slurm refuses the job (sbatch: ",
+        ),
         ("sbatch: error: Something new", (), "Slurm refuses the job (sbatch: Something new)"),
     ],
 )
@@ -162,6 +167,14 @@ def test_what_slurm_refuses_is_told_with_its_field_and_nothing_is_made(
     assert said in refused(*DEMO, *args)
     assert not slurm.submitted()
     assert not Path("runs").exists()
+
+
+def test_a_run_folder_that_no_other_machine_sees_is_told_once(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.slurm.checks._file_system", lambda _: "tmpfs")
+    assert submitted(*DEMO) == 0
+    assert capsys.readouterr().err.count("lies on tmpfs") == 1
 
 
 def test_nodes_that_are_only_down_now_are_no_refusal(slurm: FakeSlurm) -> None:

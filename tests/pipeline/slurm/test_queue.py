@@ -27,6 +27,16 @@ def test_a_running_job_is_told_with_its_times_and_nodes(slurm: FakeSlurm) -> Non
     assert call.startswith("-h -r -t all -j 7,8 -o %F"), "every job in one call, ended ones too"
 
 
+def test_settings_of_slurm_that_are_not_there_are_told_at_once(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's commands themselves try for a minute, without a word."""
+    monkeypatch.setenv("SLURM_CONF", "/no/slurm.conf")
+    with pytest.raises(NoSlurm, match=r"^SLURM_CONF=/no/slurm.conf: no such file; "):
+        ask([7])
+    assert not slurm.calls("squeue")
+
+
 def test_elements_that_wait_are_told_one_by_one(slurm: FakeSlurm) -> None:
     """As `squeue -r` prints them; without it they are one line, 9_[2-4%1]."""
     waiting = [job(9, "PENDING", element=i, reason="JobArrayTaskLimit") for i in (2, 3, 4)]

@@ -438,6 +438,16 @@ def test_an_array_without_slurm_counts_what_is_recorded(
     assert "finisher" not in lines
 
 
+def test_a_summary_that_the_finisher_will_write_is_not_asked_for(
+    a_job: Job, status: Status, slurm: FakeSlurm
+) -> None:
+    folder = done(a_job, set(range(5)))
+    submitted(folder, array=2, finisher_id=1235)
+    slurm.says("squeue", job(1235, "PENDING", reason="Dependency"))
+    _, lines = status(folder.path)
+    assert lines["summary"] == "not written yet"
+
+
 def test_scoring_that_fails_is_told_though_all_parts_are_done(
     a_job: Job, status: Status, slurm: FakeSlurm
 ) -> None:
