@@ -24,7 +24,9 @@ def all_parts_described(start: ThisStart) -> str | None:
         return None
     submission = start.submission
     starts = records.starts(start.folder, submission.job_id)
-    return missing_parts(missing, submission.array or 1, starts)
+    why = missing_parts(missing, submission.array or 1, starts)
+    score = f", python -m pipeline.score {start.folder.path} then scores it"
+    return f"{why}{score if submission.task else ''}"
 
 
 def missing_parts(missing: Sequence[int], num_elements: int, starts: Sequence[StartRecord]) -> str:

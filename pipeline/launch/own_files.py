@@ -77,7 +77,7 @@ class OwnFiles:
         """
         if self.folder is not None and not self.folder.is_dir():
             raise UserError(f"--config-dir={self.folder}: no such folder")
-        for file in self.clusters():  # Hydra reads all of them
+        for file in self.clusters():  # Hydra reads all of them, so one that is broken stops it
             _read(file)
         jobs = [file for file in self._files("conf") if file.stem in self.named]
         texts = [file.read_text(errors="replace") for file in jobs]

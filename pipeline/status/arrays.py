@@ -29,6 +29,8 @@ UNDONE = ("failed", "cancelled", "ended")
 NUM_ELEMENTS = 10
 """At most so many elements that left parts undone are listed; the others are counted."""
 NUM_NODES = 4
+MISSING = "parts are missing"
+"""Stands in why a finisher ended, if elements had left parts undone."""
 
 
 def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
@@ -49,7 +51,10 @@ def array_lines(its: Submitted, folder: RunFolder, left: Left) -> Lines:
     if failed:
         yield from log_lines(its, failed[0], messages(failed[0], folder))
     finisher = its.finisher
-    if finisher and its.unasked is None and (not left.is_nothing or not _is_well(finisher)):
+    is_wanted = finisher and (
+        not left.is_nothing or not (_is_well(finisher) or _is_made_up(finisher))
+    )
+    if finisher and its.unasked is None and is_wanted:
         yield "finisher", _finisher(finisher, unknown(its), is_told=bool(undone))
         if not undone and its.is_over(finisher) and not _is_well(finisher):
             yield from log_lines(its, finisher, messages(finisher, folder))
@@ -115,6 +120,11 @@ def _is_well(finisher: Task) -> bool:
     """Whether it has ended, and not failed."""
     has_ended_ill = finisher.job is not None and finisher.job.state != "COMPLETED"
     return not finisher.is_live and not has_failed(finisher) and not has_ended_ill
+
+
+def _is_made_up(finisher: Task) -> bool:
+    """Whether it ended because parts were missing, as it says; called once all are there."""
+    return finisher.last is not None and MISSING in (finisher.last.why or "")
 
 
 def _finisher(task: Task, why_unknown: str, *, is_told: bool) -> str:
