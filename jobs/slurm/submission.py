@@ -11,6 +11,8 @@
 Several jobs are all checked before the first is submitted.
 """
 
+import os
+import pwd
 import shlex
 import socket
 import sys
@@ -18,7 +20,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
-from getpass import getuser
 from pathlib import Path
 
 import yaml
@@ -193,7 +194,7 @@ def record(job: Job, submitted: sbatch.Submitted, finisher_id: int | None) -> Su
         finisher_id=finisher_id,
         submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
         submitted_from=socket.gethostname(),
-        user=getuser(),
+        user=_user(),
         command=job.typed,
         working_folder=str(working_folder()),
         folder=str(job.place),
@@ -218,6 +219,14 @@ def printed(job: Job, submission: Submission) -> list[str]:
         f"  logs    {job.place / 'logs' / str(submission.job_id)}*.log",
         f"  cancel  python -m jobs.cancel {run}",
     ]
+
+
+def _user() -> str:
+    """This user's name as Slurm has it, whatever LOGNAME and USER say after `su` or `sudo`."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # squeue, too, then shows the number
+        return str(os.getuid())
 
 
 def say(text: str) -> None:

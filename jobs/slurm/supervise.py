@@ -23,9 +23,12 @@ from jobs.slurm.outcome import RUNNING, Known, Verdict, stuck_before, verdict
 from jobs.slurm.start import SCORING, ThisStart, job_now, nodes_down, shielded, this_start
 from jobs.slurm.step import POLL_S, StepEnd, Told, run_step
 from pipeline.run_folder.layout import RunFolder
+from pipeline.run_folder.store import without_secrets
 from pipeline.slurm import commands, records
 from pipeline.slurm.commands import NoSlurm, SlurmError
 from pipeline.stats.formatting import duration
+from pipeline.workers.last_words import bug_report
+from pipeline.workers.refusals import why_not_read
 
 MODULE = "pipeline.run"
 PATIENCE_S, PAUSE_S = 300.0, 10.0
@@ -87,15 +90,15 @@ class Supervisor:
                 process.wait()
                 break
             time.sleep(POLL_S)
+        if process.returncode == 0:  # also if Slurm has told this process to end meanwhile
+            return self._known(is_done=True)
         if self._told.is_to_end or process.returncode < 0:
             return self._known_of(None)
-        if process.returncode:
-            why = (
-                f"all parts are done, but scoring them failed (see {start.log_file}); again: "
-                f"python -m pipeline.score {start.folder.path}"
-            )
-            return self._known(final=why)
-        return self._known(is_done=True)
+        why = (
+            f"all parts are done, but scoring them failed (see {start.log_file}); again: "
+            f"python -m pipeline.score {start.folder.path}"
+        )
+        return self._known(final=why)
 
     def _is_complete(self) -> bool:
         return self._start.parts_done() == self._start.parts_planned()
@@ -171,25 +174,29 @@ class Supervisor:
         done, planned = self._start.parts_done(), self._start.parts_planned()
         of = "" if planned is None else f" of {planned}"
         say(f"{what.outcome or 'ended'}: {what.why}; parts done: {done}{of}")
-        if what.requeues and (why := self._requeue()):
-            failed = Verdict(outcome="failed", why=f"{what.why}; {why}")
-            return self._conclude(failed)
+        if what.requeues and (instead := self._requeue(what.why)):
+            return self._conclude(instead)
         return what.exit_code
 
-    def _requeue(self) -> str | None:
-        """Queue the job again; soon after that Slurm ends this process. Returns why it refuses."""
+    def _requeue(self, why: str) -> Verdict | None:
+        """Queue the job again; soon after that Slurm ends this process. Returns what becomes of
+        the job instead, if Slurm refuses, or has cancelled or queued it meanwhile: a cancelled job
+        would be revived."""
         end = time.monotonic() + PATIENCE_S
         while True:
+            now = verdict(self._known(cause=why))
+            if not now.requeues:
+                return now
             try:
                 with shielded():
                     commands.requeue(self._start.label)
                 return None
             except NoSlurm as error:
                 if self._told.terminated_at is not None or time.monotonic() > end:
-                    return str(error)
+                    return Verdict(outcome="failed", why=f"{why}; {error}")
                 time.sleep(PAUSE_S)
             except SlurmError as error:
-                return str(error)
+                return Verdict(outcome="failed", why=f"{why}; {error}")
 
 
 def say(message: str) -> None:
@@ -214,8 +221,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         return Supervisor(this_start(RunFolder(args.run)), told).run(None if args.finish else words)
     except UserError as error:
-        say(str(error))
+        say(without_secrets(str(error)))
         return 1
+    except OSError as error:
+        say(why_not_read(error, args.run))
+        return 1
+    except Exception as error:
+        say(bug_report(error))
+        raise SystemExit(1) from error
     finally:
         told.stop_listening()
 

@@ -79,3 +79,13 @@ def test_cancel_ends_all_submissions_that_live(
     monkeypatch.setattr("jobs.slurm.cancellation.WAIT_S", 0.0)
     assert cancel_run("runs/demo") == 0
     assert sorted(slurm.calls("scancel")) == [["101"], ["99"]]
+
+
+def test_a_job_is_known_again_whatever_the_shell_calls_its_user(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = queue(101, "RUNNING", "node1")
+    monkeypatch.setenv("LOGNAME", "somebody_else")
+    submitted(*DEMO)
+    slurm.answer("squeue", running)
+    assert [its.label for _, jobs in alive_of(RunFolder("runs/demo")) for its in jobs] == ["101"]

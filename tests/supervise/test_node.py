@@ -1,6 +1,7 @@
 """One node of a job, without Slurm: where it finds the first one, and what it leaves."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +99,30 @@ def test_a_folder_that_is_not_shared_is_found_out_before_the_work(tmp_path: Path
         "give output= (and slurm.folder, if you set it) on a disk that all nodes share\n"
     )
     assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_a_node_that_is_told_to_end_while_it_looks_does_not_blame_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(proof: Path, patience_s: float) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(node, "seen", told)
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    before = {its: signal.getsignal(its) for its in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        code = node.main(
+            [
+                *(f"--folder={tmp_path}", f"--proof={tmp_path / 'a' / 'proof'}", "--start=7-0"),
+                *("--attempt=0", "--nodes=2", "--ranks=1", "--first=a", "--port=1"),
+                *("--shutdown-s=5", "timeit"),
+            ]
+        )
+    finally:
+        for its, handler in before.items():
+            signal.signal(its, handler)
+    assert code == 0
 
 
 def test_a_node_without_a_word_is_none(tmp_path: Path) -> None:

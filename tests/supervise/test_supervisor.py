@@ -1,5 +1,8 @@
 """One start of a job as its supervisor sees it through, with Slurm and the workers replaced."""
 
+import errno
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from jobs.slurm.supervise import Supervisor
 from pipeline.config.slurm import SlurmConfig
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import commands, records
-from pipeline.slurm.commands import SlurmError
+from pipeline.slurm.commands import NoSlurm, SlurmError
 from pipeline.slurm.records import StartRecord, Stopped, Submission
 from tests.end_to_end.launcher import finished
 
@@ -126,6 +129,27 @@ def test_scoring_that_fails_ends_the_job(
     assert requeued == []
 
 
+def test_scoring_that_ends_well_just_before_the_time_limit_counts(
+    complete: Path, monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    told = Told()
+
+    class Scored:
+        returncode = 0
+
+        def __init__(self, command: list[str]) -> None:
+            told.warned_at = 0.0
+
+        def poll(self) -> int:
+            return 0
+
+    work(monkeypatch, lambda *_: StepEnd(exit_code=0, nodes=[WELL]))
+    monkeypatch.setattr(subprocess, "Popen", Scored)
+    assert Supervisor(start(complete, 3, "functions"), told).run([]) == 0
+    assert last(complete).outcome == "finished"
+    assert requeued == []
+
+
 def test_scoring_that_the_time_limit_interrupts_is_taken_up_again(
     complete: Path, monkeypatch: pytest.MonkeyPatch, requeued: list[str]
 ) -> None:
@@ -157,8 +181,8 @@ def test_the_workers_get_the_arguments_and_an_element_its_share(
     Supervisor(start(tmp_path, array=4), Told()).run(["conf=demo"])
     assert seen == [["pipeline.run", "conf=demo"], ["pipeline.run", "conf=demo", "share=0/4"]]
     assert requeued == ["7", "7_0"]
-    assert last(tmp_path).why is not None
-    assert "the workers did not start (srun ended with exit code 1), after" in last(tmp_path).why
+    why = last(tmp_path).why or ""
+    assert "the workers did not start (srun ended with exit code 1), after" in why
 
 
 def test_a_message_of_a_worker_ends_the_job_or_is_the_reason_to_go_on(
@@ -210,6 +234,57 @@ def test_a_job_that_jobs_cancel_has_marked_is_not_queued_again(
     Supervisor(its, Told()).run([])
     assert last(tmp_path).outcome == "cancelled"
     assert requeued == []
+
+
+def test_a_job_that_is_cancelled_after_its_workers_ended_is_not_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    states = iter(["RUNNING", "RUNNING"])
+    monkeypatch.setattr(
+        supervise,
+        "job_now",
+        lambda label: JobNow(state=next(states, "COMPLETING"), reason="None", restarts=0),
+    )
+    work(monkeypatch, lambda *_: StepEnd(exit_code=1, nodes=[None]))
+    assert Supervisor(start(tmp_path), Told()).run([]) == 0
+    assert (last(tmp_path).outcome, last(tmp_path).why) == ("cancelled", "cancelled with scancel")
+    assert requeued == []
+
+
+def test_a_job_that_is_cancelled_while_slurm_does_not_answer_is_not_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requeued: list[str]
+) -> None:
+    its, tries = start(tmp_path), list[str]()
+
+    def away(label: str) -> None:
+        tries.append(label)
+        records.write_submission(its.folder, replace(its.submission, cancelled_at="now"))
+        raise NoSlurm("scontrol: no answer within 60 s")
+
+    monkeypatch.setattr(commands, "requeue", away)
+    monkeypatch.setattr(supervise, "PAUSE_S", 0)
+    work(monkeypatch, lambda *_: StepEnd(exit_code=1, nodes=[None]))
+    assert Supervisor(its, Told()).run([]) == 0
+    assert last(tmp_path).outcome == "cancelled"
+    assert tries == ["7"]
+
+
+def test_a_run_folder_that_has_gone_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(folder: RunFolder) -> ThisStart:
+        raise OSError(errno.ESTALE, "Stale file handle", str(folder.path))
+
+    monkeypatch.setattr(supervise, "this_start", gone)
+    before = {its: signal.getsignal(its) for its in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        assert supervise.main([str(tmp_path), "--"]) == 1
+    finally:
+        for its, handler in before.items():
+            signal.signal(its, handler)
+    said = capsys.readouterr().out
+    assert said.startswith(f"jobs.slurm: {tmp_path}: ")
+    assert said.count("\n") == 1
 
 
 def test_a_requeue_that_slurm_refuses_is_told(
