@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from engine.errors import UserError
+from jobs.slurm.environment import check_no_secret
 from jobs.slurm.options import check_extra
 from pipeline.config.job import JobConfig
 from pipeline.config.slurm import SlurmConfig
@@ -30,6 +31,8 @@ def check_settings(config: JobConfig, slurm: SlurmConfig, arguments: list[str]) 
         UserError: they contradict each other.
     """
     check_extra(slurm.extra)
+    typed = {"slurm.setup": slurm.setup or [], "slurm.extra": slurm.extra or []}
+    check_no_secret({**typed, "the job's arguments": arguments})
     if config.dry_run:
         raise UserError(
             "dry_run=true: plans the job where it is called, which needs no Slurm: python -m "

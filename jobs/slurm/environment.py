@@ -6,6 +6,7 @@ slurm.env names. Their values are in no file of the run: Slurm carries them.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from engine.errors import UserError
@@ -23,6 +24,10 @@ OF_SLURM = (
     *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTER_NAME", "SLURM_CLUSTERS", "SLURM_JWT"),
 )
 """Variables that say where Slurm is and who asks, not which job this is."""
+
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|(_|\b)KEY(_|\b)", re.IGNORECASE)
+SHORTEST_SECRET = 8
+"""A shorter value stands in many texts by chance."""
 
 
 def exported(slurm: SlurmConfig, env: Mapping[str, str] = os.environ) -> list[str]:
@@ -48,6 +53,27 @@ def for_sbatch(env: Mapping[str, str] = os.environ) -> dict[str, str]:
         for name, value in env.items()
         if not name.startswith("SLURM_") or name in OF_SLURM
     }
+
+
+def check_no_secret(
+    texts: Mapping[str, Sequence[str]], env: Mapping[str, str] = os.environ
+) -> None:
+    """Check that no text that goes into a file holds the value of a secret variable of this shell.
+
+    Args:
+        texts: where they were typed -> the texts.
+
+    Raises:
+        UserError: one does.
+    """
+    secrets = {n: v for n, v in env.items() if SECRET_NAME.search(n) and len(v) >= SHORTEST_SECRET}
+    for where, typed in texts.items():
+        for name, value in secrets.items():
+            if any(value in text for text in typed):
+                raise UserError(
+                    f"{where}: holds the value of {name}, and would be written to the run folder; "
+                    f"give slurm.env=[{name}], which passes it on without writing it"
+                )
 
 
 def keys_left_behind(

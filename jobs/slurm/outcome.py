@@ -51,6 +51,8 @@ class Known:
     """Whether the time limit interrupted it."""
     parts_before: int
     parts_after: int
+    is_complete: bool = False
+    """All parts are done, and something behind them was interrupted, such as scoring."""
     earlier: Sequence[StartRecord] = ()
     """The starts before this one, oldest first."""
     is_cancelled: bool = False
@@ -90,7 +92,8 @@ def verdict(known: Known) -> Verdict:
         return Verdict(outcome="requeued", why=known.cause)
     if known.job is not None and known.job.state != RUNNING and not known.job.is_timed_out:
         return Verdict(outcome="cancelled", why="cancelled with scancel")
-    if is_stuck(known.earlier[-1:], known.parts_before) and known.parts_after <= known.parts_before:
+    is_idle = known.parts_after <= known.parts_before and not known.is_complete
+    if is_idle and is_stuck(known.earlier[-1:], known.parts_before):
         return Verdict(outcome="stuck", why=_stuck(known))
     if not known.requeue:
         return Verdict(outcome="failed", why=f"{known.cause}; slurm.requeue=false")

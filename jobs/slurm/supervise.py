@@ -33,6 +33,8 @@ from pipeline.workers.refusals import why_not_read
 MODULE = "pipeline.run"
 PATIENCE_S, PAUSE_S = 300.0, 10.0
 """How long to ask a controller of Slurm's that does not answer, and how often."""
+LATE_S = 60.0
+"""How long files of other nodes may take to be seen here."""
 
 
 class Supervisor:
@@ -55,7 +57,7 @@ class Supervisor:
     def run(self, words: Sequence[str] | None) -> int:
         """Do the work and what follows from its end; returns the exit code. `words` are the
         arguments of pipeline.run; None: finish the run of an array."""
-        if why := stuck_before(self._earlier, self._before):
+        if not self._is_complete() and (why := stuck_before(self._earlier, self._before)):
             return self._conclude(Verdict(outcome="stuck", why=why))
         known = self._finish() if words is None else self._generate(words)
         if known.is_done and self._start.element is None and self._start.submission.task:
@@ -103,10 +105,20 @@ class Supervisor:
     def _is_complete(self) -> bool:
         return self._start.parts_done() == self._start.parts_planned()
 
+    def _is_seen_complete(self) -> bool:
+        """Whether all parts are done, as this machine sees it: a network file system may show late
+        what other nodes have written."""
+        end = time.monotonic() + LATE_S
+        while not (is_complete := self._is_complete()) and time.monotonic() < end:
+            if self._told.is_to_end:
+                break
+            time.sleep(POLL_S)
+        return is_complete
+
     def _known_of(self, end: StepEnd | None) -> Known:
         """What is known when workers or scoring have ended, or Slurm has said that they must."""
         start, told = self._start, self._told
-        if end is not None and end.is_well and self._is_complete():
+        if end is not None and end.is_well and self._is_seen_complete():
             return self._known(is_done=True)
         stopped = records.stopped(start.folder, start.job_id, start.element, start.restart)
         job = job_now(start.label)
@@ -150,6 +162,7 @@ class Supervisor:
             is_too_short=is_too_short,
             parts_before=self._before,
             parts_after=start.parts_done(),
+            is_complete=self._is_complete(),
             earlier=self._earlier,
             is_cancelled=start.is_cancelled(),
             is_terminated=self._told.terminated_at is not None,
@@ -164,7 +177,10 @@ class Supervisor:
         known = self._known_of(None)
         if known.job is not None and known.job.state == RUNNING:
             return False
-        self._start.end(self._record, known.parts_after, verdict(known))
+        what = verdict(known)
+        self._start.end(self._record, known.parts_after, what)
+        if what.requeues:  # at the time limit: Slurm does not do it, and may kill this process
+            self._requeue(what.why)
         return True
 
     def _conclude(self, what: Verdict) -> int:

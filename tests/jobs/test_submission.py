@@ -251,6 +251,19 @@ def test_a_run_folder_in_use_for_something_else_is_refused(slurm: FakeSlurm) -> 
     assert "it holds thesis.tex, but no run.json" in refused(*DEMO, "output=o")
 
 
+def test_the_value_of_a_secret_gets_into_no_file(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    for word in ("slurm.setup=[export HF_TOKEN=hf_abcdefgh]", "prompt.system=hf_abcdefgh"):
+        message = refused(*DEMO, word)
+        assert "holds the value of HF_TOKEN" in message
+        assert "slurm.env=[HF_TOKEN]" in message
+        assert "hf_abcdefgh" not in message
+    assert not slurm.submitted()
+    assert list(Path().iterdir()) == []
+
+
 def test_keys_that_the_job_would_lack_are_named(
     slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

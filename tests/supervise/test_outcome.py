@@ -77,6 +77,8 @@ def test_two_starts_in_a_row_without_a_part_are_stuck() -> None:
     )
     assert verdict(stuck).exit_code == 1
     assert verdict(replace(stuck, parts_after=4)).requeues
+    # What is interrupted behind the last part, such as scoring, finishes no part.
+    assert verdict(replace(stuck, is_complete=True)).requeues
     # Parts may also vanish: a broken one is set aside.
     assert verdict(replace(stuck, parts_after=2)).outcome == "stuck"
 
