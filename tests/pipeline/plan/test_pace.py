@@ -21,7 +21,8 @@ from pipeline.workers.session import LocalStore, Session
 from tests.checkpoints import job, prompts, write_parquet
 from tests.engine.thread_ranks import ThreadRank, on_ranks
 from tests.pipeline.generate.test_driver import Job
-from tests.pipeline.test_status import Status, status
+from tests.pipeline.status.command import Status
+from tests.pipeline.status.conftest import status
 
 __all__ = ["status"]
 NUM_ROWS, NUM_FIRST = 40, 4
