@@ -1,5 +1,6 @@
 """What `python -m pipeline.status` says of jobs on a real Slurm: each state with its line."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_running_then_requeued_then_cancelled(run: Run) -> None:
     run.started(job)
     assert [(its.label, its.state) for its in live([int(job), 99_999])] == [(job, "RUNNING")]
     suffices, too_short = run.lines(60), run.lines(5000)
-    assert suffices["slurm"].startswith(f"job {job} runs on node1 since 20")
+    assert re.match(rf"job {job} runs on node\d since 20", suffices["slurm"])
     assert suffices["this start"].endswith(" until its time is over, which suffices at this rate")
     assert too_short["this start"].endswith("too short at this rate: 9 more starts after it")
     run.cluster.run("scontrol", "requeue", job)
@@ -118,12 +119,12 @@ def test_an_array_with_a_finisher(run: Run) -> None:
     finisher = run.submit("--hold")
     job = run.submit("--array=0-3%1", does=does, array=4, finisher_id=int(finisher))
     (run.folder.slurm / f"submission-{finisher}.json").unlink()
-    run.cluster.wait(f"{job}_2", until="RUNNING")
+    node = run.cluster.wait(f"{job}_2", until="RUNNING")["NodeList"]
     submissions = Submissions(run.folder)
     submissions.update()
     told = dict(submissions.lines(Left(parts=[1, 2, 3, 5], seconds=None)))
     assert told["slurm"] == (
-        f"array {job} of 4: 1 running on node1, 1 pending (JobArrayTaskLimit (for elements before "
+        f"array {job} of 4: 1 running on {node}, 1 pending (JobArrayTaskLimit (for elements before "
         "it: slurm.array_at_once are running)), 1 finished, 1 failed"
     )
     assert told[""] == "element 1 failed (FAILED (it failed), signal 9): parts 1, 5 missing"
