@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterator
 
 from engine.errors import UserError
-from jobs.slurm.alive import Alive, alive_of
+from jobs.slurm.alive import alive_of, in_words
 from pipeline.plan.run_json import existing_plan
 from pipeline.run_folder.at_work import absolute
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm.commands import cancel
+from pipeline.slurm.queue import Job
 from pipeline.slurm.records import Submission, mark_cancelled, submissions
 
+NUM_NAMED = 10
+"""At most so many jobs and elements are named."""
 WAIT_S, POLL_S = 60.0, 1.0
 """How long workers may take to end. Slurm kills them after KillWait, 30 s unless a site says
 otherwise."""
@@ -39,9 +42,9 @@ def cancel_run(run: str) -> int:
         mark_cancelled(folder, submission)
     for submission, _ in found:
         cancel(submission.ids)
-    for _, jobs in found:
-        for its in jobs:
-            print(f"cancelled: {its.words}", flush=True)
+    told = [f"cancelled: {in_words(job)}" for _, jobs in found for job in jobs]
+    more = [f"and {len(told) - NUM_NAMED} more"] if len(told) > NUM_NAMED else []
+    print("\n".join([*told[:NUM_NAMED], *more]), flush=True)
     left = wait_until_ended(folder)
     print("\n".join(how_to_go_on(folder, found[-1][0], left)), flush=True)
     return 0
@@ -62,7 +65,7 @@ def check_was_submitted(folder: RunFolder) -> None:
     raise UserError(f"{folder.path}: is no run folder; give the job's output")
 
 
-def wait_until_ended(folder: RunFolder) -> list[Alive]:
+def wait_until_ended(folder: RunFolder) -> list[Job]:
     """Wait until Slurm has none of the run's jobs any more, cancelling again what a supervisor has
     queued meanwhile. Returns those that are still there after WAIT_S."""
     deadline = time.monotonic() + WAIT_S
@@ -77,10 +80,10 @@ def wait_until_ended(folder: RunFolder) -> list[Alive]:
     return []
 
 
-def how_to_go_on(folder: RunFolder, submission: Submission, left: list[Alive]) -> Iterator[str]:
+def how_to_go_on(folder: RunFolder, submission: Submission, left: list[Job]) -> Iterator[str]:
     """What a person reads at the end."""
-    for its in left:
-        yield f"still ending: {its.words}"
+    for job in left[:NUM_NAMED]:
+        yield f"still ending: {in_words(job)}"
     plan = existing_plan(folder)
     if plan is None:
         yield "no part was done: the run had not been planned yet"

@@ -26,7 +26,7 @@ import yaml
 
 from engine.errors import UserError
 from jobs.slurm import checks, sbatch
-from jobs.slurm.alive import alive_of
+from jobs.slurm.alive import alive_of, in_words
 from jobs.slurm.environment import keys_left_behind
 from jobs.slurm.job import Job, job_of, working_folder
 from pipeline.config.job import as_dict
@@ -107,7 +107,7 @@ def check_nothing_is_at_work(job: Job) -> None:
     for submission, jobs in alive_of(job.folder):
         more = f" (and {len(jobs) - 1} more of it)" if len(jobs) > 1 else ""
         raise AtWork(
-            f"output={job.folder.path}: {jobs[0].words}{more}, submitted "
+            f"output={job.folder.path}: {in_words(jobs[0])}{more}, submitted "
             f"{submission.submitted_at} by {submission.user}; python -m pipeline.status "
             f"{job.shown} shows how far it is, python -m jobs.cancel {job.shown} ends it"
         )

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.slurm.commands import TIMEOUT_S, NoSlurm, SlurmError, run
-from pipeline.slurm.records import label
+from pipeline.slurm.records import Submission, label
 
-FIELDS = ("%F", "%K", "%T", "%S", "%e", "%l", "%N", "%r")
+FIELDS = ("%F", "%K", "%T", "%S", "%e", "%l", "%N", "%u", "%r")
 """Job (of an element: its array), element, state, start (if pending: expected), end or the time of
-its limit, time limit, nodes, reason."""
+its limit, time limit, nodes, user, reason."""
 NO_LIMIT_S = 365 * 86400.0
 SEPARATOR = "\x1f"
 """In no field, whatever the cluster's nodes and reasons are called."""
@@ -46,6 +46,7 @@ class Job:
     """Time limit of one start; None: there is none."""
     nodes: str = ""
     """As Slurm writes them: node[1-2]."""
+    user: str = ""
     reason: str = ""
     """Slurm's word for why it waits or ended; may be empty."""
 
@@ -53,6 +54,11 @@ class Job:
     def label(self) -> str:
         """As Slurm writes it: 1234, or 1234_3."""
         return label(self.job_id, self.element)
+
+    def is_of(self, submission: Submission) -> bool:
+        """Whether it was submitted so. Slurm counts ids round, so the id may by now be that of
+        another user's job."""
+        return self.job_id in submission.ids and self.user == submission.user
 
     @property
     def is_live(self) -> bool:
@@ -105,16 +111,6 @@ def ask(ids: Sequence[int], cluster: str | None = None, timeout_s: float = TIMEO
     return [job for job in jobs if job is not None and job.job_id in wanted]
 
 
-def live(ids: Sequence[int]) -> list[Job]:
-    """Those of these jobs, and of their elements, that are queued or running.
-
-    Raises:
-        NoSlurm: there is no Slurm here, or its controller does not answer.
-        SlurmError: squeue refuses.
-    """
-    return [job for job in ask(ids) if job.is_live]
-
-
 def cluster_name(timeout_s: float = TIMEOUT_S) -> str | None:
     """Slurm's name of this machine's cluster; None if it does not tell.
 
@@ -133,7 +129,7 @@ def _job(values: list[str]) -> Job | None:
     """None for a line that is no job, such as `CLUSTER: name`."""
     if len(values) != len(FIELDS) or not values[0].strip().isdigit():
         return None
-    job_id, element, state, began, ends, limit, nodes, reason = (its.strip() for its in values)
+    job_id, element, state, began, ends, limit, nodes, user, reason = map(str.strip, values)
     return Job(
         job_id=int(job_id),
         element=int(element) if element.isdigit() else None,
@@ -142,6 +138,7 @@ def _job(values: list[str]) -> Job | None:
         ends_at=moment(ends),
         limit_s=seconds(limit),
         nodes=nodes.removeprefix("(null)"),
+        user=user,
         reason="" if reason in ("None", "(null)") else reason,
     )
 

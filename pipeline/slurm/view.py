@@ -121,7 +121,7 @@ def view(folder: RunFolder) -> list[Submitted]:
     return [
         Submitted(
             submission=one,
-            jobs=[job for job in jobs.get(one.cluster, []) if job.job_id in one.ids],
+            jobs=[job for job in jobs.get(one.cluster, []) if job.is_of(one)],
             starts=[start for job_id in one.ids for start in starts(folder, job_id)],
             logs=_logs(folder, one),
             unasked=unasked.get(one.cluster),

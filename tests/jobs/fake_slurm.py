@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import UserError
 from jobs.slurm.submission import submit
+from pipeline.slurm.queue import SEPARATOR
 
 DEMO = ("conf=demo", "data.limit=4", "slurm=cpu")
 COMMANDS = ("sbatch", "scontrol", "squeue", "scancel")
@@ -75,5 +76,7 @@ def refused(*args: str) -> str:
 
 
 def queue(job: int, state: str, node: str = "", reason: str = "None") -> str:
-    """A line of squeue as `alive` asks for it."""
-    return f"{job}|{job}|{state}|2026-11-27T01:00:00+0000|{node}|{getuser()}|{reason}\n"
+    """A line of squeue."""
+    began = "2026-11-27T01:00:00+0000"
+    values = [str(job), "N/A", state, began, "N/A", "UNLIMITED", node, getuser(), reason]
+    return SEPARATOR.join(values) + "\n"

@@ -2,13 +2,14 @@
 
 import re
 from datetime import UTC, datetime
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.run_folder.layout import RunFolder
-from pipeline.slurm.queue import cluster_name, live
+from pipeline.slurm.queue import ask, cluster_name
 from pipeline.slurm.records import StartRecord, Submission, write_start, write_submission
 from pipeline.status.slurm_lines import Left
 from pipeline.status.submitted import Submissions
@@ -30,7 +31,7 @@ class Run:
             job_id=int(job),
             submitted_at=_now(),
             submitted_from="here",
-            user="me",
+            user=getuser(),
             command="python -m jobs.submit conf=demo slurm.array=3",
             working_folder=str(self._log.parent),
             folder=str(self.folder.slurm),
@@ -72,7 +73,7 @@ def test_running_then_requeued_then_cancelled(run: Run) -> None:
     job = run.submit("--time=10")
     run.cluster.wait(job, until="RUNNING")
     run.started(job)
-    assert [(its.label, its.state) for its in live([int(job), 99_999])] == [(job, "RUNNING")]
+    assert [(its.label, its.state) for its in ask([int(job), 99_999])] == [(job, "RUNNING")]
     suffices, too_short = run.lines(60), run.lines(5000)
     assert re.match(rf"job {job} runs on node\d since 20", suffices["slurm"])
     assert suffices["this start"].endswith(" until its time is over, which suffices at this rate")
@@ -87,7 +88,7 @@ def test_running_then_requeued_then_cancelled(run: Run) -> None:
     assert waiting["requeued"] == "once: killed by Slurm, or with its node"
     run.cluster.run("scancel", job)
     run.cluster.wait(job, until="CANCELLED")
-    assert live([int(job)]) == []
+    assert not any(its.is_live for its in ask([int(job)]))
     assert "): CANCELLED (it was cancelled)" in run.lines()["slurm"]
 
 

@@ -153,7 +153,7 @@ def test_an_array_is_at_work_until_it_is_cancelled_with_the_job_behind_it(
 
     again = shell("jobs.submit", *args, code=1)
     assert f"job {record.job_id}_0 is running on node" in again
-    assert "(and 2 more of it)" in again
+    assert "(and 3 more of it)" in again
     assert len(submissions(RunFolder(str(shell.folder / "runs/demo")))) == 1
 
     said = shell("jobs.cancel", "runs/demo")

@@ -58,11 +58,12 @@ def job(
     end: str = "N/A",
     limit: str = "UNLIMITED",
     nodes: str = "",
+    user: str = "me",
     reason: str = "None",
 ) -> str:
     """A line of squeue."""
     index = "N/A" if element is None else str(element)
-    values = [str(job_id), index, state, start, end, limit, nodes, reason]
+    values = [str(job_id), index, state, start, end, limit, nodes, user, reason]
     return SEPARATOR.join(values) + "\n"
 
 

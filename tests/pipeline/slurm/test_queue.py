@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.slurm.commands import NoSlurm, SlurmError
-from pipeline.slurm.queue import Job, ask, cluster_name, exit_code, live, seconds
+from pipeline.slurm.queue import Job, ask, cluster_name, exit_code, seconds
 from tests.pipeline.slurm.fake_slurm import UNKNOWN_ID, FakeSlurm, job, when
 
 
@@ -21,6 +21,7 @@ def test_a_running_job_is_told_with_its_times_and_nodes(slurm: FakeSlurm) -> Non
             ends_at=datetime(2026, 11, 27, 1, 1, 7, tzinfo=UTC),
             limit_s=7200.0,
             nodes="node[1-2]",
+            user="me",
         )
     ]
     (call,) = slurm.calls("squeue")
@@ -59,18 +60,18 @@ def test_reasons_have_spaces_and_states_may_be_new(slurm: FakeSlurm) -> None:
     assert (second.nodes, second.reason, second.is_live) == ("", "", True), "unknown means live"
 
 
-def test_only_jobs_that_are_queued_or_running_are_live(slurm: FakeSlurm) -> None:
+def test_only_jobs_that_are_queued_or_running_are_ask(slurm: FakeSlurm) -> None:
     states = ("COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "COMPLETING", "PENDING")
     slurm.says("squeue", "".join(job(i, state) for i, state in enumerate(states)))
-    assert [its.state for its in live(range(6))] == ["COMPLETING", "PENDING"]
+    assert [its.state for its in ask(range(6)) if its.is_live] == ["COMPLETING", "PENDING"]
 
 
 def test_a_job_that_slurm_has_forgotten_is_no_error(slurm: FakeSlurm) -> None:
     """One job: an error. Several: the forgotten ones are left out without a word."""
     slurm.says("squeue", err=UNKNOWN_ID, code=1)
-    assert live([7]) == []
+    assert ask([7]) == []
     slurm.says("squeue", job(8, "RUNNING"))
-    assert [its.job_id for its in live([7, 8])] == [8]
+    assert [its.job_id for its in ask([7, 8])] == [8]
 
 
 def test_without_ids_nothing_is_asked(slurm: FakeSlurm) -> None:
@@ -94,7 +95,7 @@ def test_no_slurm_here_or_none_that_answers(slurm: FakeSlurm, said: str | None) 
     if said is not None:
         slurm.says("squeue", err=f"slurm_load_jobs error: {said}\n", code=1)
     with pytest.raises(NoSlurm, match=(said and "connect failure") or "not found"):
-        live([7])
+        ask([7])
 
 
 def test_a_controller_that_hangs_is_waited_for_as_long_as_asked(slurm: FakeSlurm) -> None:
