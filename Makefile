@@ -35,7 +35,7 @@ test: $(VENV)/.installed-dev
 # These tests wait more than they compute.
 test-slurm: $(VENV)/.installed-dev
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest -m slurm -n 4 tests/slurm
+	$(BIN)/python -m pytest -m slurm -n 3 tests/slurm
 
 # One job, ten breakages, four minutes.
 stress-slurm: $(VENV)/.installed-dev

@@ -22,7 +22,7 @@ WORKER, AGENT, NODE = "-u -m tests.slurm.held", "-m torch.distributed.run", "-m 
 SRUN = "srun"
 """Stands for the process on the first node that runs the others."""
 ENV = "[OMP_NUM_THREADS,HF_HUB_OFFLINE,CUDA_VISIBLE_DEVICES]"
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 """Far longer than any job of these tests takes, even on a busy machine."""
 PYTHON_HELD = """#!/bin/bash
 words=()

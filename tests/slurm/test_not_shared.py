@@ -12,7 +12,7 @@ from pipeline.slurm import records
 from tests.slurm.cluster import Cluster, program
 from tests.slurm.test_submit import DEMO, Shell
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 
 class Apart(Cluster):
