@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 START_S = 60.0
 """Far longer than a start takes (a second)."""
+PATIENCE_S = 600.0
+"""How long a test waits for what takes seconds, or a minute or two on a slow, busy machine."""
 
 Job = dict[str, str]
 """What `scontrol show job` says of a job, by its names: JobState, Reason, Restarts, NodeList..."""
@@ -143,7 +145,7 @@ class Cluster:
         return [dict(field.findall(line)) for line in said.stdout.splitlines() if "JobId=" in line]
 
     def wait(
-        self, number: str, *, until: str | Callable[[Job], bool], timeout_s: float = 60
+        self, number: str, *, until: str | Callable[[Job], bool], timeout_s: float = PATIENCE_S
     ) -> Job:
         """The job, once it is in state `until`, or `until(job)` is true.
 

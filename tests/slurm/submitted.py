@@ -15,15 +15,13 @@ from pipeline.slurm import records
 from pipeline.slurm.queue import ENDED
 from pipeline.slurm.records import StartRecord
 from tests.end_to_end.launcher import environment
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import PATIENCE_S, Cluster
 
 WORKER, AGENT, NODE = "-u -m tests.slurm.held", "-m torch.distributed.run", "-m jobs.slurm.node"
 """What stands in the command lines of a job's processes."""
 SRUN = "srun"
 """Stands for the process on the first node that runs the others."""
 ENV = "[OMP_NUM_THREADS,HF_HUB_OFFLINE,CUDA_VISIBLE_DEVICES]"
-PATIENCE_S = 600.0
-"""Far longer than any job of these tests takes, even on a busy machine."""
 PYTHON_HELD = """#!/bin/bash
 words=()
 for word in "$@"; do

@@ -9,10 +9,8 @@ import pytest
 
 from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import records
-from tests.slurm.cluster import Cluster, program
+from tests.slurm.cluster import PATIENCE_S, Cluster, program
 from tests.slurm.test_submit import DEMO, Shell
-
-PATIENCE_S = 600.0
 
 
 class Apart(Cluster):

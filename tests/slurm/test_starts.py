@@ -102,7 +102,7 @@ def test_preemption(
         job.wait_for_parts(HELD_AT)
         high = ("-p", "high", "--nodes=2", "--exclusive", "--output=/dev/null")
         other = cluster.submit(*high, "--wrap", "sleep 1")
-        cluster.wait(other, until="COMPLETED", timeout_s=120)
+        cluster.wait(other, until="COMPLETED")
         job.wait_for_start(1)
         job.let_go()
         first, _ = check(job, undisturbed, "requeued finished")

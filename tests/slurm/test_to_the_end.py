@@ -16,7 +16,7 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.slurm import records
 from pipeline.slurm.records import Submission
 from tests.slurm.cluster import Cluster
-from tests.slurm.submitted import PATIENCE_S, PYTHON_HELD, set_environment
+from tests.slurm.submitted import PYTHON_HELD, set_environment
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 JOB = [
@@ -58,7 +58,7 @@ def submission(run: str) -> Submission:
 
 
 def end(cluster: Cluster, label: str) -> str:
-    job = cluster.wait(label, until=lambda its: its["JobState"] in ENDED, timeout_s=PATIENCE_S)
+    job = cluster.wait(label, until=lambda its: its["JobState"] in ENDED)
     return job["JobState"]
 
 
@@ -93,7 +93,7 @@ def test_a_cancelled_job_ends_and_can_be_submitted_again(
     args = [*JOB, "output=run", held_python(work, 2)]
     submit(args)
     job = str(submission("run").job_id)
-    cluster.wait(job, until="RUNNING", timeout_s=PATIENCE_S)
+    cluster.wait(job, until="RUNNING")
     assert cancel_run("run") == 0
     assert f"cancelled: job {job} is running on node1" in capfd.readouterr().out
     assert end(cluster, job) == "CANCELLED"
@@ -107,7 +107,7 @@ def test_a_cancelled_job_ends_and_can_be_submitted_again(
 def test_a_cancelled_array_starts_no_job_behind_it(cluster: Cluster, work: Path) -> None:
     submit([*JOB, "output=run", "slurm.array=2", held_python(work, 2)])
     record = submission("run")
-    cluster.wait(f"{record.job_id}_0", until="RUNNING", timeout_s=PATIENCE_S)
+    cluster.wait(f"{record.job_id}_0", until="RUNNING")
     assert cancel_run("run") == 0
     assert end(cluster, str(record.finisher_id)) == "CANCELLED"
     states = {its["JobState"] for its in cluster.jobs(str(record.job_id))}
