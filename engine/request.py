@@ -13,6 +13,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from engine.model.authors import Confidence
+
 
 def derive_seed(*parts: int | str) -> int:
     """A seed of 63 bits that depends on `parts` alone."""
@@ -36,6 +38,18 @@ class Request:
     """Length of the generation region, in tokens."""
     temperature: float = 0.0
     """0 is greedy; above 0, tokens are drawn from softmax(logits / temperature)."""
+    top_k: int | None = None
+    """Tokens are drawn from the `top_k` likeliest words; None: from all."""
+    top_p: float | None = None
+    """Tokens are drawn from the fewest likeliest words whose probabilities exceed `top_p` together;
+    None: from all."""
+    confidence: Confidence | None = None
+    """The probability that a token's confidence is (engine/model/authors.py); None: as the model's
+    authors have it."""
+    guidance: float = 0.0
+    """Weight of classifier-free guidance; 0: none."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the generation; they are not part of it."""
     seed: int = 0
     """The only source of randomness for this request; any signed 64-bit integer."""
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import UserError
+from engine.model.authors import AuthorsRules
+
+LLADAS_RULES = AuthorsRules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ class ModelConfig:
     autoregressive model that this one was trained from."""
     experts: ExpertsConfig | None = None
     """None: every layer has one MLP and no experts."""
+    rules: AuthorsRules = LLADAS_RULES
+    """What generation does where the user's settings say nothing."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")

@@ -6,6 +6,7 @@ trained from, the logits at a position predict the token of the next position.
 
 from typing import Any
 
+from engine.model.authors import AuthorsRules
 from engine.model.config import ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
@@ -13,6 +14,11 @@ from engine.model.weight_map import Names
 IM_END_ID = 151645
 
 DEFAULTS = "dream"
+RULES = AuthorsRules(
+    opening="alone", confidence="filtered", filters_top_p_first=True, filters_greedy=True
+)
+"""Those of Fast-dLLM's Dream, whose blocks and cache `model=dream` takes, and of Dream's own
+sampling."""
 NAMES = Names()
 
 CHAT_TEMPLATE = (
@@ -33,6 +39,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     check_assumed(raw, ASSUMED | family_assumed, "Dream")
     return ModelConfig(
         family="dream",
+        rules=RULES,
         mlp_size=raw["intermediate_size"],
         qkv_bias=True,
         is_shifted=True,

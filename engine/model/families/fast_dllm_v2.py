@@ -8,6 +8,7 @@ sub-blocks (engine.block_length=8).
 
 from typing import Any
 
+from engine.model.authors import AuthorsRules
 from engine.model.config import ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
@@ -17,6 +18,7 @@ BLOCK_LENGTH = 32
 """Used if config.json has no `bd_size`."""
 
 DEFAULTS = "fast_dllm_v2"
+RULES = AuthorsRules(opening="alone", confidence="filtered")
 NAMES = Names()
 
 
@@ -30,6 +32,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     check_assumed(raw, ASSUMED | {"attention_bias": True}, "Fast_dLLM_v2")
     return ModelConfig(
         family="fast_dllm_v2",
+        rules=RULES,
         mlp_size=raw["intermediate_size"],
         qkv_bias=True,
         is_shifted=True,

@@ -8,6 +8,7 @@ shifted.
 from typing import Any
 
 from engine.errors import UserError
+from engine.model.authors import AuthorsRules
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families import llada_moe
@@ -32,6 +33,7 @@ BLOCK_LENGTH = 32
 """Used if config.json states none, as the published ones do not."""
 
 DEFAULTS = "llada2_mini"
+RULES = AuthorsRules(confidence="filtered")
 NAMES = Names(
     embed="model.word_embeddings",
     qkv=("attention.query_key_value",),
@@ -65,6 +67,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     check_assumed(raw, ASSUMED | FAMILY_ASSUMED | repeated, "LLaDA2")
     return ModelConfig(
         family="llada2_moe",
+        rules=RULES,
         mlp_size=raw["intermediate_size"],
         qk_norm=True,
         rotary_dim=rotary_dim,

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from engine.errors import UserError
+from engine.model.authors import AuthorsRules
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
@@ -25,6 +26,7 @@ BLOCK_LENGTH = 4
 IM_END_ID = 151645
 
 DEFAULTS = "sdar_8b"
+RULES = AuthorsRules(confidence="filtered")
 NAMES = Names()
 
 
@@ -47,6 +49,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
         )
     return ModelConfig(
         family="sdar",
+        rules=RULES,
         mlp_size=raw["intermediate_size"],
         qk_norm=True,
         block_length=_block_length(raw, name),

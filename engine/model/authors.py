@@ -1,0 +1,24 @@
+"""What a family's authors do in their own generation code, where codes differ."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Opening = Literal["free", "first", "alone"]
+Confidence = Literal["raw", "filtered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorsRules:
+    """The rules of a family's authors: what a setting takes that the user leaves out (null)."""
+
+    opening: Opening = "free"
+    """What commits in the forward that opens a block. `free`: what the strategy chooses. `first`:
+    in addition, the first position of a block whose logits come from a finished block. `alone`:
+    nothing but the block's first position."""
+    confidence: Confidence = "raw"
+    """The probability that a drawn token's confidence is: `raw`, at temperature 1 over all words;
+    `filtered`, after temperature, top_k and top_p, as it was drawn."""
+    filters_top_p_first: bool = False
+    """Whether top_p is applied before top_k."""
+    filters_greedy: bool = False
+    """Whether top_k and top_p also apply at temperature 0, where they change confidences alone."""
