@@ -6,14 +6,35 @@ when the next block is entered.
 
 from dataclasses import dataclass
 
-from engine.cache.base import CachePolicy, SpanKind, Spans, refresh
+from engine.cache.base import (
+    CachePolicy,
+    SpanKind,
+    Spans,
+    check_refresh_every,
+    is_due,
+    refresh,
+)
 from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache(CachePolicy):
-    """Refreshes on entering a block, then recomputes the block and all positions after it."""
+    """Refreshes on entering a block, then recomputes the block and all positions after it.
+
+    Raises:
+        UserError: a field out of range.
+    """
+
+    refresh_every_iterations: int | None = None
+    """In addition, refresh at least once in this many forwards; null: no such limit. The forwards
+    since the last refresh are counted, while dInfer's `cache_update_freq` refreshes at each
+    multiple of the number of a call, counted over the whole sequence."""
+
+    def __post_init__(self) -> None:
+        check_refresh_every("refresh_every_iterations", self.refresh_every_iterations)
 
     def next_spans(self, s: Sequences) -> Spans:
         rest = Spans(s.block_start, s.canvas_len, SpanKind.BLOCK)
-        return Spans.where(s.num_iterations_in_block == 0, refresh(s), rest)
+        enters_B = s.num_iterations_in_block == 0
+        is_refresh_B = enters_B | is_due(s, self.refresh_every_iterations)
+        return Spans.where(is_refresh_B, refresh(s), rest)

@@ -32,8 +32,9 @@ class VicinityCache(CachePolicy):
     """Positions before the block that are recomputed with it."""
     ahead: int = 16
     """Positions after the block that are recomputed with it."""
-    warmup_iterations: int = 4
-    """This many forwards at the start of a sequence are refreshes."""
+    warmup: int = 4
+    """dInfer's `warmup_steps`: this many forwards at the start of a sequence, which fill no cache
+    in dInfer, and the forward after them, which fills it, are refreshes."""
     refresh_every_blocks: int = 1
     """Refresh on entering a block whose index is a multiple of this. On entering any other block,
     recompute the finished block too."""
@@ -44,7 +45,7 @@ class VicinityCache(CachePolicy):
         for name, least in (
             ("behind", 0),
             ("ahead", 0),
-            ("warmup_iterations", 0),
+            ("warmup", 0),
             ("refresh_every_blocks", 1),
         ):
             if getattr(self, name) < least:
@@ -54,7 +55,7 @@ class VicinityCache(CachePolicy):
     def next_spans(self, s: Sequences) -> Spans:
         enters_B = s.num_iterations_in_block == 0
         is_refresh_B = (
-            (s.num_iterations < self.warmup_iterations)
+            (s.num_iterations <= self.warmup)
             | is_due(s, self.refresh_every_iterations)
             | (enters_B & (s.block_index % self.refresh_every_blocks == 0))
         )

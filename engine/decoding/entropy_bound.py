@@ -1,5 +1,5 @@
-"""The entropy-bounded sampler (arXiv 2505.24857), as SDAR uses it: commits positions together while
-the sum of their entropies is small.
+"""The entropy-bounded sampler (arXiv 2505.24857): commits positions together while the sum of their
+entropies is small.
 
 Shape letters as in engine/decoding/positions.py; L ranks within a sequence.
 """
@@ -18,8 +18,8 @@ from engine.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class EntropyBound(DecodingStrategy):
-    """Commits positions in order of ascending entropy. A position commits if the entropies of those
-    before it sum to at most `bound`, so the first always does.
+    """Commits positions in order of ascending entropy, as long as a sum of entropies stays within
+    `bound`. The first always commits.
 
     Raises:
         UserError: a field out of range.
@@ -27,6 +27,10 @@ class EntropyBound(DecodingStrategy):
 
     bound: float = 0.35
     """In nats."""
+    counts_own: bool = False
+    """Whether a position's own entropy is in its sum. false: a position commits if the entropies of
+    those before it sum to at most the bound (the paper and DiffusionGemma). true: if these and its
+    own sum to less than the bound (JetEngine, for SDAR), as a rule one position fewer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.bound < float("inf"):
@@ -45,7 +49,11 @@ class EntropyBound(DecodingStrategy):
         place_M = rank_M.clamp(max=asked.longest - 1)
         entropy_M = (-proposals.score_M).double().where(asked.is_masked_M, torch.inf)
         sorted_BL[asked.sequence_M, place_M] = entropy_M
-        before_BL = sorted_BL.cumsum(1).roll(1, 1)
-        before_BL[:, 0] = 0
-        fails_M = before_BL[asked.sequence_M, place_M] > self.bound
+        sum_BL = sorted_BL.cumsum(1)
+        if self.counts_own:
+            fails_M = (sum_BL[asked.sequence_M, place_M] >= self.bound) & (rank_M > 0)
+        else:
+            before_BL = sum_BL.roll(1, 1)
+            before_BL[:, 0] = 0
+            fails_M = before_BL[asked.sequence_M, place_M] > self.bound
         return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M

@@ -27,6 +27,11 @@ FREE = {
     "prompt.optional_keys",  # it decides only which rows fail
 }
 """Settings that may change between launches."""
+AS_BEFORE = {
+    "decoding.form": "paper",
+    "decoding.counts_own": False,
+}
+"""Settings that earlier versions did not have, and the values at which they do what these did."""
 
 
 def fingerprint(
@@ -47,6 +52,9 @@ def fingerprint(
             flat[f"{section}.{name}" if name else section] = setting
     kept = {name: value for name, value in flat.items() if name not in FREE}
     # Fields that runs of earlier versions lack are left out where they change nothing.
+    for name, value in AS_BEFORE.items():
+        if name in kept and kept[name] == value:
+            del kept[name]
     if config.prompt.tools_column not in prompt_columns:
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
@@ -70,6 +78,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
     Raises:
         UserError: they differ; each field that does is named, with both values.
     """
+    old = _in_present_terms(old)
     if names := differing(old, new):
         lines = [
             f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
@@ -84,6 +93,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The fields that differ between two fingerprints."""
+    old, new = _in_present_terms(old), _in_present_terms(new)
     names = dict.fromkeys([*old, *new])
     return [name for name in names if _compared(name, old) != _compared(name, new)]
 
@@ -105,6 +115,17 @@ def digest_of(checkpoint: Path) -> str:
                 stream.seek(-(1 << 20), 2)
                 digest.update(stream.read())
     return digest.hexdigest()[:16]
+
+
+def _in_present_terms(fields: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint with the fields of this version. cache=vicinity had `warmup_iterations`, which
+    counted all refreshes at the start of a sequence (and none was as one); `warmup` makes one
+    more."""
+    if "cache.warmup_iterations" not in fields:
+        return fields
+    kept = dict(fields)
+    kept["cache.warmup"] = max(kept.pop("cache.warmup_iterations") - 1, 0)
+    return kept
 
 
 def _of_file(file: InputFile) -> str:

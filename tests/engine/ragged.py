@@ -26,7 +26,9 @@ STRATEGIES: list[DecodingStrategy] = [
     *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
     Threshold(threshold=0.4),
     Factor(factor=3.0),
+    Factor(factor=3.0, form="code"),
     EntropyBound(bound=4.0),
+    EntropyBound(bound=6.0, counts_own=True),
     Hierarchical(threshold=0.8, low_threshold=0.2),
     Klass(num_stable=1, threshold=0.4, top_k=5),
 ]

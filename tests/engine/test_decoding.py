@@ -11,7 +11,7 @@ from engine.decoding import DECODERS, DecodingStrategy
 from engine.decoding.credit import Credit
 from engine.decoding.edit import Edit
 from engine.decoding.entropy_bound import EntropyBound
-from engine.decoding.factor import Factor
+from engine.decoding.factor import FORMS, Factor
 from engine.decoding.fixed import Fixed
 from engine.decoding.hierarchical import Hierarchical
 from engine.decoding.klass import Klass
@@ -26,6 +26,8 @@ from engine.decoding.positions import (
 )
 from engine.decoding.threshold import Threshold
 from tests.engine.ragged import BLOCK, MASK, STRATEGIES, VOCAB, certain, ragged
+from tests.numerics import reference_decoders
+from tests.numerics.reference_decoders import View
 
 
 def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
@@ -140,6 +142,57 @@ def test_factor_takes_the_longest_prefix() -> None:
     assert commit_M.tolist() == [True, False, False, False, False]
 
 
+def test_factor_as_in_the_code_commits_the_last_mask_if_only_that_fails() -> None:
+    asked, _ = ragged([3, 2, 1, 4])
+    logits_MV = certain([*(0.05, 0.9, 0.1), *(0.95, 0.9), 0.9, *(0.9, 0.8, 0.1, 0.95)])
+    paper = [*(True, False, True), *(False, True), True, *(False, False, True, False)]
+    code = [*(True, True, True), *(True, True), True, *(False, False, True, False)]
+    assert run(Factor(), asked, logits_MV)[1].tolist() == paper
+    assert run(Factor(form="code"), asked, logits_MV)[1].tolist() == code
+
+
+def test_factor_as_in_the_code_looks_at_masked_positions_alone() -> None:
+    """The third position is committed already, so the second one is the last that may fail."""
+    asked, _ = ragged([3])
+    asked = replace(asked, is_masked_M=torch.tensor([True, True, False]))
+    _, commit_M = run(Factor(form="code"), asked, certain([0.1, 0.9, 0.01]))
+    assert commit_M.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *(("factor", {"factor": f, "form": form}) for f in (0.5, 3.0) for form in FORMS),
+        *(("entropy_bound", {"bound": b, "counts_own": own}) for b in (2.0, 9.0) for own in (0, 1)),
+    ],
+    ids=str,
+)
+def test_vectorised_rules_equal_plain_ones(name: str, settings: dict, seed: int) -> None:
+    """Also where positions tie, and where all logits of a position are the same."""
+    counts = [5, 1, 2, 31, 2, 3]
+    asked, logits_MV = ragged(counts, seed=seed)
+    logits_MV[::4] = logits_MV[0]
+    logits_MV[7, :MASK] = 0.0
+    _, commit_M = run(DECODERS[name](**settings), asked, logits_MV)
+    for b in range(len(counts)):
+        rows = (asked.sequence_M == b).nonzero()[:, 0].tolist()
+        view = View(
+            logits={row: logits_MV[row].numpy() for row in rows},
+            masked=rows,
+            tokens=dict.fromkeys(rows, MASK),
+            num_masked_at_block_start=len(rows),
+            iteration=0,
+            iteration_in_block=0,
+            temperature=0.0,
+            seed=1,
+            relaxation=None,
+            memory={},
+        )
+        expected = reference_decoders.DECODERS[name](view, **settings)
+        assert [row for row in rows if commit_M[row]] == sorted(expected)
+
+
 def test_hierarchical_takes_the_best_of_each_run() -> None:
     asked, _ = ragged([6])
     asked.position_M[:] = torch.tensor([4, 5, 6, 10, 11, 20])
@@ -155,6 +208,17 @@ def test_entropy_bound_sums_the_entropies_of_better_ranked_positions() -> None:
     just = h[2] + h[0]
     for bound, expected in ((0.0, 1), (h[2] * 1.001, 2), (just * 1.001, 3), (10.0, 4)):
         _, commit_M = run(EntropyBound(bound=bound), asked, logits_MV)
+        assert int(commit_M.sum()) == expected, bound
+
+
+def test_entropy_bound_may_count_a_positions_own_entropy() -> None:
+    """Strictly below the bound, as JetEngine's search does; the first commits whatever it is."""
+    asked, _ = ragged([4])
+    logits_MV = certain([0.02, 0.05, 0.01, 0.3])
+    h = sorted(Logits(logits_MV, VOCAB).entropy().double().tolist())
+    two = h[0] + h[1]
+    for bound, expected in ((0.0, 1), (h[0], 1), (two, 1), (two * 1.001, 2), (10.0, 4)):
+        _, commit_M = run(EntropyBound(bound=bound, counts_own=True), asked, logits_MV)
         assert int(commit_M.sum()) == expected, bound
 
 
@@ -253,6 +317,7 @@ def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
         ("fixed", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
         ("fixed", {"order": "best"}, "decoding.order='best'"),
         ("factor", {"factor": 0.0}, "decoding.factor=0.0"),
+        ("factor", {"form": "last"}, "decoding.form='last': give one of paper, code"),
         ("hierarchical", {"threshold": 0.3}, "decoding.low_threshold=0.4"),
         ("hierarchical", {"low_threshold": -0.1}, "decoding.low_threshold=-0.1"),
         ("credit", {"beta": 1.5}, "decoding.beta=1.5"),

@@ -13,6 +13,8 @@ from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy, SpanKind, Spans
 from engine.cache.block_causal import BlockCausalCache
 from engine.cache.dkv import DelayedCache
+from engine.cache.dual import DualCache
+from engine.cache.prefix import PrefixCache
 from engine.cache.vicinity import VicinityCache
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
@@ -48,8 +50,11 @@ def skipping(policy: SkippingCache, sequence: Sequence) -> Span:
 
 POLICIES: dict[str, CachePolicy] = {name: policy() for name, policy in CACHE_POLICIES.items()} | {
     "vicinity-rare": VicinityCache(
-        behind=3, ahead=0, warmup_iterations=0, refresh_every_blocks=3, refresh_every_iterations=5
+        behind=3, ahead=0, warmup=0, refresh_every_blocks=3, refresh_every_iterations=5
     ),
+    "vicinity": VicinityCache(warmup=1),  # by default the warm-up outlasts most lives
+    "dual-often": DualCache(refresh_every_iterations=3),
+    "prefix-often": PrefixCache(refresh_every_iterations=4),
     "dkv-once": DelayedCache(refresh_every_iterations=None),
     "block_causal-apart": BlockCausalCache(fused_commit=False),
     "block_causal-pieces": BlockCausalCache(fused_commit=False, prefill_tokens=9),

@@ -27,17 +27,18 @@ def none(state: State) -> Forward:
     return Forward(list(range(end)), is_refresh=True)
 
 
-def dual(state: State) -> Forward:
-    """Everything on entering a block, then only the block (Fast-dLLM, arXiv 2505.22618)."""
-    if state.num_iterations_in_block == 0:
+def dual(state: State, *, refresh_every_iterations: int | None = None) -> Forward:
+    """Everything on entering a block and at regular intervals, otherwise only the block (Fast-dLLM,
+    arXiv 2505.22618)."""
+    if state.num_iterations_in_block == 0 or _is_refresh_due(state, refresh_every_iterations):
         return _whole(state)
     return Forward(list(range(state.block_start, state.block_end)))
 
 
-def prefix(state: State) -> Forward:
-    """Everything on entering a block, then the block and all that follows (Fast-dLLM, arXiv
-    2505.22618)."""
-    if state.num_iterations_in_block == 0:
+def prefix(state: State, *, refresh_every_iterations: int | None = None) -> Forward:
+    """Everything on entering a block and at regular intervals, otherwise the block and all that
+    follows (Fast-dLLM, arXiv 2505.22618)."""
+    if state.num_iterations_in_block == 0 or _is_refresh_due(state, refresh_every_iterations):
         return _whole(state)
     return Forward(list(range(state.block_start, len(state.canvas))))
 
@@ -47,16 +48,17 @@ def vicinity(
     *,
     behind: int = 16,
     ahead: int = 16,
-    warmup_iterations: int = 4,
+    warmup: int = 4,
     refresh_every_blocks: int = 1,
     refresh_every_iterations: int | None = None,
 ) -> Forward:
     """The block and the positions around it; everything during warm-up and at regular intervals
-    (dInfer, arXiv 2510.08666). If a block is entered without a refresh, its first forward also
-    computes the block before it, to write that block's final K and V."""
+    (dInfer, arXiv 2510.08666; its warm-up forwards keep no K and V, so one more fills the cache).
+    If a block is entered without a refresh, its first forward also computes the block before it, to
+    write that block's final K and V."""
     enters = state.num_iterations_in_block == 0
     if (
-        state.num_iterations < max(1, warmup_iterations)
+        state.num_iterations < warmup + 1
         or (enters and state.block_index % refresh_every_blocks == 0)
         or _is_refresh_due(state, refresh_every_iterations)
     ):

@@ -94,17 +94,33 @@ def threshold(view: View, *, threshold: float = 0.9) -> Commits:
     return _sure_enough(view, view.propose(), view.relaxed(threshold))
 
 
-def factor(view: View, *, factor: float = 1.0) -> Commits:
+def factor(view: View, *, factor: float = 1.0, form: str = "paper") -> Commits:
     """The longest list of positions, best first, whose n-th satisfies (n + 1)(1 - c) <= factor. For
     factor 1, the product of the marginals then has the same argmax as the joint distribution
-    (Fast-dLLM, arXiv 2505.22618)."""
+    (Fast-dLLM, arXiv 2505.22618). Its later code (`form="code"`) takes the number of positions
+    differently."""
     proposals = view.propose()
+    if form == "code":
+        ranked = best_first(view.masked, proposals)
+        return {i: proposals[i] for i in ranked[: _number_in_the_code(ranked, proposals, factor)]}
     chosen: list[int] = []
     for n, i in enumerate(best_first(view.masked, proposals), start=1):
         if n > 1 and (n + 1) * proposals[i].doubt > factor:
             break
         chosen.append(i)
     return {i: proposals[i] for i in chosen}
+
+
+def _number_in_the_code(ranked: list[int], proposals: Commits, factor: float) -> int:
+    """The index of the first position that is less sure than its bound, or of the last one if there
+    is none; one more if it is the last one."""
+    index = len(ranked) - 1
+    for k, i in enumerate(ranked):
+        most_doubt = 2.0 if k == 0 else factor / (k + 2)
+        if proposals[i].doubt > most_doubt:
+            index = k
+            break
+    return index + 1 if index == len(ranked) - 1 else index
 
 
 def hierarchical(view: View, *, threshold: float = 0.9, low_threshold: float = 0.4) -> Commits:
@@ -150,15 +166,18 @@ def credit(
     }
 
 
-def entropy_bound(view: View, *, bound: float = 0.35) -> Commits:
+def entropy_bound(view: View, *, bound: float = 0.35, counts_own: bool = False) -> Commits:
     """The longest list of positions, least entropy first, whose entropies without the last sum to
-    at most the bound. This bounds their mutual information (EB-sampler, arXiv 2505.24857)."""
+    at most the bound. This bounds their mutual information (EB-sampler, arXiv 2505.24857). With
+    `counts_own`, all their entropies sum to less than the bound, or the list is of one position
+    (JetEngine)."""
     proposals = view.propose()
     entropies = {i: entropy(view.logits[i]) for i in view.masked}
     chosen: list[int] = []
     before = 0.0
     for i in sorted(view.masked, key=lambda i: (entropies[i], i)):
-        if chosen and before > bound:
+        is_beyond = before + entropies[i] >= bound if counts_own else before > bound
+        if chosen and is_beyond:
             break
         chosen.append(i)
         before += entropies[i]

@@ -19,7 +19,7 @@ EXACT_IF_BLOCK_CAUSAL = [
     {"name": "dual"},
     {"name": "prefix"},
     {"name": "commit"},
-    {"name": "vicinity", "warmup_iterations": 1, "refresh_every_blocks": 3},
+    {"name": "vicinity", "warmup": 0, "refresh_every_blocks": 3},
     {"name": "block_causal"},
     {"name": "block_causal", "fused_commit": False},
     {"name": "block_causal", "prefill_tokens": 20},
@@ -197,7 +197,7 @@ def test_caches_agree_where_they_feed_the_same(
             {"name": "dual"},
             {"name": "prefix"},
             {"name": "commit"},
-            {"name": "vicinity", "behind": 0, "ahead": 0, "warmup_iterations": 0},
+            {"name": "vicinity", "behind": 0, "ahead": 0, "warmup": 0},
         )
     )
     assert dual == prefix == commit == narrow

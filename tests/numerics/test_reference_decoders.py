@@ -44,6 +44,10 @@ def view(confidences: dict[int, float], **changes: Any) -> View:
         ("factor", {}, {0: 0.6, 1: 0.9, 2: 0.8}, {1, 2}),
         ("factor", {"factor": 1.7}, {0: 0.6, 1: 0.9, 2: 0.8}, {0, 1, 2}),
         ("factor", {"factor": 0.1}, {0: 0.6, 1: 0.9, 2: 0.8}, {1}),
+        ("factor", {"form": "code"}, {0: 0.6, 1: 0.9, 2: 0.8}, {0, 1, 2}),
+        ("factor", {"form": "code"}, {0: 0.6, 1: 0.9, 2: 0.6}, {1}),
+        ("factor", {"form": "code"}, {0: 0.4, 1: 0.3}, {0, 1}),
+        ("factor", {"form": "code"}, {4: 0.3}, {4}),
         # runs 0-1, 3 and 5-6; the last one's best is low
         ("hierarchical", {}, {0: 0.5, 1: 0.6, 3: 0.45, 5: 0.3, 6: 0.35}, {1, 3}),
         ("hierarchical", {}, {0: 0.91, 1: 0.92, 2: 0.5}, {0, 1}),
@@ -55,6 +59,9 @@ def view(confidences: dict[int, float], **changes: Any) -> View:
         ("entropy_bound", {}, {0: 0.9, 1: 0.99, 2: 0.95}, {0, 1, 2}),
         ("entropy_bound", {"bound": 0.3}, {0: 0.9, 1: 0.99, 2: 0.95}, {1, 2}),
         ("entropy_bound", {"bound": 0.05}, {0: 0.9, 1: 0.99, 2: 0.95}, {1}),
+        ("entropy_bound", {"bound": 0.3, "counts_own": True}, {0: 0.9, 1: 0.99, 2: 0.95}, {1}),
+        ("entropy_bound", {"bound": 0.4, "counts_own": True}, {0: 0.9, 1: 0.99, 2: 0.95}, {1, 2}),
+        ("entropy_bound", {"bound": 0.05, "counts_own": True}, {0: 0.9, 1: 0.99}, {1}),
     ],
 )
 def test_choice(

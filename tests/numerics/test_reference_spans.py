@@ -52,21 +52,32 @@ def ends(positions: list[int]) -> tuple[int, int]:
         ({"name": "none"}, [(0, 16)] * 6, 6),
         ({"name": "dual"}, [(0, 16), (6, 10), (0, 16), (10, 14), (0, 16), (14, 16)], 3),
         ({"name": "prefix"}, [(0, 16), (6, 16), (0, 16), (10, 16), (0, 16), (14, 16)], 3),
+        (
+            {"name": "dual", "refresh_every_iterations": 2},
+            [(0, 16), (6, 10), (0, 16), (10, 14), (0, 16), (14, 16)],
+            3,
+        ),
+        ({"name": "dual", "refresh_every_iterations": 1}, [(0, 16)] * 6, 6),
         ({"name": "commit"}, [(0, 16), (6, 10), (6, 14), (10, 14), (10, 16), (14, 16)], 1),
         (
-            {"name": "vicinity", "behind": 1, "ahead": 2, "warmup_iterations": 1},
+            {"name": "vicinity", "behind": 1, "ahead": 2, "warmup": 0},
             [(0, 16), (5, 12), (0, 16), (9, 16), (0, 16), (13, 16)],
             3,
         ),
         (
             {"name": "vicinity", "behind": 1, "ahead": 0, "refresh_every_blocks": 9},
+            [(0, 16)] * 5 + [(13, 16)],
+            5,
+        ),
+        (
+            {"name": "vicinity", "behind": 1, "ahead": 0, "warmup": 3, "refresh_every_blocks": 9},
             [(0, 16)] * 4 + [(10, 16), (13, 16)],
             4,
         ),
         (
             {
                 "name": "vicinity",
-                "warmup_iterations": 0,
+                "warmup": 0,
                 "refresh_every_blocks": 9,
                 "refresh_every_iterations": 3,
                 "behind": 5,

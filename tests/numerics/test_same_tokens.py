@@ -40,6 +40,12 @@ _SETTINGS = [
         for order in ("margin", "entropy", "random")
     ),
     ("bidirectional", named("prefix", "factor", factor=3.0)),
+    (
+        "bidirectional",
+        named("prefix", "factor", factor=3.0, form="code", cache_refresh_every_iterations=3),
+    ),
+    ("bidirectional", named("dual", "fixed", cache_refresh_every_iterations=2)),
+    ("bidirectional", named("commit", "entropy_bound", bound=5.0, counts_own=True)),
     ("bidirectional", named("commit", "entropy_bound", bound=3.0)),
     ("bidirectional", named("none", "klass", num_stable=1, threshold=0.4, top_k=5)),
     ("bidirectional", named("dual", "hierarchical", threshold=0.7, low_threshold=0.1)),
@@ -53,7 +59,7 @@ _SETTINGS = [
         named(
             "vicinity",
             "fixed",
-            cache_warmup_iterations=0,
+            cache_warmup=0,
             cache_behind=3,
             cache_ahead=0,
             cache_refresh_every_blocks=9,

@@ -67,13 +67,15 @@ def none(policy: NoCache, sequence: Sequence) -> Span:
 
 
 def prefix(policy: PrefixCache, sequence: Sequence) -> Span:
-    if sequence.num_iterations_in_block == 0:
+    enters = sequence.num_iterations_in_block == 0
+    if enters or is_due(sequence, policy.refresh_every_iterations):
         return refresh(sequence)
     return Span(range(sequence.block_start, sequence.canvas_len), SpanKind.BLOCK)
 
 
 def dual(policy: DualCache, sequence: Sequence) -> Span:
-    if sequence.num_iterations_in_block == 0:
+    enters = sequence.num_iterations_in_block == 0
+    if enters or is_due(sequence, policy.refresh_every_iterations):
         return refresh(sequence)
     return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)
 
@@ -89,7 +91,7 @@ def commit(policy: CommitCache, sequence: Sequence) -> Span:
 def vicinity(policy: VicinityCache, sequence: Sequence) -> Span:
     enters = sequence.num_iterations_in_block == 0
     if (
-        sequence.num_iterations < policy.warmup_iterations
+        sequence.num_iterations <= policy.warmup
         or is_due(sequence, policy.refresh_every_iterations)
         or (enters and sequence.block_index % policy.refresh_every_blocks == 0)
     ):

@@ -133,7 +133,7 @@ def test_a_field_out_of_range_is_refused_with_field_value_and_remedy(name: str) 
 )
 def test_an_unknown_field_is_refused_with_a_list_of_the_known_ones(name: str, listed: str) -> None:
     with pytest.raises(ValueError, match="no such field") as error:
-        job_config(raw(**{name: 5}))
+        job_config(raw(cache={"name": "none"}, **{name: 5}))
     assert f"{name}=5" in str(error.value)
     assert listed in str(error.value)
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.config.job import JobConfig
 from pipeline.input.reader import PartReader
 from pipeline.plan.build import make_plan, pin
-from pipeline.plan.fingerprint import differing
+from pipeline.plan.fingerprint import check_same, differing
 from pipeline.plan.run_json import Plan, load
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
@@ -314,6 +314,51 @@ def test_prompt_settings_that_change_nothing_are_not_in_the_fingerprint(
     again = make_plan(job(checkpoint, data, tmp_path / "run"), checkpoint, before)
     assert again.parts == plan.parts
     assert differing(before.fingerprint, plan.fingerprint) == []
+
+
+@pytest.mark.parametrize(
+    ("decoding", "field", "other"),
+    [
+        ("factor", "decoding.form", "code"),
+        ("entropy_bound", "decoding.counts_own", True),
+        ("threshold", "cache.refresh_every_iterations", 5),
+    ],
+    ids=str,
+)
+def test_a_run_begun_before_a_setting_existed_goes_on_without_it(
+    checkpoint: Path,
+    data: list[Path],
+    tmp_path: Path,
+    decoding: str,
+    field: str,
+    other: Any,
+) -> None:
+    def fields(**changes: Any) -> dict[str, Any]:
+        made = job(checkpoint, data, tmp_path / "run", decoding={"name": decoding}, **changes)
+        return plan_of(made).fingerprint
+
+    before = {name: value for name, value in fields().items() if name != field}
+    assert differing(before, fields()) == []
+    assert differing(before, fields(**{field.replace(".", "__"): other})) == [field]
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 0), (1, 0), (4, 3), (9, 8)])
+def test_the_warm_up_of_an_earlier_version_goes_on_with_as_many_refreshes(
+    checkpoint: Path, data: list[Path], tmp_path: Path, before: int, now: int
+) -> None:
+    """The present default has one refresh more than the earlier one, so it goes on with neither."""
+
+    def fields(**changes: Any) -> dict[str, Any]:
+        made = job(checkpoint, data, tmp_path / "run", cache__name="vicinity", **changes)
+        return plan_of(made).fingerprint
+
+    old = fields()
+    del old["cache.warmup"]
+    old["cache.warmup_iterations"] = before
+    assert differing(old, fields(cache__warmup=now)) == []
+    assert differing(old, fields()) == ["cache.warmup"]
+    with pytest.raises(ValueError, match=rf"cache\.warmup: {now} there, 4 now"):
+        check_same(old, fields(), RunFolder(tmp_path / "run"))
 
 
 def test_a_run_that_did_not_know_tools_goes_on_without_them(
