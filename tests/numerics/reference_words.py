@@ -64,6 +64,17 @@ def random_order(seed: int, iteration: int, position: int) -> int:
     return int(_hash(seed, iteration, position, no_word)[0])
 
 
+def uniform_of_position(seed: int, iteration: int, position: int) -> float:
+    """random_order as a number in [0, 1)."""
+    return random_order(seed, iteration, position) / 2.0**52
+
+
+def gumbel_of_position(seed: int, iteration: int, position: int) -> float:
+    """Gumbel noise of the position as a whole."""
+    uniform = (random_order(seed, iteration, position) + 0.5) / 2.0**52
+    return float(-np.log(-np.log(uniform)))
+
+
 def _hash(
     seed: int, iteration: int, position: int, words: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
