@@ -132,15 +132,15 @@ CASES: dict[str, Case] = {
     **_causal(
         "llada2_1-quality",
         "llada2_1",
-        partial(block_diffusion.edit, threshold=0.7, editing_threshold=0.5),
-        {"name": "edit", "threshold": 0.7, "edit_threshold": 0.5},
+        partial(block_diffusion.edit, threshold=0.7, editing_threshold=0.5, max_post_steps=4),
+        {"name": "edit", "threshold": 0.7, "edit_threshold": 0.5, "max_post_iterations": 4},
         config=SMALL_LLADA2,
     ),
     **_causal(
         "llada2_1-speed",
         "llada2_1",
-        partial(block_diffusion.edit, threshold=0.5, editing_threshold=0.0),
-        {"name": "edit", "threshold": 0.5, "edit_threshold": 0.0},
+        partial(block_diffusion.edit, threshold=0.5, editing_threshold=0.0, max_post_steps=4),
+        {"name": "edit", "threshold": 0.5, "edit_threshold": 0.0, "max_post_iterations": 4},
         config=SMALL_LLADA2,
     ),
     **_causal(
@@ -187,7 +187,10 @@ def model_of(layout: str, changes: tuple[tuple[str, Any], ...]) -> Transformer:
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS), **dict(changes))
-        return load_model(folder)
+        model = load_model(folder)
+    head = model.embed if model.config.tied_head else model.head
+    head.weight.data[EOS] *= 1.5  # or hardly a request would end before its limit
+    return model
 
 
 def requests(case: Case, block: int, temperature: float) -> list[Request]:
@@ -197,7 +200,7 @@ def requests(case: Case, block: int, temperature: float) -> list[Request]:
     lengths += [(p, n) for p in (1, block - 1, block, block + 1) for n in (block, block + 3)]
     lengths += [(2 * block, 2 * block + 1), (2 * block - 1, block)]
     while len(lengths) < 4 * case.num_requests:
-        lengths.append((draw.randint(1, 2 * block + 2), draw.randint(1, 2 * block + 4)))
+        lengths.append((draw.randint(1, 2 * block + 2), draw.randint(1, 3 * block + 4)))
     asked = [
         Request(
             request_id=i,
