@@ -27,7 +27,9 @@ class HostBatch:
     """Canvas position of each query token."""
     slots_Q: np.ndarray
     index_M: np.ndarray
-    """Index in Q of each requested position."""
+    """Index in Q of each requested position; of the query token that its logits are computed from,
+    where the forward does not compute the position itself (engine/rules.py,
+    without_opened_blocks)."""
     logit_index_M: np.ndarray
     """Index in Q of the query token that a requested position's logits are computed from: the
     position itself or, in a model with shifted logits, the position before it."""
@@ -40,11 +42,13 @@ class HostBatch:
     """Ascending: index 0 .. B-1 of each requested position's sequence."""
     num_masked_at_block_start_B: np.ndarray
     num_iterations_in_block_B: np.ndarray
+    """Decoding forwards in the active block before this one, without one that opened it alone."""
     num_iterations_B: np.ndarray
     """Decoding forwards of the sequence before this one."""
     seed_B: np.ndarray
     temperature_B: np.ndarray
-    """float64."""
+    """float64. 0 in a forward that opens a block of a block-causal model with shifted logits alone:
+    Fast_dLLM_v2's authors take the likeliest word there, whatever the temperature."""
     query_starts: np.ndarray
     """[R + 1]: run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
     first_slot_R: np.ndarray
@@ -67,6 +71,10 @@ class _Runs(NamedTuple):
 def pack(plan: Plan, model: ModelConfig) -> HostBatch:
     """The batch of a plan."""
     s, places, asked = plan.s, plan.places, plan.asked
+    position_M, temperature_B = asked.position_M, s.temperature[places]
+    if plan.opens_B is not None and model.is_shifted and model.block_length is not None:
+        position_M = position_M - plan.opens_B[asked.sequence_M]
+        temperature_B = np.where(plan.opens_B, 0.0, temperature_B)
     starts = np.zeros(len(plan) + 1, dtype=np.int64)
     np.add.accumulate(plan.num_query_tokens_B, out=starts[1:])
     first_slot_B = s.first_slot[places]
@@ -76,11 +84,13 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         arange_Q = np.arange(plan.num_query_tokens)
         positions_Q = arange_Q - raise_B.repeat(plan.num_query_tokens_B)
         slots_Q = positions_Q + first_slot_B.repeat(plan.num_query_tokens_B)
-        index_M = asked.position_M + raise_B[asked.sequence_M]
-        logit_index_M = index_M - 1 if model.is_shifted else index_M
+        index_M = position_M + raise_B[asked.sequence_M]
+        logit_index_M = index_M
+        if model.is_shifted:
+            logit_index_M = asked.position_M + raise_B[asked.sequence_M] - 1
     else:
         positions_Q, slots_Q = plan.query_tokens.position_Q, plan.query_tokens.slots_Q
-        index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M)
+        index_M = _index_in_q(plan.query_tokens, asked.sequence_M, position_M)
         logit_index_M = index_M
         if model.is_shifted:
             logit_index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M - 1)
@@ -95,10 +105,10 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         offset_M=asked.offset_M,
         sequence_M=asked.sequence_M,
         num_masked_at_block_start_B=s.num_masked_at_block_start[places],
-        num_iterations_in_block_B=s.num_iterations_in_block[places],
+        num_iterations_in_block_B=s.num_iterations_since_opening[places],
         num_iterations_B=s.num_decoding_iterations[places],
         seed_B=s.seed[places],
-        temperature_B=s.temperature[places],
+        temperature_B=temperature_B,
         query_starts=runs.query_starts,
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,

@@ -6,6 +6,7 @@ Strategies (engine/decoding/) and policies (engine/cache/) are dataclasses of th
 from dataclasses import dataclass
 
 from engine.errors import UserError
+from engine.model.authors import OPENINGS
 from engine.soft import SoftIteration
 
 BLOCK_LENGTH = 32
@@ -32,6 +33,14 @@ class EngineConfig:
     length that a block-causal model was trained with, and 32 for any other model. A block-causal
     model also takes a divisor of its length: its blocks are then denoised in sub-blocks, as
     Fast_dLLM_v2 does (8 of 32)."""
+    opening: str | None = None
+    """What commits in the forward that opens a block. `free`: what the strategy chooses. `alone`:
+    the block's first position and nothing else, as in Fast_dLLM_v2 and in Fast-dLLM's Dream; a
+    block-causal model opens its attention blocks so, no sub-blocks, and no block that begins with
+    the prompt's tail. `first`: what the strategy chooses, and the first position of an attention
+    block. Block-causal models take `first` and `alone` only if their logits are shifted, since then
+    an attention block's first logits are final. null: as the strategy says (`dream`: free), else
+    as the model's authors do."""
     stop_at_eos: bool = True
     """End a sequence once an EOS is committed and nothing before it is masked."""
     max_sequences: int = 32
@@ -85,6 +94,11 @@ class EngineConfig:
         if not 0 < self.memory_fraction < 1:
             raise UserError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
+            )
+        if self.opening is not None and self.opening not in OPENINGS:
+            raise UserError(
+                f"engine.opening={self.opening!r}: give one of {', '.join(OPENINGS)}, or null for "
+                "the rule of the model's authors"
             )
         if self.kernels not in KERNELS:
             raise UserError(f"engine.kernels={self.kernels!r}: give one of {', '.join(KERNELS)}")

@@ -16,6 +16,7 @@ from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.device_batch import Batch
+from engine.model.authors import Opening
 from engine.runner import ModelRunner
 from engine.state import SlotState
 
@@ -33,6 +34,7 @@ class Decider:
         self,
         config: EngineConfig,
         block_length: int,
+        opening: Opening,
         decoding: DecodingStrategy,
         runner: ModelRunner,
         canvases: Canvases,
@@ -44,7 +46,7 @@ class Decider:
         self._runner = runner
         self._canvases = canvases
         self._config = config
-        self._attn_block_length_if_shifted = model.block_length if model.is_shifted else None
+        self._first_of = model.block_length if opening == "first" else None
         # All ranks of a group must cut the same pieces, though their shares of the words differ.
         self._most_words_of_a_rank = runner.model.parallel.longest_share(model.vocab_size)
         fields = dict(decoding.state_fields(model.vocab_size, block_length))
@@ -103,11 +105,10 @@ class Decider:
             pieces = [(asked.rows(i, i + piece), hidden_MD[i : i + piece]) for i in starts]
             proposals = joined([self._proposals(*each) for each in pieces])
         commit_M = self._decoding.choose(asked, proposals)
-        if self._attn_block_length_if_shifted is not None:
+        if self._first_of is not None:
             # Shifted logits of an attention block's first position come from the finished block
-            # before it and can no longer change, so the position commits at once, as in Fast-dLLM
-            # v2 (arXiv 2509.26328).
-            is_first_M = asked.position_M % self._attn_block_length_if_shifted == 0
+            # before it and can no longer change.
+            is_first_M = asked.position_M % self._first_of == 0
             commit_M = commit_M | (asked.is_masked_M & is_first_M)
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
         report = self._canvases.commit(batch.slots_M, asked.token_M, decision)

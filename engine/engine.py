@@ -23,7 +23,13 @@ from engine.device_batch import BatchSender
 from engine.forward import Forwards
 from engine.iterations import IterationManager
 from engine.kernel_choice import kernels_for
-from engine.legal import assert_shared, block_length_of, check_components, check_model
+from engine.legal import (
+    assert_shared,
+    block_length_of,
+    check_components,
+    check_model,
+    opening_of,
+)
 from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
@@ -62,15 +68,19 @@ class DiffusionEngine:
         check_components(decoding, cache)
         check_model(model.config, config, cache)
         assert_shared(model.parallel, config)
+        self.rules = _rules_of(model.config, config, decoding)
         self.config = config
         self.model_config = model.config
         kernels = kernels_for(model, config)
         self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
-        block_length = block_length_of(model.config, config)
+        block_length = self.rules.block_length
         self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
-        decider = Decider(config, block_length, decoding, self.runner, self.canvases, num_slots)
+        opening = self.rules.opening
+        decider = Decider(
+            config, block_length, opening, decoding, self.runner, self.canvases, num_slots
+        )
         sender = BatchSender(
             self.runner.device,
             scratch_slot=num_slots,
@@ -79,7 +89,6 @@ class DiffusionEngine:
                 whole_blocks(model.config.max_positions, model.config.block_length), num_slots
             ),
         )
-        self.rules = _rules_of(model.config, config, decoding)
         self.iterations = IterationManager(
             config,
             num_pages=self.num_pages,
@@ -268,6 +277,7 @@ def _rules_of(
         block_length=block_length_of(model, config),
         attn_block_length=model.block_length,
         is_shifted=model.is_shifted,
+        opening=opening_of(model, config, decoding),
         stop_at_eos=config.stop_at_eos,
         eos_token_ids=model.eos_token_ids,
         decoding=decoding,

@@ -1,11 +1,14 @@
 """Checks which components go together: when a job's config is read, and again in the engine."""
 
+from typing import cast
+
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
 from engine.config import BLOCK_LENGTH, EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
+from engine.model.authors import OPENINGS, Opening
 from engine.model.config import ModelConfig
 from engine.parallel import TensorParallel
 
@@ -107,6 +110,34 @@ def block_length_of(model: ModelConfig, config: EngineConfig) -> int:
     if model.block_length is not None:
         return config.block_length or model.block_length
     return min(config.block_length or BLOCK_LENGTH, model.max_positions)
+
+
+def opening_of(model: ModelConfig, config: EngineConfig, decoding: DecodingStrategy) -> Opening:
+    """What commits in the forward that opens a block: as the config says, or else the strategy, or
+    else the model's authors (EngineConfig.opening).
+
+    Raises:
+        UserError: engine.opening says what the model or the strategy cannot do.
+    """
+    if config.opening is None:
+        return decoding.opening or model.rules.opening
+    opening = cast(Opening, config.opening)
+    served: tuple[Opening, ...] = ("free", "alone")
+    if model.block_length is not None:
+        served = OPENINGS if model.is_shifted else ("free",)
+    if opening not in served:
+        raise UserError(
+            f"engine.opening={opening} with this model ({model.family}): it needs logits that come "
+            "from a finished block, as block-causal models with shifted logits have them; "
+            f"take {' or '.join(f'engine.opening={name}' for name in served)}"
+        )
+    if opening != "free" and decoding.may_commit_nothing:
+        raise UserError(
+            f"engine.opening={opening} with {name_of(decoding)}: the strategy's schedule counts "
+            "all masks of a block and may commit none of them in a forward; take "
+            "engine.opening=free, or another decoding"
+        )
+    return opening
 
 
 def name_of(component: DecodingStrategy | CachePolicy) -> str:

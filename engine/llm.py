@@ -22,7 +22,7 @@ from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
-from engine.legal import block_length_of, check_model
+from engine.legal import block_length_of, check_model, opening_of
 from engine.llm_arguments import (
     Prompt,
     PromptBatch,
@@ -108,6 +108,7 @@ class LLM:
         self.cache = component("cache", CACHE_POLICIES, cache or defaults.cache)
         self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)
+        opening_of(config, self.config, self.decoding)
         self.chat: bool = defaults.prompt.get("chat", True) if chat is None else chat
         check_chat(self.chat, system, optional_keys)
         self.system = system

@@ -62,6 +62,9 @@ class Plan:
     num_query_tokens_B: np.ndarray
     num_query_tokens: int
     asked: Asked
+    opens_B: np.ndarray | None
+    """bool: whether the forward opens the sequence's block, and only the block's first position is
+    requested; None if it does for no live sequence."""
     query_tokens: QueryTokens | None
     """If the policy may leave out positions. If not, all from start to end are query tokens."""
 
@@ -110,6 +113,10 @@ class Needs:
             is_decoding_B = self._array(spans.is_decoding)[places]
             decoding = np.arange(len(self.live))[places][is_decoding_B]
             num_decoding, asked_BL = decoding.size, asked_BL & is_decoding_B[:, None]
+        opens_B = s.opens[places] if np.count_nonzero(s.opens) else None
+        if opens_B is not None:
+            is_first_L = np.arange(asked_BL.shape[1]) == 0
+            asked_BL = asked_BL & (is_first_L | ~opens_B[:, None])
         return Plan(
             s=s,
             places=places,
@@ -121,6 +128,7 @@ class Needs:
             num_query_tokens_B=lengths_B,
             num_query_tokens=int(np.add.reduce(lengths_B)),
             asked=_asked(s, places, asked_BL),
+            opens_B=opens_B,
             query_tokens=query_tokens,
         )
 

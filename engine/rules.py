@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.cache.base import CachePolicy, SpanKind, Spans
 from engine.decoding.base import DecodingStrategy
+from engine.model.authors import Opening
 from engine.plans import Asked, Places, Plan, raise_at
 from engine.request import FinishReason, Request, Result
 from engine.sequences import LiveSequences, Sequences, whole_blocks
@@ -39,6 +40,8 @@ class SequenceRules:
     begin at multiples of block_length, and a canvas consists of whole attention blocks. None: the
     model is bidirectional, and the first block begins at the prompt's end."""
     is_shifted: bool
+    opening: Opening
+    """What commits in the forward that opens a block (engine/legal.py)."""
     stop_at_eos: bool
     eos_token_ids: tuple[int, ...]
     decoding: DecodingStrategy
@@ -59,6 +62,8 @@ class SequenceRules:
         spans = policy.next_spans(s)
         if self.is_shifted:
             spans = with_sources(spans, s)
+            if self.attn_block_length is not None and np.count_nonzero(s.opens):
+                spans = without_opened_blocks(spans, s)
         if np.count_nonzero(s.num_masked) == len(s):
             return spans
         is_edit_B = (spans.kind == SpanKind.BLOCK.value) & (s.num_masked == 0)
@@ -80,9 +85,11 @@ class SequenceRules:
         if live.is_uncached_S is not None:
             assert plan.query_tokens is not None, "the plan of such a policy lists query tokens"
             live.is_uncached_S[plan.query_tokens.slots_Q] = False
-        raise_at(s.decoding_counts_2B, decoding, 1)
+        raise_at(s.decoding_counts_3B, decoding, 1)
         if np.count_nonzero(s.num_masked) < len(s):
             raise_at(s.num_post_iterations, decoding, s.num_masked[decoding] == 0)
+        if np.count_nonzero(s.opens):
+            _count_openings(s, np.arange(len(s))[decoding])
 
     def record_commits(
         self, live: LiveSequences, plan: Plan, token_M: np.ndarray, confidence_M: np.ndarray
@@ -107,7 +114,10 @@ class SequenceRules:
         has_changed_B = s.num_masked < before_B
         if self.decoding.edits:
             has_changed_B[asked.place_M] = True
-        if np.count_nonzero(has_changed_B) < plan.num_decoding:
+        if (
+            np.count_nonzero(has_changed_B) < plan.num_decoding
+            and not self.decoding.may_commit_nothing
+        ):
             is_stuck_B = ~has_changed_B & (before_B > 0)
             if has_failed_B is not None:
                 is_stuck_B &= ~has_failed_B
@@ -190,7 +200,11 @@ class SequenceRules:
         if s.is_asked_BL is not s.is_masked_BL:
             s.is_asked_BL[places] = is_masked_TL
         s.num_masked[places] = s.num_masked_at_block_start[places] = end_T - first_T
-        s.num_iterations_in_block[places] = s.num_post_iterations[places] = 0
+        s.num_iterations_in_block[places] = s.num_iterations_since_opening[places] = 0
+        s.num_post_iterations[places] = 0
+        if self.opening == "alone":
+            # The first position of a block that holds the prompt's tail is the prompt's.
+            s.opens[places] = (start_T == first_T) & (start_T == s.attn_block_start[places])
 
     def result(self, live: LiveSequences, place: int) -> Result:
         """The result of a sequence that is done."""
@@ -213,9 +227,9 @@ class SequenceRules:
 
     def _ask_no_more_of_settled(self, s: Sequences, places: Places) -> None:
         """Shifted logits come from the position before. Where that is in a finished attention
-        block, they can no longer change: such a position commits in its block's first forward
-        (engine/decide.py) and is not requested again."""
-        if self.is_shifted and self.attn_block_length is not None:
+        block, they can no longer change: unless the opening is free, such a position commits in its
+        block's first forward and is not requested again."""
+        if self.is_shifted and self.attn_block_length is not None and self.opening != "free":
             s.is_asked_BL[places, 0] &= s.block_start[places] % self.attn_block_length != 0
 
     def _find_eos(self, live: LiveSequences) -> None:
@@ -254,3 +268,19 @@ def with_sources(spans: Spans, s: Sequences) -> Spans:
     extends_B = s.is_asked_BL.any(axis=1) & spans.is_decoding
     start_B = np.where(extends_B, np.minimum(spans.start, source_B), spans.start)
     return spans._replace(start=start_B)
+
+
+def without_opened_blocks(spans: Spans, s: Sequences) -> Spans:
+    """Cut the spans of opening forwards before the block that they open, for a block-causal model
+    with shifted logits: there the first position's logits come from the last token of the finished
+    block. With nothing else to commit, the block itself need not be computed."""
+    return spans._replace(end=np.where(s.opens, s.attn_block_start, spans.end))
+
+
+def _count_openings(s: Sequences, decoding: np.ndarray) -> None:
+    """Let the strategy's account of these sequences' blocks begin behind the position that their
+    opening forward commits."""
+    opening = decoding[s.opens[decoding]]
+    s.opens[opening] = False
+    s.num_iterations_since_opening[opening] = 0
+    s.num_masked_at_block_start[opening] -= 1

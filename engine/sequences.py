@@ -69,6 +69,9 @@ class Sequences:
     not depend on additional forwards that only write K and V."""
     num_iterations_in_block: np.ndarray
     """Decoding forwards in the active block."""
+    num_iterations_since_opening: np.ndarray
+    """The same without an opening forward that committed the first position alone: what a strategy
+    counts, for which the block begins behind that position."""
     num_refreshes: np.ndarray
     num_query_tokens: np.ndarray
     num_skipped: np.ndarray
@@ -76,14 +79,18 @@ class Sequences:
     seed: np.ndarray
     temperature: np.ndarray
     """float64."""
+    opens: np.ndarray
+    """bool: whether the next decoding forward opens the active block, and only its first position
+    may commit (engine.opening=alone)."""
     has_changed: np.ndarray
     """bool: whether the last decoding forward committed or replaced anything."""
     has_failed_alone: np.ndarray
     """bool: whether its last forward ran out of memory with no other sequence in it."""
     counts_2B: np.ndarray
     """num_iterations and num_iterations_since_refresh, which grow with each forward."""
-    decoding_counts_2B: np.ndarray
-    """num_decoding_iterations and num_iterations_in_block, which grow with each decoding one."""
+    decoding_counts_3B: np.ndarray
+    """num_decoding_iterations, num_iterations_in_block and num_iterations_since_opening, which grow
+    with each decoding one."""
     is_masked_BL: np.ndarray
     """bool: the masked positions of the active block, counted from its start."""
     is_asked_BL: np.ndarray
@@ -96,8 +103,8 @@ class Sequences:
 
 
 _FLOATS = ("temperature",)
-_FLAGS = ("has_changed", "has_failed_alone")
-_TABLES = ("counts_2B", "decoding_counts_2B", "is_masked_BL", "is_asked_BL")
+_FLAGS = ("opens", "has_changed", "has_failed_alone")
+_TABLES = ("counts_2B", "decoding_counts_3B", "is_masked_BL", "is_asked_BL")
 _NUMBERS = tuple(
     field.name for field in fields(Sequences) if field.name not in (*_FLOATS, *_FLAGS, *_TABLES)
 )
@@ -200,14 +207,15 @@ class LiveSequences:
             (*self._numbers, *self._floats, *self._flags),
             strict=True,
         )
-        first, last = _NUMBERS.index("num_iterations"), _NUMBERS.index("num_iterations_in_block")
-        assert last == first + 3, "the fields of both tables of counts stand in a row"
+        first = _NUMBERS.index("num_iterations")
+        last = _NUMBERS.index("num_iterations_since_opening")
+        assert last == first + 4, "the fields of both tables of counts stand in a row"
         is_masked_BL = self._is_masked_BL[:end]
         is_same = self._is_asked_BL is self._is_masked_BL
         return Sequences(
             **{name: memory[:end] for name, memory in views},
             counts_2B=self._numbers[first : first + 2, :end],
-            decoding_counts_2B=self._numbers[first + 2 : last + 1, :end],
+            decoding_counts_3B=self._numbers[first + 2 : last + 1, :end],
             is_masked_BL=is_masked_BL,
             is_asked_BL=is_masked_BL if is_same else self._is_asked_BL[:end],
         )

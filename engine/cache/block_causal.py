@@ -34,8 +34,9 @@ class BlockCausalCache(CachePolicy):
     """true: the commit pass shares a forward with the next block's first iteration. false: it takes
     a separate forward, one more per block, for the same tokens."""
     sub_block_cache: bool = False
-    """true: recompute only the active sub-block, and the whole block on entering a sub-block (the
-    dual cache of Fast-dLLM v2, arXiv 2509.26328). This is not exact. Without sub-blocks it has no
+    """true: recompute only the active sub-block, and the whole block in the sub-block's first
+    forward and as long as its first position is masked (the dual cache of Fast-dLLM v2, arXiv
+    2509.26328, as its authors' code has it). This is not exact. Without sub-blocks it has no
     effect."""
     prefill_tokens: int | None = None
     """A prompt longer than this is computed in several forwards of this many positions each,
@@ -54,7 +55,8 @@ class BlockCausalCache(CachePolicy):
         start_B, cached_B = s.attn_block_start, s.num_cached
         whole = Spans(start_B, s.visible_end, SpanKind.BLOCK)
         if self.sub_block_cache:
-            whole = Spans.where(s.num_iterations_in_block > 0, active_block(s), whole)
+            is_whole_B = (s.num_iterations_since_opening == 0) | s.is_masked_BL[:, 0]
+            whole = Spans.where(is_whole_B, whole, active_block(s))
         is_current_B = (cached_B == start_B) & (s.num_iterations > 0)
         if np.count_nonzero(is_current_B) == len(s):
             return whole
@@ -69,8 +71,9 @@ class BlockCausalCache(CachePolicy):
         kind_B = np.where(is_prefill_B, SpanKind.REFRESH.value, SpanKind.COMMIT.value)
         late = Spans(cached_B, s.visible_end, kind_B)
         if not self.fused_commit:
+            # A forward that opens a block alone computes no more than the finished blocks anyway.
             alone = Spans(cached_B, start_B, kind_B, is_decoding=False)
-            late = Spans.where(cached_B < start_B, alone, late)
+            late = Spans.where((cached_B < start_B) & ~s.opens, alone, late)
         piece = self.prefill_tokens
         if piece is None:
             return late

@@ -2,7 +2,7 @@
 
 `base.py`: the contract of a strategy.
 `fixed.py`, `threshold.py`, `factor.py`, `hierarchical.py`, `credit.py`, `entropy_bound.py`,
-`klass.py`, `edit.py`: one strategy each.
+`klass.py`, `edit.py`, `dream.py`: one strategy each. `order.py`: the orders of fixed and dream.
 `positions.py`: the input and output of a strategy, and ranking.
 `propose.py`: the token that a position would commit to. `noise.py`: what it is drawn with.
 `logits.py`: the logits of the whole vocabulary, also if it is divided among ranks.
@@ -14,6 +14,7 @@ A new strategy is a file here, a line in the registry below and a YAML in conf/d
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.credit import Credit
+from engine.decoding.dream import Dream
 from engine.decoding.edit import Edit
 from engine.decoding.entropy_bound import EntropyBound
 from engine.decoding.factor import Factor
@@ -31,4 +32,5 @@ DECODERS: dict[str, type[DecodingStrategy]] = {
     "entropy_bound": EntropyBound,
     "klass": Klass,
     "edit": Edit,
+    "dream": Dream,
 }

@@ -18,6 +18,7 @@ from engine.decoding.logits import Logits
 from engine.decoding.positions import AskedPositions, Proposals
 from engine.decoding.propose import propose
 from engine.errors import UserError
+from engine.model.authors import Opening
 
 
 class StateField(NamedTuple):
@@ -42,6 +43,12 @@ class DecodingStrategy:
     edits: ClassVar[bool] = False
     """Whether the strategy may change committed tokens of the active block; their positions are
     then requested too."""
+    may_commit_nothing: ClassVar[bool] = False
+    """Whether a forward may commit no position of a sequence that has masked ones, by the
+    strategy's schedule; it must finish every block all the same."""
+    opening: ClassVar[Opening | None] = None
+    """The rule for forwards that open a block which belongs to the strategy (EngineConfig.opening);
+    None: that of the model's authors."""
 
     @property
     def reads_whole_logits(self) -> bool:
@@ -69,7 +76,7 @@ class DecodingStrategy:
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         """Which positions commit, bool [M]: at least one masked position of every sequence that has
-        one."""
+        one, unless the strategy says `may_commit_nothing`."""
         raise NotImplementedError
 
 

@@ -1,5 +1,4 @@
-"""LLaDA's schedule (arXiv 2502.09992): a fixed number of commits in every iteration, in one of the
-orders of LLaDA and Dream (arXiv 2508.15487)."""
+"""LLaDA's schedule (arXiv 2502.09992): a fixed number of commits in every iteration."""
 
 from dataclasses import dataclass
 
@@ -7,12 +6,9 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
-from engine.decoding.noise import position_noise
+from engine.decoding.order import check_order, propose_in_order
 from engine.decoding.positions import AskedPositions, Proposals, rank_of
-from engine.decoding.propose import propose
 from engine.errors import UserError
-
-ORDERS = ("confidence", "margin", "entropy", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +31,14 @@ class Fixed(DecodingStrategy):
                 f"decoding.iterations_per_block={self.iterations_per_block}: give at least 1, "
                 "or null for one token per iteration"
             )
-        if self.order not in ORDERS:
-            raise UserError(f"decoding.order={self.order!r}: give one of {', '.join(ORDERS)}")
+        check_order(self.order)
 
     @property
     def reads_whole_logits(self) -> bool:
         return self.order == "margin"
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
-        proposals = propose(asked, logits)
-        if self.order == "margin":
-            return proposals._replace(score_M=logits.margin())
-        if self.order == "entropy":
-            return proposals._replace(score_M=-logits.entropy())
-        if self.order == "random":
-            return proposals._replace(score_M=position_noise(asked))
-        return proposals
+        return propose_in_order(self.order, asked, logits)
 
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         num_masked_B = asked.num_masked_at_block_start_B

@@ -50,6 +50,11 @@ def position_noise(asked: AskedPositions) -> Tensor:
     return bits_M.double() * 2.0**-52
 
 
+def position_gumbel(asked: AskedPositions) -> Tensor:
+    """Standard Gumbel noise from the same hash, float64 [M]."""
+    return -torch.log(-torch.log(position_noise(asked) + 2.0**-53))
+
+
 def _key(asked: AskedPositions) -> Tensor:
     key_M = _mix(asked.of_sequence(asked.seed_B))
     key_M = _mix(key_M ^ asked.of_sequence(asked.num_iterations_B))

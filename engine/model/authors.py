@@ -1,9 +1,10 @@
 """What a family's authors do in their own generation code, where codes differ."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Opening = Literal["free", "first", "alone"]
+OPENINGS: tuple[Opening, ...] = get_args(Opening)
 Confidence = Literal["raw", "filtered"]
 
 
@@ -12,9 +13,7 @@ class AuthorsRules:
     """The rules of a family's authors: what a setting takes that the user leaves out (null)."""
 
     opening: Opening = "free"
-    """What commits in the forward that opens a block. `free`: what the strategy chooses. `first`:
-    in addition, the first position of a block whose logits come from a finished block. `alone`:
-    nothing but the block's first position."""
+    """What commits in the forward that opens a block (EngineConfig.opening)."""
     confidence: Confidence = "raw"
     """The probability that a drawn token's confidence is: `raw`, at temperature 1 over all words;
     `filtered`, after temperature, top_k and top_p, as it was drawn."""

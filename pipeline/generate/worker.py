@@ -12,7 +12,7 @@ import torch
 from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
-from engine.legal import check_model
+from engine.legal import check_model, opening_of
 from engine.model.families import FAMILIES
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.parallel import TensorParallel
@@ -43,6 +43,7 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     """
     model = read_config(checkpoint)
     check_model(model, config.engine, config.cache)
+    opening_of(model, config.engine, config.decoding)
     max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
         raise UserError(

@@ -14,6 +14,7 @@ from engine.canvas import Canvases
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
 from engine.iterations import IterationManager
+from engine.model.authors import Opening
 from engine.model.config import ModelConfig
 from engine.plans import Plan
 from engine.request import Request, Result
@@ -35,6 +36,7 @@ class Setting:
     block_length: int
     attn_block_length: int | None
     is_shifted: bool
+    opening: Opening = "free"
     stop_at_eos: bool
     config: EngineConfig
 
@@ -45,7 +47,10 @@ class Setting:
         )
 
     def rules(self) -> dict[str, Any]:
-        names = ("block_length", "attn_block_length", "is_shifted", "stop_at_eos", "decoding")
+        names = (
+            *("block_length", "attn_block_length", "is_shifted", "opening", "stop_at_eos"),
+            "decoding",
+        )
         return {name: getattr(self, name) for name in names} | {"eos_token_ids": EOS}
 
     @property
@@ -114,15 +119,18 @@ class Life:
         self.assert_same_state()
 
     def commits(self, plan: plain_iterations.Plan) -> tuple[list[int], list[float]]:
-        """Random commits at all requested positions: at least one per sequence with a mask, and
-        those that engine/decide.py commits at once because their logits are settled."""
+        """Random commits at all requested positions: at least one per sequence with a mask unless
+        the strategy may commit nothing, and those that engine/decide.py commits at once because
+        their logits are settled."""
         tokens: list[int] = []
         confidences: list[float] = []
         speed = self.draw.choice([0.1, 0.5, 0.9])
         for sequence, span in plan:
-            asked = list(sequence.asked_positions) if span.is_decoding else []
+            asked = list(sequence.requested_positions) if span.is_decoding else []
             masked = [position for position in asked if position in sequence.masked_positions]
             first = self.draw.choice(masked) if masked else None
+            if self.setting.decoding.may_commit_nothing and self.draw.random() < 0.2:
+                first = None
             is_broken = self.draw.random() < 0.003
             for position in asked:
                 chance = speed if position in masked else 0.1
@@ -137,7 +145,9 @@ class Life:
 
     def is_settled(self, position: int) -> bool:
         length = self.setting.attn_block_length
-        return self.setting.is_shifted and length is not None and position % length == 0
+        if self.setting.opening == "free" or length is None:
+            return False
+        return self.setting.is_shifted and position % length == 0
 
     def assert_same_plan(self, ours: Plan, plain: plain_iterations.Plan) -> None:
         places = np.arange(len(self.ours.live))[ours.places].tolist()
@@ -188,6 +198,7 @@ NUMBERS = (
     *("first_page", "first_slot", "canvas_len", "num_prompt_tokens", "end_position"),
     *("first_block_start", "block_start", "block_end", "block_index", "previous_block_start"),
     *("attn_block_start", "visible_end", "num_masked_at_block_start", "num_iterations_in_block"),
+    *("opens", "num_iterations_since_opening"),
     *("num_post_iterations", "num_cached", "num_iterations", "num_decoding_iterations"),
     *("num_iterations_since_refresh", "num_refreshes", "num_query_tokens", "num_skipped"),
     *("has_changed", "has_failed_alone"),

@@ -18,9 +18,11 @@ from engine.cache.prefix import PrefixCache
 from engine.cache.vicinity import VicinityCache
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.dream import Dream
 from engine.decoding.edit import Edit
 from engine.decoding.threshold import Threshold
 from engine.iterations import within_budget
+from engine.model.authors import OPENINGS, Opening
 from engine.sequences import Sequences
 from tests.engine.lives import PAGE, Life, Setting
 from tests.engine.plain.sequence import Sequence
@@ -66,6 +68,7 @@ STRATEGIES: dict[str, DecodingStrategy] = {
     "commits": Threshold(),
     "edits": Edit(max_post_iterations=3),
     "edits-at-once": Edit(max_post_iterations=0),
+    "idles": Dream(),
 }
 ATTENTIONS = {"bidirectional": (8, None), "block-causal": (8, 8), "sub-blocks": (4, 8)}
 MEMORY = {
@@ -79,14 +82,27 @@ SERVED = [
     for attention, (_, length) in ATTENTIONS.items()
     if (made.serves_bidirectional if length is None else made.serves_block_causal)
 ]
+
+
+def openings(attention: str, is_shifted: bool, decoding: DecodingStrategy) -> tuple[Opening, ...]:
+    """The rules for opening forwards that go with these."""
+    if decoding.may_commit_nothing:
+        return ("free",)
+    if attention == "bidirectional":
+        return ("free", "alone")
+    return OPENINGS if is_shifted else ("free",)
+
+
 SETTINGS = [
     pytest.param(
-        policy, strategy, attention, is_shifted, id="-".join((policy, strategy, attention, shifted))
+        *(policy, strategy, attention, is_shifted, opening),
+        id="-".join((policy, strategy, attention, shifted, opening)),
     )
     for policy, attention in SERVED
     for strategy, decoding in STRATEGIES.items()
     for shifted, is_shifted in (("plain", False), ("shifted", True))
     if POLICIES[policy].serves_edits or not decoding.edits
+    for opening in openings(attention, is_shifted, decoding)
 ]
 
 
@@ -107,9 +123,9 @@ def setting(policy: str, strategy: str, attention: str, is_shifted: bool, **more
     )
 
 
-@pytest.mark.parametrize(("policy", "strategy", "attention", "is_shifted"), SETTINGS)
+@pytest.mark.parametrize(("policy", "strategy", "attention", "is_shifted", "opening"), SETTINGS)
 def test_arrays_and_plain_rules_agree(
-    policy: str, strategy: str, attention: str, is_shifted: bool
+    policy: str, strategy: str, attention: str, is_shifted: bool, opening: Opening
 ) -> None:
     events: Counter[str] = Counter()
     for seed, (memory, stop_at_eos) in enumerate(
@@ -120,6 +136,7 @@ def test_arrays_and_plain_rules_agree(
             strategy,
             attention,
             is_shifted,
+            opening=opening,
             stop_at_eos=stop_at_eos,
             config=EngineConfig(**memory, page_size=PAGE),
         )
@@ -133,6 +150,7 @@ def test_the_lives_contain_failures_and_aborts() -> None:
     """Confidences that are NaN, spans that never fit into memory, and aborts are compared too."""
     made = setting(
         *("block_causal", "edits", "sub-blocks", True),
+        opening="alone",
         stop_at_eos=True,
         config=EngineConfig(**MEMORY["scarce"], page_size=PAGE),
     )
@@ -142,7 +160,7 @@ def test_the_lives_contain_failures_and_aborts() -> None:
 
 
 def take(s: Sequences, places: np.ndarray) -> Sequences:
-    tables = ("counts_2B", "decoding_counts_2B")
+    tables = ("counts_2B", "decoding_counts_3B")
     return Sequences(
         **{
             field.name: getattr(s, field.name)[(..., places) if field.name in tables else places]
@@ -159,7 +177,12 @@ def spans_of(policy: CachePolicy, s: Sequences) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(("policy", "attention"), SERVED)
 def test_a_span_does_not_depend_on_the_other_sequences(policy: str, attention: str) -> None:
     """The spans of sequences alone, and of any choice of them in any order, are the same."""
-    made = setting(policy, "commits", attention, False, stop_at_eos=True, config=LARGE)
+    made = setting(
+        *(policy, "commits", attention, True),
+        opening="alone",
+        stop_at_eos=True,
+        config=LARGE,
+    )
     life, draw = Life(made, 5), np.random.default_rng(5)
     different: set[tuple[int, ...]] = set()
     for number in range(60):

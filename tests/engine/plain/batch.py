@@ -13,12 +13,17 @@ from tests.engine.plain.sequence import Positions
 def pack(plan: Plan, model: ModelConfig) -> HostBatch:
     """The batch of a plan."""
     spans = [_array(span.positions) for _, span in plan]
-    requested = [_array(s.asked_positions if span.is_decoding else []) for s, span in plan]
+    requested = [_array(s.requested_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))
     first_slots = np.array([sequence.first_slot for sequence, _ in plan])
-    index_M = _indices_in_q(query_starts, spans, requested)
-    sources = [positions - 1 for positions in requested]
-    logit_index_M = _indices_in_q(query_starts, spans, sources) if model.is_shifted else index_M
+    sources = [positions - model.is_shifted for positions in requested]
+    logit_index_M = _indices_in_q(query_starts, spans, sources)
+    leaves_out = [s.opens and _is_opened_from_before(model) for s, _ in plan]
+    computed = [
+        source if is_left_out else positions
+        for positions, source, is_left_out in zip(requested, sources, leaves_out, strict=True)
+    ]
+    index_M = _indices_in_q(query_starts, spans, computed)
     positions_Q, position_M = np.concatenate(spans), np.concatenate(requested)
     counts = [positions.size for positions in requested]
     runs = list(_runs(plan, spans, query_starts, model.block_length))
@@ -33,14 +38,28 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         offset_M=position_M - np.repeat([s.block_start for s in sequences], counts),
         sequence_M=np.repeat(np.arange(len(plan)), counts),
         num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
-        num_iterations_in_block_B=np.array([s.num_iterations_in_block for s in sequences]),
+        num_iterations_in_block_B=np.array(
+            [s.num_iterations_since_opening for s in sequences]
+        ),
         num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
         seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
-        temperature_B=np.array([s.request.temperature for s in sequences], dtype=np.float64),
+        temperature_B=np.array(
+            [
+                0.0 if is_left_out else s.request.temperature
+                for s, is_left_out in zip(sequences, leaves_out, strict=True)
+            ],
+            dtype=np.float64,
+        ),
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
     )
+
+
+def _is_opened_from_before(model: ModelConfig) -> bool:
+    """Whether a block's first logits come from the finished block before it, so that a forward that
+    opens a block alone leaves the block out."""
+    return model.is_shifted and model.block_length is not None
 
 
 def _array(positions: Positions) -> np.ndarray:

@@ -46,11 +46,14 @@ class IterationManager:
         sequences that finished, which are retired."""
         start, done = 0, []
         for sequence, span in plan:
+            requested = sequence.requested_positions
             self._rules.count(sequence, span)
             if not span.is_decoding:
                 continue
-            end = start + len(sequence.asked_positions)
-            result = self._rules.advance(sequence, tokens[start:end], confidences[start:end])
+            end = start + len(requested)
+            result = self._rules.advance(
+                sequence, requested, tokens[start:end], confidences[start:end]
+            )
             start = end
             if result is not None:
                 done.append((sequence, result))

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from engine.cache.base import CachePolicy, SpanKind
 from engine.decoding.base import DecodingStrategy
+from engine.model.authors import Opening
 from engine.request import FinishReason, Request, Result
 from engine.rules import NOT_FINITE
 from engine.sequences import whole_blocks
-from tests.engine.plain.sequence import Sequence
+from tests.engine.plain.sequence import Positions, Sequence
 from tests.engine.plain.spans import NEXT_SPAN, Span, with_sources
 
 
@@ -26,6 +27,7 @@ class SequenceRules:
     begin at multiples of block_length, and a canvas consists of whole attention blocks. None: the
     model is bidirectional, and the first block begins at the prompt's end."""
     is_shifted: bool
+    opening: Opening
     stop_at_eos: bool
     eos_token_ids: tuple[int, ...]
     decoding: DecodingStrategy
@@ -56,6 +58,10 @@ class SequenceRules:
         span = NEXT_SPAN[type(policy)](policy, sequence)
         if self.is_shifted:
             span = with_sources(span, sequence)
+            if sequence.opens and self.attn_block_length is not None:
+                # The first logits come from the finished block: the new one is not computed.
+                end = sequence.attn_block_start
+                span = replace(span, positions=[p for p in span.positions if p < end])
         if span.kind is SpanKind.BLOCK and not sequence.masked_positions:
             return replace(span, kind=SpanKind.EDIT)
         return span
@@ -76,33 +82,44 @@ class SequenceRules:
         if span.is_decoding:
             sequence.num_decoding_iterations += 1
             sequence.num_iterations_in_block += 1
+            sequence.num_iterations_since_opening += 1
             sequence.num_post_iterations += not sequence.masked_positions
+            if sequence.opens:
+                sequence.opens = False
+                sequence.num_iterations_since_opening = 0
+                sequence.num_masked_at_block_start -= 1
 
     def advance(
-        self, sequence: Sequence, tokens: list[int], confidences: list[float]
+        self,
+        sequence: Sequence,
+        requested: Positions,
+        tokens: list[int],
+        confidences: list[float],
     ) -> Result | None:
         """Record a decoding forward's commits at the requested positions. Returns the result if the
         sequence is done or has failed."""
         if any(map(math.isnan, confidences)):
             return Result.failed(sequence.request, NOT_FINITE)
-        self.record_commits(sequence, tokens, confidences)
+        self.record_commits(sequence, requested, tokens, confidences)
         return self.result(sequence) if self.turn(sequence) else None
 
     def record_commits(
-        self, sequence: Sequence, tokens: list[int], confidences: list[float]
+        self,
+        sequence: Sequence,
+        requested: Positions,
+        tokens: list[int],
+        confidences: list[float],
     ) -> None:
         """Record the commits at the requested positions; a token of -1 is no commit."""
-        still_masked: list[int] = []
         changed: list[int] = []
-        asked = zip(sequence.asked_positions, tokens, confidences, strict=True)
-        for position, token, confidence in asked:
+        for position, token, confidence in zip(requested, tokens, confidences, strict=True):
             if token >= 0:
                 sequence.tokens[position] = token
                 sequence.confidences[position] = confidence
                 changed.append(position)
-            elif position not in sequence.tokens:
-                still_masked.append(position)
-        assert changed or not sequence.masked_positions, "a decoding strategy committed nothing"
+        still_masked = [p for p in sequence.masked_positions if p not in sequence.tokens]
+        if not self.decoding.may_commit_nothing:
+            assert changed or not sequence.masked_positions, "a decoding strategy committed nothing"
         sequence.has_changed = bool(changed)
         sequence.uncached_positions.update(changed)
         sequence.masked_positions = still_masked
@@ -156,7 +173,12 @@ class SequenceRules:
         sequence.masked_positions = list(range(first, sequence.block_end))
         sequence.asked_positions = sequence.masked_positions
         sequence.num_masked_at_block_start = len(sequence.masked_positions)
-        sequence.num_iterations_in_block = sequence.num_post_iterations = 0
+        sequence.num_iterations_in_block = sequence.num_iterations_since_opening = 0
+        sequence.num_post_iterations = 0
+        # The first position of a block that holds the prompt's tail is the prompt's.
+        sequence.opens = self.opening == "alone" and start == first
+        if self.attn_block_length is not None:
+            sequence.opens &= start % self.attn_block_length == 0
 
     @staticmethod
     def result(sequence: Sequence) -> Result:
@@ -177,10 +199,11 @@ class SequenceRules:
 
     def _is_settled(self, position: int) -> bool:
         """Whether the position's logits can no longer change, because shifted logits come from the
-        position before it, which is in a finished block. Such a position commits in its block's
-        first forward and is not requested again."""
+        position before it, which is in a finished block. Unless the opening is free, such a
+        position commits in its block's first forward and is not requested again."""
         return (
-            self.is_shifted
+            self.opening != "free"
+            and self.is_shifted
             and self.attn_block_length is not None
             and position % self.attn_block_length == 0
         )

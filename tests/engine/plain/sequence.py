@@ -37,9 +37,15 @@ class Sequence:
     """The requested positions: those of the active block that a decoding forward computes logits
     for, ascending. They are the masked positions or, with a strategy that edits, all positions
     after the prompt."""
+    opens: bool = False
+    """Whether the next decoding forward opens the active block, and only its first position may
+    commit."""
     num_masked_at_block_start: int = 0
+    """Without the position that an opening forward committed alone."""
     num_iterations_in_block: int = 0
     """Decoding forwards in the active block."""
+    num_iterations_since_opening: int = 0
+    """The same without an opening forward that committed the first position alone."""
     num_post_iterations: int = 0
     """Decoding forwards in the active block that began with no mask left."""
     has_changed: bool = False
@@ -68,6 +74,11 @@ class Sequence:
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.request.prompt_ids)
+
+    @property
+    def requested_positions(self) -> Positions:
+        """Those of `asked_positions` whose logits the next decoding forward computes."""
+        return self.asked_positions[:1] if self.opens else self.asked_positions
 
     @property
     def attn_block_start(self) -> int:

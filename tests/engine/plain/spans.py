@@ -113,7 +113,9 @@ def dkv(policy: DelayedCache, sequence: Sequence) -> Span:
 def block_causal(policy: BlockCausalCache, sequence: Sequence) -> Span:
     start, cached = sequence.attn_block_start, sequence.num_cached
     if cached == start and sequence.num_iterations > 0:
-        if policy.sub_block_cache and sequence.num_iterations_in_block > 0:
+        is_first_masked = sequence.block_start in sequence.masked_positions
+        is_later = sequence.num_iterations_since_opening > 0 and not is_first_masked
+        if policy.sub_block_cache and is_later:
             return Span(range(sequence.block_start, sequence.block_end), SpanKind.BLOCK)
         return Span(range(start, sequence.visible_end), SpanKind.BLOCK)
     block_length = sequence.visible_end - start
@@ -124,7 +126,7 @@ def block_causal(policy: BlockCausalCache, sequence: Sequence) -> Span:
     if piece is not None and is_prefill and start - cached > piece:
         end = min(cached + max(piece // block_length, 1) * block_length, start)
         return Span(range(cached, end), kind, is_decoding=False)
-    if not policy.fused_commit and cached < start:
+    if not policy.fused_commit and cached < start and not sequence.opens:
         return Span(range(cached, start), kind, is_decoding=False)
     return Span(range(cached, sequence.visible_end), kind)
 
