@@ -7,7 +7,7 @@ generation regions of one token.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,6 +86,64 @@ def _causal(name: str, layout: str, loop: Loop, decoding: Settings, **more: Any)
     caches = {"none": {"name": "none"}, "fused": CAUSAL, "apart": APART}
     return {
         f"{name}-{kind}": Case(layout=layout, loop=loop, decoding=decoding, cache=cache, **more)
+        for kind, cache in caches.items()
+    }
+
+
+def _dream(alg: str, order: str, steps: int | None, **more: Any) -> dict[str, Case]:
+    """Dream's own sampler: a full forward in every step, the region as one block."""
+    alg_temp = more.pop("alg_temp", 0.0)
+    about = [alg, str(steps or "all"), *(["drawn"] if alg_temp else []), *more]
+    return {
+        "-".join(["dream", *about]): Case(
+            layout="dream",
+            loop=partial(dream.dream, steps=steps, alg=alg, alg_temp=alg_temp),
+            decoding={
+                "name": "dream",
+                "order": order,
+                "iterations_per_block": steps,
+                "order_temperature": alg_temp,
+            },
+            engine={"block_length": 64},
+            request=more,
+            num_requests=24,
+        )
+    }
+
+
+def _fast_dllm_dream(**request: Any) -> dict[str, Case]:
+    return {
+        "-".join(["fast-dllm-dream", kind, *request]): Case(
+            layout="dream",
+            loop=partial(dream.fast_dllm_dream, block_length=BLOCK, cache=kind, threshold=0.7),
+            decoding={"name": "threshold", "threshold": 0.7},
+            cache={"name": kind},
+            engine={"block_length": BLOCK},
+            request=request,
+        )
+        for kind in ("none", "prefix", "dual")
+    }
+
+
+def _fast_dllm_v2(layout: str = "fast_dllm_v2", **request: Any) -> dict[str, Case]:
+    """Sub-blocks of 4 in blocks of 16, without their block cache and with it."""
+    caches = {"none": {"name": "none"}, "fused": CAUSAL, "apart": APART}
+    caches["block-cache"] = CAUSAL | {"sub_block_cache": True}
+    return {
+        "-".join([layout, kind, *request]): Case(
+            layout=layout,
+            loop=partial(
+                fast_dllm_v2.fast_dllm_v2,
+                threshold=0.7,
+                sub_block_length=4,
+                use_block_cache=kind == "block-cache",
+            ),
+            decoding={"name": "threshold", "threshold": 0.7},
+            cache=cache,
+            engine={"block_length": 4},
+            request=request,
+            config={"bd_size": 16},
+        )
         for kind, cache in caches.items()
     }
 
@@ -179,6 +237,20 @@ CASES: dict[str, Case] = {
         {"name": "threshold", "threshold": 0.6},
         config={"block_size": 8},
     ),
+    **_dream("entropy", "entropy", 5),
+    **_dream("entropy", "entropy", None),
+    **_dream("entropy", "entropy", 6, top_p=0.9),
+    **_dream("entropy", "entropy", 6, alg_temp=0.4),
+    **_dream("maskgit_plus", "confidence", 5),
+    **_dream("maskgit_plus", "confidence", 6, top_k=5, top_p=0.9),
+    **_dream("topk_margin", "margin", 16),
+    **_dream("topk_margin", "margin", 5, top_p=0.9),
+    **_dream("origin", "random", 6),
+    **_fast_dllm_dream(),
+    **_fast_dllm_dream(top_k=5, top_p=0.9),
+    **_fast_dllm_v2(),
+    **_fast_dllm_v2(top_p=0.8),
+    **_fast_dllm_v2("fast_dllm_v2_small"),
 }
 
 
@@ -220,7 +292,7 @@ def requests(case: Case, block: int, temperature: float) -> list[Request]:
 def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature: float) -> None:
     case = CASES[name]
     model = model_of(case.layout, tuple(case.config.items()))
-    block = model.config.block_length or case.engine.get("block_length", BLOCK)
+    block = model.config.block_length or BLOCK
     asked = requests(case, block, temperature)
     combination = Combination(case.cache, case.decoding)
     results = combination.run(model, asked, max_sequences=48, **case.engine)

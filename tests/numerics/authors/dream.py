@@ -1,6 +1,5 @@
 """Loops of bidirectional models with shifted logits: Dream's own, Fast-dLLM's for Dream, RND1's."""
 
-import numpy as np
 import torch
 
 from engine.model.transformer import Transformer
@@ -43,14 +42,18 @@ def dream(
             break
         drawn = run.draw(full(model, run.canvas), masked)
         is_last = step == steps - 1
-        share = 1.0 if is_last else float(1 - grid[step + 1] / grid[step])
         if alg == "origin":
-            chosen = [i for i in masked if is_last or _uniform(request, step, i) < share]
+            share = float(1 - grid[step + 1] / grid[step])
+            chosen = [
+                i for i in masked if is_last or uniform_of_position(request.seed, step, i) < share
+            ]
         else:
-            num_commits = len(masked) if is_last else int(
-                torch.tensor(len(masked)) * (1 - grid[step + 1] / grid[step])
-            )
+            num_commits = len(masked)
+            if not is_last:
+                num_commits = int(torch.tensor(len(masked)) * (1 - grid[step + 1] / grid[step]))
             scores = {i: _score(drawn[i], alg) for i in masked}
+            if alg_temp > 0 and alg == "maskgit_plus":
+                scores = {i: drawn[i].confidence for i in masked}
             if alg_temp > 0:
                 # Without replacement from softmax(score / alg_temp), by the Gumbel-top-k trick.
                 scores = {
@@ -62,13 +65,9 @@ def dream(
     return run.generated()
 
 
-def _uniform(request: Request, step: int, position: int) -> float:
-    return uniform_of_position(request.seed, step, position)
-
-
 def _score(drawn: Drawn, alg: str) -> float:
     if alg == "maskgit_plus":
-        return drawn.confidence if drawn.doubt == 0 else -float(np.log(drawn.doubt))
+        return -drawn.doubt
     if alg == "topk_margin":
         return -drawn.margin_doubt
     assert alg == "entropy", alg
@@ -99,11 +98,7 @@ def fast_dllm_dream(
             drawn = run.draw(kept.forward(run.canvas, later), run.masked(block))
             best = best_first(drawn)[0]
             run.commit(
-                {
-                    i: drawn[i].word
-                    for i in drawn
-                    if i == best or drawn[i].confidence >= threshold
-                }
+                {i: drawn[i].word for i in drawn if i == best or drawn[i].confidence >= threshold}
             )
     return run.generated()
 

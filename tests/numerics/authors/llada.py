@@ -108,9 +108,7 @@ def by_factor(factor: float, *, as_coded: bool) -> Choice:
 
     def choose(drawn: dict[int, Drawn]) -> list[int]:
         order = best_first(drawn)
-        fails = [
-            n > 1 and (n + 1) * drawn[i].doubt > factor for n, i in enumerate(order, start=1)
-        ]
+        fails = [n > 1 and (n + 1) * drawn[i].doubt > factor for n, i in enumerate(order, start=1)]
         num_passing = fails.index(True) if True in fails else len(order)
         if as_coded and num_passing == len(order) - 1:
             num_passing += 1
