@@ -4,8 +4,8 @@ The arrays are on the host; engine/device_batch.py sends them to the device.
 
 Shape letters, here and in engine/runner.py: Q query tokens of all sequences, in plan order;
 M requested positions (those whose logits are computed) of all active blocks, ordered by sequence,
-then by position; B sequences; R runs (query tokens of one sequence that attend to the same
-context).
+then by position; X softened positions behind the active blocks; B sequences; R runs (query tokens
+of one sequence that attend to the same context).
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,19 @@ import numpy as np
 
 from engine.model.config import ModelConfig
 from engine.plans import Plan, QueryTokens, runs_of
+
+
+class Softened(NamedTuple):
+    """The softened positions: the masked ones behind the active blocks in the spans of a forward,
+    if soft iteration has the scope of the canvas. int64, ordered by sequence, then by position."""
+
+    index_X: np.ndarray
+    """Index in Q."""
+    logit_index_X: np.ndarray
+    """Index in Q of the query token that its logits are computed from."""
+    slots_X: np.ndarray
+    sequence_X: np.ndarray
+    """Ascending: index 0 .. B-1 of its sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +67,8 @@ class HostBatch:
     first_slot_R: np.ndarray
     """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
     context_lens_R: np.ndarray
+    softened: Softened | None = None
+    """None if there are none."""
 
     @property
     def any_sampled(self) -> bool:
@@ -68,8 +83,8 @@ class _Runs(NamedTuple):
     context_lens_R: np.ndarray
 
 
-def pack(plan: Plan, model: ModelConfig) -> HostBatch:
-    """The batch of a plan."""
+def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBatch:
+    """The batch of a plan; with its softened positions if soft iteration `softens_canvas`."""
     s, places, asked = plan.s, plan.places, plan.asked
     position_M, temperature_B = asked.position_M, s.temperature[places]
     if plan.opens_B is not None and model.is_shifted and model.block_length is not None:
@@ -112,7 +127,27 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         query_starts=runs.query_starts,
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,
+        softened=_softened(plan, starts, first_slot_B, model) if softens_canvas else None,
     )
+
+
+def _softened(
+    plan: Plan, starts: np.ndarray, first_slot_B: np.ndarray, model: ModelConfig
+) -> Softened | None:
+    """All positions of a span behind the active block are masked."""
+    block_end_B = plan.s.block_end[plan.places]
+    sequence_X, position_X = runs_of(block_end_B, np.maximum(plan.end_B - block_end_B, 0))
+    if not position_X.size:
+        return None
+    source_X = position_X - 1 if model.is_shifted else position_X
+    if plan.query_tokens is None:
+        raise_X = (starts[:-1] - plan.start_B)[sequence_X]
+        index_X, logit_index_X = position_X + raise_X, source_X + raise_X
+    else:
+        index_X, logit_index_X = (
+            _index_in_q(plan.query_tokens, sequence_X, of_X) for of_X in (position_X, source_X)
+        )
+    return Softened(index_X, logit_index_X, position_X + first_slot_B[sequence_X], sequence_X)
 
 
 def _index_in_q(tokens: QueryTokens, sequence_M: np.ndarray, position_M: np.ndarray) -> np.ndarray:

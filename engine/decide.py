@@ -3,7 +3,8 @@
 The requested positions are processed in pieces, so that their logits fit into
 EngineConfig.logits_bytes.
 
-Shape letters: M requested positions, D hidden size, B sequences.
+Shape letters: M requested positions, X softened positions behind the active blocks, N both, D
+hidden size, B sequences.
 """
 
 from dataclasses import replace
@@ -13,21 +14,19 @@ from torch import Tensor
 
 from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
-from engine.decoding.base import DecodingStrategy, StateField
+from engine.decoding.base import DecodingStrategy
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.device_batch import Batch
 from engine.model.authors import Opening
 from engine.runner import ModelRunner
+from engine.soft_embeddings import SOFT, SoftEmbeddings
 from engine.state import SlotState
-
-SOFT = "soft_embedding"
-"""Soft iteration's field of the slot state: the embedding that a position's last logits expect."""
 
 
 class Decider:
     """Decides which requested positions commit to which tokens, and writes them to the canvases.
 
-    It also keeps the per-position state of the strategy and of soft iteration.
+    It also keeps the per-position state of the strategy.
     """
 
     def __init__(
@@ -49,10 +48,11 @@ class Decider:
         self._first_of = model.block_length if opening == "first" else None
         # All ranks of a group must cut the same pieces, though their shares of the words differ.
         self._most_words_of_a_rank = runner.model.parallel.longest_share(model.vocab_size)
-        fields = dict(decoding.state_fields(model.vocab_size, block_length))
-        if config.soft.enabled:
-            fields[SOFT] = StateField(model.hidden_size, runner.dtype)
+        fields = decoding.state_fields(model.vocab_size, block_length)
         self._state = SlotState(fields, num_slots, runner.device)
+        self._embeddings = (
+            SoftEmbeddings(config.soft, runner, num_slots) if config.soft.enabled else None
+        )
 
     def asked(self, batch: Batch) -> AskedPositions:
         """The batch's requested positions, completed with what only the device knows: their tokens
@@ -77,24 +77,22 @@ class Decider:
             state=state,
         )
 
-    def added(self, asked: AskedPositions) -> Tensor | None:
-        """What soft iteration adds to the embeddings of the requested positions, [M, D]: zeros
-        where a position is not masked. None if soft iteration is off."""
-        if not self._soft.enabled:
-            return None
-        weight_M = asked.of_sequence(self._soft.weight(asked.num_iterations_B))
-        weight_M = weight_M * asked.is_masked_M
-        return asked.state[SOFT] * weight_M[:, None].to(self._runner.dtype)
+    def added(self, batch: Batch, asked: AskedPositions) -> Tensor | None:
+        """What soft iteration adds to the embeddings of the requested and the softened positions,
+        [N, D]. None if soft iteration is off."""
+        return None if self._embeddings is None else self._embeddings.added(batch, asked)
 
-    def commit(self, batch: Batch, asked: AskedPositions, hidden_MD: Tensor) -> Tensor:
+    def commit(self, batch: Batch, asked: AskedPositions, hidden_ND: Tensor) -> Tensor:
         """Decide which positions commit, and write their tokens and all new state.
 
         Nothing is written until everything has been computed, so a forward that runs out of memory
         can be run again. Returns the report for the host, int32 [2, M] (see Canvases.commit).
         """
-        num_asked = hidden_MD.shape[0]
+        num_asked = batch.slots_M.shape[0]
         if num_asked == 0:
-            return torch.empty((2, 0), dtype=torch.int32, device=hidden_MD.device)
+            assert batch.softened is None, "only decoding forwards soften"
+            return torch.empty((2, 0), dtype=torch.int32, device=hidden_ND.device)
+        hidden_MD = hidden_ND[:num_asked]
         reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
         bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
@@ -111,14 +109,20 @@ class Decider:
             is_first_M = asked.position_M % self._first_of == 0
             commit_M = commit_M | (asked.is_masked_M & is_first_M)
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
+        state, soft_ND = dict(proposals.state), None
+        if self._embeddings is not None:
+            expected_MD, hidden_XD = state.pop(SOFT), hidden_ND[num_asked:]
+            soft_ND = self._embeddings.following(batch, asked, expected_MD, hidden_XD, piece)
         report = self._canvases.commit(batch.slots_M, asked.token_M, decision)
-        self._state.write(batch.slots_M, proposals.state)
+        self._state.write(batch.slots_M, state)
+        if self._embeddings is not None and soft_ND is not None:
+            self._embeddings.write(batch, soft_ND)
         return report
 
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
         logits = self._runner.logits(hidden_MD)
         proposals = self._decoding.propose(asked, logits)
-        if not self._soft.enabled:
+        if self._embeddings is None:
             return proposals
-        expected_MD = self._soft.expected(logits, self._runner.model.embed.weight)
+        expected_MD = self._embeddings.expected(logits)
         return proposals._replace(state={**proposals.state, SOFT: expected_MD})

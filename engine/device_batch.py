@@ -4,6 +4,7 @@ All arrays go there in one asynchronous copy of one buffer. The tensors of a for
 of its plan or, for a graph, a fixed BatchShape, to which the plan is padded:
 
     query tokens         of no run; position 0, at the scratch slot
+    softened positions   the same
     requested positions  of the first sequence behind the last one; at the scratch slot, computed
                          from the hidden state of query token 0
     sequences            in their first iteration, greedy, with no masked position
@@ -37,6 +38,15 @@ ALIGNMENT = 16
 pointers that do not."""
 
 
+class Softened(NamedTuple):
+    """As engine.batch.Softened, on the device."""
+
+    index_X: Tensor
+    logit_index_X: Tensor
+    slots_X: Tensor
+    sequence_X: Tensor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """The packed inputs of one forward; all tensors are on the device. The fields mean what they
@@ -55,6 +65,7 @@ class Batch:
     asked: AskedPositions
     """The requested positions. What only the device knows (tokens, masks, state) is filled in by
     engine/decide.py."""
+    softened: Softened | None
 
 
 class BatchShape(NamedTuple):
@@ -67,6 +78,7 @@ class BatchShape(NamedTuple):
     tiles: tuple[tuple[AttentionTile, int], ...]
     """The configuration of each list of attention's tiles, and its length."""
     any_sampled: bool
+    num_softened: int = 0
 
     @staticmethod
     def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
@@ -78,6 +90,7 @@ class BatchShape(NamedTuple):
             host.first_slot_R.size,
             tuple((each.tile, each.run_A.size) for each in tiles),
             host.any_sampled,
+            0 if host.softened is None else host.softened.slots_X.size,
         )
 
 
@@ -144,8 +157,8 @@ class BatchSender:
         """What stands behind the plan's own values, where it is not 0."""
         return {
             "slots_Q": self._scratch_slot,
-            "slots_M": self._scratch_slot,
-            "sequence_M": 0 if host is None else host.seed_B.size,
+            **dict.fromkeys(("slots_M", "slots_X"), self._scratch_slot),
+            **dict.fromkeys(("sequence_M", "sequence_X"), 0 if host is None else host.seed_B.size),
             "query_starts": 0 if host is None else host.positions_Q.size,
             "first_slot_R": self._scratch_slot,
             **dict.fromkeys(("run_A0", "run_A1"), -1),
@@ -190,6 +203,7 @@ class BatchSender:
             ),
             num_rows=sent["num_rows"] if host is None else None,
             asked=asked,
+            softened=Softened(*(sent[name] for name in _FIELDS_X)) if shape.num_softened else None,
         )
 
 
@@ -207,6 +221,7 @@ _FIELDS_M = ("index_M", "logit_index_M", "slots_M", "position_M", "offset_M", "s
 _FIELDS_B = (
     *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
 )
+_FIELDS_X = Softened._fields
 _FIELDS_R = ("first_slot_R", "context_lens_R")
 _sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
 
@@ -220,6 +235,8 @@ def _places(shape: BatchShape) -> _Places:
     positions differs from forward to forward."""
     Q, M, B, R = shape[:4]
     wide: list[_Group] = [(_FIELDS_Q, Q), (_FIELDS_M, M), (_FIELDS_B, B)]
+    if shape.num_softened:
+        wide.insert(0, (_FIELDS_X, shape.num_softened))
     narrow: list[_Group] = [(("query_starts",), R + 1), (_FIELDS_R, R)]
     narrow += [(("temperature_B",), B), (("num_rows",), 1)]
     for i, (_, length) in enumerate(shape.tiles):
@@ -243,7 +260,8 @@ def _places(shape: BatchShape) -> _Places:
 def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
     """What the device needs. The bits of the float32 temperatures stand for them."""
     temperature_B = host.temperature_B.astype(np.float32).view(np.int32)
-    arrays = [*_sent_fields(host), temperature_B, np.array([host.positions_Q.size])]
+    num_rows = np.array([host.positions_Q.size])
+    arrays = [*(host.softened or ()), *_sent_fields(host), temperature_B, num_rows]
     for each in tiles:
         arrays += (each.run_A, each.first_A)
     return arrays

@@ -174,7 +174,7 @@ class DiffusionEngine:
             GroupOutOfMemory: the forward ran out of memory in a tensor-parallel group.
         """
         try:
-            return self.forwards.run(pack(plan, self.model_config))
+            return self.forwards.run(pack(plan, self.model_config, self.config.soft.softens_canvas))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

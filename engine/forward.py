@@ -72,5 +72,6 @@ class Forwards:
         """From a batch to the report of its commits, on the device."""
         asked = self._decider.asked(batch)
         token_ids_Q = self._canvases.tokens(batch.slots_Q)
-        hidden_MD = self._runner.forward(batch, token_ids_Q, self._decider.added(asked))
-        return self._decider.commit(batch, asked, hidden_MD)
+        added_ND = self._decider.added(batch, asked)
+        hidden_ND = self._runner.forward(batch, token_ids_Q, added_ND)
+        return self._decider.commit(batch, asked, hidden_ND)

@@ -172,6 +172,7 @@ def padded_shape(host: HostBatch, tiles: Sequence[HostTiles]) -> BatchShape:
     return exact._replace(
         num_query_tokens=num_query_tokens,
         num_asked=_padded_asked(exact.num_asked, num_query_tokens),
+        num_softened=_padded_asked(exact.num_softened, num_query_tokens),
         # One more, which the padding positions belong to.
         num_sequences=_power_of_two(exact.num_sequences + 1),
         num_runs=_power_of_two(exact.num_runs),

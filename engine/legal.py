@@ -31,9 +31,9 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
     """Check that a model can run with an engine config and a cache policy.
 
     Raises:
-        UserError: the policy does not support the model's attention, the model's blocks do not
-            divide into blocks of engine.block_length, or the model cannot be divided among
-            engine.tensor_parallel ranks.
+        UserError: the policy or the scope of soft iteration does not support the model's attention,
+            the model's blocks do not divide into blocks of engine.block_length, or the model cannot
+            be divided among engine.tensor_parallel ranks.
     """
     check_shares(model, config)
     if model.block_length is None:
@@ -49,6 +49,11 @@ def check_model(model: ModelConfig, config: EngineConfig, cache: CachePolicy) ->
             f"{name_of(cache)} with a block-causal model ({model.family}): there is nothing to "
             "approximate, since K and V of finished blocks are final; take cache=block_causal, "
             "which is exact and cheaper"
+        )
+    if config.soft.softens_canvas:
+        raise UserError(
+            f"engine.soft.scope=canvas with a block-causal model ({model.family}): no forward "
+            "computes its whole canvas; take engine.soft.scope=block"
         )
     if config.block_length is not None and model.block_length % config.block_length:
         raise UserError(

@@ -42,20 +42,25 @@ class ModelRunner:
     def dtype(self) -> torch.dtype:
         return self.model.embed.weight.dtype
 
-    def forward(self, batch: Batch, token_ids_Q: Tensor, added_MD: Tensor | None = None) -> Tensor:
-        """Hidden states from which the logits of the requested positions follow, [M, D].
+    def forward(self, batch: Batch, token_ids_Q: Tensor, added_ND: Tensor | None = None) -> Tensor:
+        """Hidden states from which the logits of the requested positions and, behind them, of the
+        softened ones follow, [N, D] with N = M + X.
 
-        `added_MD` is added to the embeddings of the requested positions. Also writes K and V of
-        every query token to the pages.
+        `added_ND` is added to the embeddings of these positions. Also writes K and V of every query
+        token to the pages.
         """
         with self.clock:
+            index_N, logit_index_N = batch.index_M, batch.logit_index_M
+            if batch.softened is not None:
+                index_N = torch.cat((index_N, batch.softened.index_X))
+                logit_index_N = torch.cat((logit_index_N, batch.softened.logit_index_X))
             x_QD = self.model.embed.weight.index_select(0, token_ids_Q)
-            if added_MD is not None:
-                x_QD.index_add_(0, batch.index_M, added_MD)
+            if added_ND is not None:
+                x_QD.index_add_(0, index_N, added_ND)
             attend = self.kernels.attend(self.kv, batch)
             operations = self.kernels.operations(batch)
             hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
-            return hidden_QD.index_select(0, batch.logit_index_M)
+            return hidden_QD.index_select(0, logit_index_N)
 
     def logits(self, hidden_MD: Tensor) -> Logits:
         """Logits for the hidden states, with -inf at the mask token, so that it is never

@@ -1,8 +1,9 @@
 """Soft iteration (dInfer's IterSmooth, arXiv 2510.08666): feeds expectations back as embeddings.
 
-The input embedding of a masked position of the active block is the mask's embedding plus a weighted
-mean of the embeddings of the words that the model expected there in the forward before. A block's
-first forward has nothing to add, and masks after the active block stay plain masks.
+The input embedding of a softened position is the mask's embedding plus a weighted mean of the
+embeddings of the words that the model expected there. These are the masked positions of the active
+block, whose first forward has nothing to add, or, over the whole canvas, those of each forward's
+span.
 
 Shape letters as in engine/decoding/positions.py and logits.py.
 """
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from engine.decoding.logits import Logits
 from engine.errors import UserError
+
+SCOPES = ("block", "canvas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,16 @@ class SoftIteration:
     top_k: int | None = None
     """Number of the likeliest words in the expectation; null: the whole vocabulary, which costs as
     much as the model's head."""
+    scope: str = "block"
+    """`block`: only the masked positions of the active block are softened, and a block opens with
+    plain masks. `canvas`, as in dInfer, for bidirectional models: a forward softens every masked
+    position of its span, and the others keep their last soft embedding, so a block opens with what
+    the last forward over it expected. This takes the head at all of these positions. dInfer's
+    weights are weight_start=0.13 with the other defaults."""
 
     def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise UserError(f"engine.soft.scope={self.scope!r}: give one of {', '.join(SCOPES)}")
         for name in ("weight_start", "weight_growth", "weight_max", "relaxation"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"engine.soft.{name}={getattr(self, name)}: give 0 or more")
@@ -46,6 +57,11 @@ class SoftIteration:
             raise UserError(f"engine.soft.temperature={self.temperature}: give a number above 0")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"engine.soft.top_k={self.top_k}: give at least 1, or null for all")
+
+    @property
+    def softens_canvas(self) -> bool:
+        """Whether masked positions behind the active block are softened too."""
+        return self.enabled and self.scope == "canvas"
 
     def weight(self, num_iterations_B: Tensor) -> Tensor:
         """Weight of the expected embedding in each sequence, float32 [B]."""

@@ -64,6 +64,8 @@ def fingerprint(
             flat[f"{section}.{name}" if name else section] = setting
     kept = {name: value for name, value in flat.items() if name not in FREE}
     # Fields that runs of earlier versions lack are left out where they change nothing.
+    if config.engine.soft.scope == "block":
+        kept["engine.soft"] = {k: v for k, v in kept["engine.soft"].items() if k != "scope"}
     for name, value in AS_BEFORE.items():
         if name in kept and kept[name] == value:
             del kept[name]

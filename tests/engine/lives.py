@@ -162,9 +162,10 @@ class Life:
             place for place, (_, span) in zip(places, plain, strict=True) if span.is_decoding
         ]
         self.count("partial" if len(plain) < len(self.plain.live) else "whole")
-        assert_same_batch(
-            pack(ours, self.setting.model), plain_batch.pack(plain, self.setting.model)
-        )
+        model, softens_canvas = self.setting.model, self.setting.attn_block_length is None
+        packed = pack(ours, model, softens_canvas)
+        assert_same_batch(packed, plain_batch.pack(plain, model, softens_canvas))
+        self.count("softens behind" if packed.softened else "softens nothing behind")
 
     def assert_same_state(self) -> None:
         live, plain = self.ours.live, self.plain.live

@@ -140,6 +140,7 @@ class LocalWords(Transformer):
     [
         ("threshold", None),
         ("credit", {}),
+        ("threshold", {"scope": "canvas"}),
         ("klass", {"top_k": 60}),
         ("entropy_bound", None),
     ],

@@ -1,4 +1,4 @@
-"""Models that cannot be divided among the ranks of a group are refused."""
+"""Models are refused that cannot be divided among the ranks of a group, or not softened."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from engine.engine import DiffusionEngine
 from engine.legal import check_model
 from engine.model.config import ModelConfig
 from engine.model.families import llada2
+from engine.soft import SoftIteration
 from tests.tiny import tiny_config, tiny_llada2_raw_config, tiny_model
 
 
@@ -58,6 +59,14 @@ def test_expert_parallelism_needs_an_expert_for_each_rank() -> None:
         check(with_experts(3), **settings)
     with pytest.raises(ValueError, match=r"expert_parallel=true: this model \(llada\) has no exp"):
         check(dense(4, 4), **settings)
+
+
+def test_soft_iteration_over_the_canvas_needs_a_bidirectional_model() -> None:
+    canvas = SoftIteration(enabled=True, scope="canvas")
+    check(dense(4, 4), soft=canvas)
+    check(with_experts(3), soft=SoftIteration(scope="canvas"))
+    with pytest.raises(ValueError, match=r"scope=canvas with .*; take engine\.soft\.scope=block"):
+        check(with_experts(3), soft=canvas)
 
 
 def test_the_model_must_be_divided_as_the_config_says() -> None:

@@ -22,9 +22,11 @@ CPU = torch.device("cpu")
 
 
 def make_engine(
-    cache: str = "dual", decoding: str = "threshold", soft: bool = False, **settings: Any
+    cache: str = "dual", decoding: str = "threshold", soft: str = "off", **settings: Any
 ) -> DiffusionEngine:
-    config = {"block_length": 8, "max_sequences": 6, "soft": SoftIteration(enabled=soft)}
+    """`soft`: the scope of soft iteration, or "off"."""
+    iteration = SoftIteration() if soft == "off" else SoftIteration(enabled=True, scope=soft)
+    config = {"block_length": 8, "max_sequences": 6, "soft": iteration}
     return DiffusionEngine(
         tiny_model(),
         config=EngineConfig(**{**config, **settings}),
@@ -60,10 +62,15 @@ OUT_OF_MEMORY = [
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("cache", "decoding", "soft"),
-    [("dual", "threshold", False), ("commit", "credit", False), ("dkv", "klass", True)],
+    [
+        ("dual", "threshold", "off"),
+        ("commit", "credit", "off"),
+        ("dkv", "klass", "block"),
+        ("prefix", "threshold", "canvas"),
+    ],
 )
 def test_a_failed_allocation_changes_no_row(
-    cache: str, decoding: str, soft: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+    cache: str, decoding: str, soft: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Allocations fail in the middle of a forward, after some layers have written K and V, and in
     the head."""

@@ -14,7 +14,7 @@ from engine.model.transformer import Transformer
 from engine.request import Request
 from tests.numerics.reference_caches import CACHES, Forward
 from tests.numerics.reference_decoders import DECODERS, Commits, View, is_finished
-from tests.numerics.reference_model import DenseCache, embed
+from tests.numerics.reference_model import DenseCache, embed, soften
 from tests.numerics.reference_state import State, first_end, first_state
 from tests.numerics.reference_words import Floats
 
@@ -25,6 +25,7 @@ SOFT_DEFAULTS: dict[str, Any] = {
     "relaxation": 0.02,
     "temperature": 1.0,
     "top_k": None,
+    "scope": "block",
 }
 
 
@@ -70,6 +71,8 @@ def decode(
             continue
         rows = [forward.positions.index(i - state.is_shifted) for i in asked]
         logits = dict(zip(asked, dense.logits(hidden[rows]), strict=True))
+        if soft is not None and soft["scope"] == "canvas":
+            soften(model, dense, state, forward.positions, hidden, soft)
         view = _view(state, logits, iteration, soft)
         commits = DECODERS[decoding["name"]](view, **_settings(decoding))
         if asked and _is_settled(state, asked[0]):

@@ -63,16 +63,39 @@ def embed(
     model: Transformer, state: State, positions: list[int], soft: dict[str, Any] | None
 ) -> Tensor:
     """The input embeddings. With soft iteration (dInfer, arXiv 2510.08666), a masked position also
-    gets the weighted mean embedding of what the forward before predicted there."""
+    gets the weighted mean embedding of what the forward before predicted there or, over the whole
+    canvas, of what the last forward over it predicted."""
     table = model.embed.weight.detach()
     embedded = table[[state.canvas[i] for i in positions]].clone()
-    if soft is not None:
+    if soft is not None and soft["scope"] == "canvas":
+        for row, i in enumerate(positions):
+            if state.canvas[i] == state.mask and i in state.soft:
+                embedded[row] += state.soft[i]
+    elif soft is not None:
         masked = state.masked()
         for row, i in enumerate(positions):
             if i in masked and i in state.previous_logits:
                 mean = _mean_embedding(table, state.previous_logits[i], soft)
                 embedded[row] += _weight(soft, state.num_decoding_iterations) * mean
     return embedded
+
+
+def soften(
+    model: Transformer,
+    dense: DenseCache,
+    state: State,
+    positions: list[int],
+    hidden: Tensor,
+    soft: dict[str, Any],
+) -> None:
+    """Give every masked position that a forward computed its soft embedding for the forwards to
+    come, with the weight of the next one."""
+    table = model.embed.weight.detach()
+    masked = [i for i in positions if state.canvas[i] == state.mask]
+    rows = [positions.index(i - state.is_shifted) for i in masked]
+    weight = _weight(soft, state.num_decoding_iterations + 1)
+    for i, logits in zip(masked, dense.logits(hidden[rows]), strict=True):
+        state.soft[i] = weight * _mean_embedding(table, logits, soft)
 
 
 def _weight(soft: dict[str, Any], iteration: int) -> float:

@@ -19,6 +19,8 @@ the canvas consists of whole attention blocks.
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from engine.model.transformer import Transformer
 from engine.request import Request
 from tests.numerics.reference_words import Floats
@@ -61,6 +63,8 @@ class State:
     """Confidence of the last commit or edit, by position."""
     previous_logits: dict[int, Floats] = field(default_factory=dict)
     """Logits of the last forward with logits in this block, by position (soft iteration)."""
+    soft: dict[int, Tensor] = field(default_factory=dict)
+    """What the last forward over a position gives it as a soft embedding (scope canvas)."""
     memory: dict[str, Any] = field(default_factory=dict)
     """What the strategy keeps between two forwards of a block."""
 

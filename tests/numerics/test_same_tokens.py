@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.cache import CACHE_POLICIES
 from tests.numerics.combinations import ATTENTIONS, Combination, legal, refusal
 from tests.numerics.exact import assert_exact
 from tests.numerics.write_combinations import FILE, table
@@ -70,6 +71,12 @@ _SETTINGS = [
     ("bidirectional", named("dkv", "fixed", cache_refresh_every_iterations=3)),
     ("bidirectional", named("dual", "threshold", {**SOFT, "top_k": 3})),
     ("bidirectional", named("none", "credit", {**SOFT, "temperature": 0.5, "relaxation": 0.2})),
+    *(
+        ("bidirectional", named(cache, "threshold", {**SOFT, "scope": "canvas"}))
+        for cache in CACHE_POLICIES
+        if cache != "block_causal"
+    ),
+    ("bidirectional", named("prefix", "edit", {**SOFT, "scope": "canvas", "top_k": 5})),
     ("block-causal", named("block_causal", "threshold", cache_fused_commit=False)),
     ("block-causal", named("block_causal", "edit", cache_fused_commit=False, threshold=0.3)),
     ("block-causal", named("block_causal", "fixed", cache_prefill_tokens=20)),

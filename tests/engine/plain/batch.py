@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from engine.batch import HostBatch
+from engine.batch import HostBatch, Softened
 from engine.model.config import ModelConfig
 from tests.engine.plain.iterations import Plan
 from tests.engine.plain.sequence import Positions
 
 
-def pack(plan: Plan, model: ModelConfig) -> HostBatch:
+def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBatch:
     """The batch of a plan."""
     spans = [_array(span.positions) for _, span in plan]
     requested = [_array(s.requested_positions if span.is_decoding else []) for s, span in plan]
@@ -53,6 +53,28 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
+        softened=_softened(plan, spans, query_starts, model) if softens_canvas else None,
+    )
+
+
+def _softened(
+    plan: Plan, spans: list[np.ndarray], query_starts: np.ndarray, model: ModelConfig
+) -> Softened | None:
+    """The positions of each span that are masked and not in the active block."""
+    behind = [
+        np.array([p for p in span.tolist() if p >= sequence.block_end], dtype=np.int64)
+        for (sequence, _), span in zip(plan, spans, strict=True)
+    ]
+    counts = [positions.size for positions in behind]
+    if not any(counts):
+        return None
+    sources = [positions - model.is_shifted for positions in behind]
+    first_slots = np.array([sequence.first_slot for sequence, _ in plan])
+    return Softened(
+        _indices_in_q(query_starts, spans, behind),
+        _indices_in_q(query_starts, spans, sources),
+        np.concatenate(behind) + np.repeat(first_slots, counts),
+        np.repeat(np.arange(len(plan)), counts),
     )
 
 

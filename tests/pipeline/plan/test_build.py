@@ -345,6 +345,17 @@ def test_a_run_begun_before_a_setting_existed_goes_on_without_it(
     assert differing(before, fields(**{field.replace(".", "__"): other})) == [field]
 
 
+def test_a_run_begun_before_soft_iteration_had_a_scope_goes_on(
+    checkpoint: Path, data: list[Path], tmp_path: Path
+) -> None:
+    def fields(**soft: Any) -> dict[str, Any]:
+        made = job(checkpoint, data, tmp_path / "run", engine__soft={"enabled": True, **soft})
+        return plan_of(made).fingerprint
+
+    assert "scope" not in fields()["engine.soft"]
+    assert differing(fields(), fields(scope="canvas")) == ["engine.soft"]
+
+
 @pytest.mark.parametrize(("before", "now"), [(0, 0), (1, 0), (4, 3), (9, 8)])
 def test_the_warm_up_of_an_earlier_version_goes_on_with_as_many_refreshes(
     checkpoint: Path, data: list[Path], tmp_path: Path, before: int, now: int
