@@ -4,11 +4,9 @@ The transformer is Qwen2's with bidirectional attention. As in the autoregressiv
 trained from, the logits at a position predict the token of the next position.
 """
 
-from typing import Any
-
 from engine.model.authors import AuthorsRules
 from engine.model.config import ModelConfig
-from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
+from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
 
 IM_END_ID = 151645
@@ -28,7 +26,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate Dream's `config.json`.
 
     Raises:

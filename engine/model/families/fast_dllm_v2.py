@@ -6,30 +6,29 @@ a block is decided by the last position of the finished block before it. Blocks 
 sub-blocks (engine.block_length=8).
 """
 
-from typing import Any
-
 from engine.model.authors import AuthorsRules
 from engine.model.config import ModelConfig
-from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
+from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
 from engine.model.weight_map import Names
 
 BLOCK_LENGTH = 32
 """Used if config.json has no `bd_size`."""
+HARMLESS = ("conplemenrary_mask",)  # spelt so; of the training's loss
 
 DEFAULTS = "fast_dllm_v2"
 RULES = AuthorsRules(opening="alone", confidence="filtered")
 NAMES = Names()
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate Fast_dLLM_v2's `config.json`.
 
     Raises:
         KeyError: a required key is missing.
         UserError: a key has a value that this loader does not support.
     """
-    check_assumed(raw, ASSUMED | {"attention_bias": True}, "Fast_dLLM_v2")
+    check_assumed(raw, ASSUMED | {"attention_bias": True}, "Fast_dLLM_v2", HARMLESS)
     return ModelConfig(
         family="fast_dllm_v2",
         rules=RULES,

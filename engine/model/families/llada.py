@@ -6,7 +6,7 @@ The transformer is Llama's with bidirectional attention; logits are not shifted.
 from typing import Any
 
 from engine.model.config import ModelConfig
-from engine.model.config_json import check_assumed, read_token_ids
+from engine.model.config_json import Raw, check_assumed, read_token_ids
 from engine.model.weight_map import Names
 
 ASSUMED: dict[str, Any] = {
@@ -23,9 +23,18 @@ ASSUMED: dict[str, Any] = {
     "multi_query_attention": None,
     "alibi": False,
     "rope": True,
+    "rope_full_precision": True,
     "scale_logits": False,
+    "num_experts": None,
 }
 """Values that the shared transformer is built for; config.json may not have any other."""
+HARMLESS = (
+    *("alibi_bias_max", "attention_layer_norm_with_affine"),  # of what ASSUMED excludes
+    *("mlp_ratio", "vocab_size"),  # of no effect beside mlp_hidden_size and embedding_size
+    "tie_word_embeddings",  # the authors' class takes weight_tying
+    *("flash_attention", "precision", "residual_dropout"),
+    *("init_cutoff_factor", "init_device", "init_fn", "init_std"),
+)
 EOT_ID = 126348
 
 DEFAULTS = "llada_8b"
@@ -52,14 +61,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate LLaDA's `config.json`.
 
     Raises:
         KeyError: a required key is missing.
         UserError: a key has a value that this loader does not support.
     """
-    check_assumed(raw, ASSUMED, "LLaDA")
+    check_assumed(raw, ASSUMED, "LLaDA", HARMLESS)
     return ModelConfig(
         family="llada",
         vocab_size=raw.get("embedding_size") or raw["vocab_size"],

@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import UserError
 from engine.model.authors import AuthorsRules
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
+from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.families import llada_moe
 from engine.model.weight_map import Names
 
@@ -29,6 +29,8 @@ FAMILY_ASSUMED: dict[str, Any] = {
     "num_nextn_predict_layers": 0,
 }
 """Values that the shared transformer is built for, in addition to ASSUMED."""
+LLADA2_2_KEYS = ("expert_capacity", "delete_token_id", "split_token_id")
+LLADA2_2_CONTEXT = {"rope_theta": 3_000_000, "max_position_embeddings": 131_072}
 BLOCK_LENGTH = 32
 """Used if config.json states none, as the published ones do not."""
 
@@ -48,13 +50,14 @@ CHAT_TEMPLATE = (
 ) + llada_moe.CHAT_TEMPLATE
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate LLaDA2's `config.json`.
 
     Raises:
         KeyError: a required key is missing.
         UserError: a key has a value that this loader does not support.
     """
+    _refuse_llada2_2(raw)
     sizes = read_sizes(raw)
     rotary_dim = int(sizes["head_dim"] * raw["partial_rotary_factor"])
     block_length = raw.get("block_length") or raw.get("block_size") or BLOCK_LENGTH
@@ -78,11 +81,31 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     )
 
 
-def _shared_size(raw: dict[str, Any]) -> int:
+def _refuse_llada2_2(raw: Raw) -> None:
+    """LLaDA2.2 says `llada2_moe` too, and its tensors have the same names and shapes.
+
+    Raises:
+        UserError: a key is one that only LLaDA2.2 has, or has its value.
+    """
+    signs = {key: raw.get(key) for key in LLADA2_2_KEYS if raw.get(key)}
+    context = {key: raw.get(key) for key in LLADA2_2_CONTEXT}
+    if context == LLADA2_2_CONTEXT:
+        signs |= context
+    if signs:
+        stated = ", ".join(f"{key}={value!r}" for key, value in signs.items())
+        raise UserError(
+            f"config.json {stated}: this is LLaDA2.2, which is not supported: it routes a block to "
+            "a limited number of experts (expert_capacity), and edits with a DELETE and a SPLIT "
+            "token. Without these its answers would be wrong; take LLaDA2.1 (model=llada2_1_mini, "
+            "model=llada2_1_flash)"
+        )
+
+
+def _shared_size(raw: Raw) -> int:
     return int(raw["num_shared_experts"] or 0) * int(raw["moe_intermediate_size"])
 
 
-def _read_experts(raw: dict[str, Any]) -> ExpertsConfig:
+def _read_experts(raw: Raw) -> ExpertsConfig:
     if raw["num_experts_per_tok"] < 2:
         raise UserError(
             f"config.json num_experts_per_tok={raw['num_experts_per_tok']}: LLaDA2 normalises "

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
+from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
 
 FAMILY_ASSUMED: dict[str, Any] = {
@@ -26,6 +26,7 @@ FAMILY_ASSUMED: dict[str, Any] = {
     "shared_expert_intermediate_size": None,
 }
 """Values that the shared transformer is built for, in addition to ASSUMED."""
+HARMLESS = ("dense_intermediate_size",)  # no layer is dense
 
 DEFAULTS = "llada_moe"
 NAMES = Names()
@@ -38,14 +39,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate LLaDA-MoE's `config.json`.
 
     Raises:
         KeyError: a required key is missing.
         UserError: a key has a value that this loader does not support.
     """
-    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "LLaDA-MoE")
+    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "LLaDA-MoE", HARMLESS)
     layers = raw.get("moe_layer_freq") or []
     if not all(layers):
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import UserError
 from engine.model.authors import AuthorsRules
 from engine.model.config import ExpertsConfig, ModelConfig
-from engine.model.config_json import ASSUMED, check_assumed, read_sizes, read_token_ids
+from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
 from engine.model.weight_map import Names
 
@@ -21,6 +21,10 @@ FAMILY_ASSUMED: dict[str, Any] = {
     "mlp_only_layers": [],
 }
 """Values that the shared transformer is built for, in addition to ASSUMED."""
+HARMLESS = (
+    *("debug", "ep_size", "fuse_cross_entropy", "micro_forward", "skip_checkpoint", "use_deepep"),
+)
+"""How the authors' class is trained."""
 BLOCK_LENGTH = 4
 """Used if neither config.json nor the checkpoint's name states one."""
 IM_END_ID = 151645
@@ -30,14 +34,14 @@ RULES = AuthorsRules(confidence="filtered")
 NAMES = Names()
 
 
-def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
+def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """Translate SDAR's `config.json`; `name` is the checkpoint's hub id or its folder's path.
 
     Raises:
         KeyError: a required key is missing.
         UserError: a key has a value that this loader does not support.
     """
-    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "SDAR")
+    check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "SDAR", HARMLESS)
     experts = None
     if "num_experts" in raw:
         experts = ExpertsConfig(
@@ -59,7 +63,7 @@ def read_config(raw: dict[str, Any], name: str = "") -> ModelConfig:
     )
 
 
-def _block_length(raw: dict[str, Any], name: str) -> int:
+def _block_length(raw: Raw, name: str) -> int:
     stated = raw.get("block_size") or raw.get("block_length")
     named = re.search(r"SDAR-[^/\\]*-b(\d+)(?=$|[/\\-])", name, re.IGNORECASE)
     if stated is not None and named is not None and stated != int(named[1]):
