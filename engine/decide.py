@@ -15,6 +15,7 @@ from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
 from engine.decoding.positions import AskedPositions, Proposals, joined
+from engine.decoding.suppress import held_back, put_last
 from engine.device_batch import Batch
 from engine.runner import ModelRunner
 from engine.state import SlotState
@@ -41,6 +42,7 @@ class Decider:
         model = runner.model.config
         self._soft = config.soft
         self._decoding = decoding
+        self._last = held_back(decoding, model).last
         self._runner = runner
         self._canvases = canvases
         self._config = config
@@ -117,7 +119,7 @@ class Decider:
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
         logits = self._runner.logits(hidden_MD)
         proposals = self._decoding.propose(asked, logits)
-        if not self._soft.enabled:
-            return proposals
-        expected_MD = self._soft.expected(logits, self._runner.model.embed.weight)
-        return proposals._replace(state={**proposals.state, SOFT: expected_MD})
+        if self._soft.enabled:
+            expected_MD = self._soft.expected(logits, self._runner.model.embed.weight)
+            proposals = proposals._replace(state={**proposals.state, SOFT: expected_MD})
+        return put_last(self._last, proposals) if self._last else proposals

@@ -19,6 +19,7 @@ from engine.config import EngineConfig
 from engine.current_device import current
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.suppress import check_ends, held_back
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
 from engine.iterations import IterationManager
@@ -61,6 +62,7 @@ class DiffusionEngine:
     ) -> None:
         check_components(decoding, cache)
         check_model(model.config, config, cache)
+        check_ends(decoding, model.config)
         assert_shared(model.parallel, config)
         self.config = config
         self.model_config = model.config
@@ -68,7 +70,8 @@ class DiffusionEngine:
         self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
         block_length = block_length_of(model.config, config)
-        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size)
+        held = held_back(decoding, model.config)
+        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size, held)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
         decider = Decider(config, block_length, decoding, self.runner, self.canvases, num_slots)
         sender = BatchSender(

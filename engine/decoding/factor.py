@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
-from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, fails_before, is_last, rank_of
 from engine.errors import UserError
 
 
@@ -33,5 +33,6 @@ class Factor(DecodingStrategy):
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         rank_M = rank_of(asked, proposals.log_odds_M)
         doubt_M = torch.sigmoid(-proposals.log_odds_M)
-        fails_M = ((rank_M + 2) * doubt_M > self.factor) & (rank_M > 0)
+        is_doubtful_M = ((rank_M + 2) * doubt_M > self.factor) | is_last(proposals.log_odds_M)
+        fails_M = is_doubtful_M & (rank_M > 0)
         return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M
