@@ -34,6 +34,7 @@ from engine.rules import SequenceRules
 from engine.runner import ModelRunner
 from engine.sequences import whole_blocks
 from engine.stats import EngineStats
+from engine.stops import TextOf
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
 
@@ -59,7 +60,10 @@ class DiffusionEngine:
         config: EngineConfig,
         decoding: DecodingStrategy,
         cache: CachePolicy,
+        text_of: TextOf | None = None,
     ) -> None:
+        """`text_of`: from token ids to the text that is shown for them; requests with stop strings
+        need it (engine/stops.py). All ranks of a group must be given the same."""
         check_components(decoding, cache)
         check_model(model.config, config, cache)
         check_ends(decoding, model.config)
@@ -89,7 +93,9 @@ class DiffusionEngine:
             rules=self.rules,
             policy=cache,
             canvases=self.canvases,
+            text_of=text_of,
         )
+        self._knows_text = text_of is not None
         self.stats = EngineStats()
         self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
@@ -233,6 +239,10 @@ class DiffusionEngine:
             return f"temperature={request.temperature}: give 0 (greedy) or a positive number"
         if not -(2**63) <= request.seed < 2**63:
             return f"seed={request.seed}: give an integer of 64 bits"
+        if "" in request.stop:
+            return "stop='': it would end every generation at once; leave it out"
+        if request.stop and not self._knows_text:
+            return f"stop={list(request.stop)}: the engine was given no text_of; leave it out"
         return None
 
     def _too_few_pages(self, canvas_len: int) -> str:

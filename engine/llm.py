@@ -125,6 +125,7 @@ class LLM:
             config=self.config,
             decoding=self.decoding,
             cache=self.cache,
+            text_of=self.tokenizer.text,
         )
 
     def __repr__(self) -> str:
@@ -255,7 +256,7 @@ class LLM:
 
     def _answer(self, result: Result) -> Answer:
         is_error = result.finish_reason == FinishReason.ERROR
-        text = None if is_error else self.tokenizer.text(result.token_ids)
+        text = None if is_error else self.tokenizer.text(result.token_ids)[: result.text_length]
         return Answer(text=text, **{f.name: getattr(result, f.name) for f in fields(result)})
 
 
