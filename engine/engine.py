@@ -5,7 +5,6 @@ Its four components are chosen independently of each other: the model, the itera
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -235,15 +234,9 @@ class DiffusionEngine:
             return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
         if model.mask_token_id in request.prompt_ids:
             return f"prompt_ids hold the mask token {model.mask_token_id}: encode it as text"
-        if not 0 <= request.temperature < math.inf:
-            return f"temperature={request.temperature}: give 0 (greedy) or a positive number"
-        if not -(2**63) <= request.seed < 2**63:
-            return f"seed={request.seed}: give an integer of 64 bits"
-        if "" in request.stop:
-            return "stop='': it would end every generation at once; leave it out"
         if request.stop and not self._knows_text:
             return f"stop={list(request.stop)}: the engine was given no text_of; leave it out"
-        return None
+        return request.fault()
 
     def _too_few_pages(self, canvas_len: int) -> str:
         """The setting that a canvas exceeds, and the remedy."""

@@ -11,7 +11,7 @@ A checkpoint runs with the same settings, and a prompt becomes the same token id
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import torch
 from tqdm.auto import tqdm
@@ -25,8 +25,10 @@ from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import block_length_of, check_model
 from engine.llm_arguments import (
+    GenerateSettings,
     Prompt,
     PromptBatch,
+    Stop,
     check_chat,
     component,
     device_of,
@@ -35,6 +37,7 @@ from engine.llm_arguments import (
     is_conversation,
     is_int,
 )
+from engine.model.authors import Confidence
 from engine.model.defaults import defaults_for
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.request import FinishReason, Request, Result
@@ -140,12 +143,8 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         *,
-        max_new_tokens: int | Sequence[int] = ...,
-        temperature: float | Sequence[float] = ...,
-        seed: int | Sequence[int] = ...,
-        tools: Tools | Sequence[Tools | None] | None = ...,
-        progress: bool = ...,
         stream: Literal[False] = ...,
+        **settings: Unpack[GenerateSettings],
     ) -> list[Answer]: ...
 
     @overload
@@ -153,12 +152,8 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         *,
-        max_new_tokens: int | Sequence[int] = ...,
-        temperature: float | Sequence[float] = ...,
-        seed: int | Sequence[int] = ...,
-        tools: Tools | Sequence[Tools | None] | None = ...,
-        progress: bool = ...,
         stream: Literal[True],
+        **settings: Unpack[GenerateSettings],
     ) -> Iterator[Answer]: ...
 
     def generate(
@@ -167,6 +162,11 @@ class LLM:
         *,
         max_new_tokens: int | Sequence[int] = 128,
         temperature: float | Sequence[float] = 0.0,
+        top_k: int | Sequence[int | None] | None = None,
+        top_p: float | Sequence[float | None] | None = None,
+        confidence: Confidence | None = None,
+        guidance: float | Sequence[float] = 0.0,
+        stop: Stop | Sequence[Stop | None] = (),
         seed: int | Sequence[int] = 0,
         tools: Tools | Sequence[Tools | None] | None = None,
         progress: bool = True,
@@ -178,6 +178,17 @@ class LLM:
             prompts: texts, conversations or token ids, freely mixed; or a single one of these.
             max_new_tokens: length of the generation region, for all prompts or one for each.
             temperature: 0 is greedy; for all prompts or one for each.
+            top_k: draw from this many of the likeliest words; None: from all. For all prompts or
+                one for each.
+            top_p: draw from the fewest likeliest words whose probabilities sum to more than this;
+                None: from all. For all prompts or one for each.
+            confidence: the probability of a token that strategies take for its confidence: "raw",
+                at temperature 1 over all words; "filtered", after temperature, top_k and top_p;
+                None: as the model's authors have it.
+            guidance: weight of classifier-free guidance, 0 for none; for all prompts or one for
+                each.
+            stop: texts that end a generation, which is cut before the first of them: a list for all
+                prompts, or a list or None for each.
             seed: one number, from which every prompt gets a seed of its own by its place in the
                 list; or the seed of each prompt.
             tools: functions that the model may call, for the chat template: one list for all
@@ -193,7 +204,18 @@ class LLM:
         Raises:
             UserError: a setting of the wrong type or length, or another `stream` is unfinished.
         """
-        batch = PromptBatch.of(prompts, max_new_tokens, temperature, seed, tools)
+        batch = PromptBatch.of(
+            prompts,
+            tools=tools,
+            stop=stop,
+            confidence=confidence,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance=guidance,
+            seed=seed,
+        )
         if self.engine.num_unfinished:
             raise UserError(
                 "generate: another stream of this LLM is unfinished; finish or close it"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, TypedDict, get_args
 
 import torch
 
@@ -12,6 +12,7 @@ from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from engine.from_dict import from_dict
+from engine.model.authors import Confidence
 from engine.model.defaults import settings_in
 from engine.request import Request, derive_seed
 from engine.text.messages import Tools
@@ -22,46 +23,75 @@ Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
 """A text (one user turn), a conversation (messages with role and content), or token ids."""
 
 
+Stop = Sequence[str]
+"""Texts that end a generation."""
+
+
+class GenerateSettings(TypedDict, total=False):
+    """The keywords of LLM.generate but for `stream`."""
+
+    max_new_tokens: int | Sequence[int]
+    temperature: float | Sequence[float]
+    top_k: int | Sequence[int | None] | None
+    top_p: float | Sequence[float | None] | None
+    confidence: Confidence | None
+    guidance: float | Sequence[float]
+    stop: Stop | Sequence[Stop | None]
+    seed: int | Sequence[int]
+    tools: Tools | Sequence[Tools | None] | None
+    progress: bool
+
+
+SETTINGS: dict[str, tuple[type, bool]] = {
+    "max_new_tokens": (int, False),
+    "temperature": (float, False),
+    "top_k": (int, True),
+    "top_p": (float, True),
+    "guidance": (float, False),
+    "seed": (int, False),
+}
+"""Settings of each prompt that are numbers: of which kind, and whether they may be None."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
     """Prompts and the settings of each."""
 
     prompts: list[Prompt]
-    max_new_tokens: list[int]
-    temperatures: list[float]
-    seeds: list[int]
     tools: list[Tools | None]
+    settings: list[dict[str, Any]]
+    """Of each prompt: fields of Request."""
 
     @classmethod
     def of(
-        cls, prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any, tools: Any = None
+        cls,
+        prompts: Any,
+        *,
+        tools: Any = None,
+        stop: Any = (),
+        confidence: Any = None,
+        **numbers: Any,
     ) -> "PromptBatch":
-        """The arguments of LLM.generate.
+        """The arguments of LLM.generate; `numbers` are those of SETTINGS.
 
         Raises:
             UserError: a setting of the wrong type, or not one for each prompt.
         """
         listed = _listed(prompts)
         num = len(listed)
-        seeds = _each("seed", seed, num, int)
-        if is_int(seed):
-            seeds = [derive_seed(int(seed), place) for place in range(num)]
-        return cls(
-            listed,
-            _each("max_new_tokens", max_new_tokens, num, int),
-            _each("temperature", temperature, num, float),
-            seeds,
-            _tools_of_each(tools, num),
-        )
+        if confidence not in (None, *get_args(Confidence)):
+            raise UserError(f"confidence={confidence!r}: give 'raw', 'filtered' or None")
+        each = {name: _each(name, numbers[name], num, *SETTINGS[name]) for name in SETTINGS}
+        if is_int(numbers["seed"]):
+            each["seed"] = [derive_seed(int(numbers["seed"]), place) for place in range(num)]
+        each |= {"stop": _stop_of_each(stop, num), "confidence": [confidence] * num}
+        settings = [
+            dict(zip(each, values, strict=True)) for values in zip(*each.values(), strict=True)
+        ]
+        return cls(listed, _tools_of_each(tools, num), settings)
 
     def request(self, index: int, prompt_ids: list[int]) -> Request:
-        return Request(
-            request_id=index,
-            prompt_ids=prompt_ids,
-            max_new_tokens=self.max_new_tokens[index],
-            temperature=self.temperatures[index],
-            seed=self.seeds[index],
-        )
+        return Request(request_id=index, prompt_ids=prompt_ids, **self.settings[index])
 
 
 def is_int(value: Any) -> bool:
@@ -182,7 +212,27 @@ def _tools_of_each(tools: Any, num: int) -> list[Any]:
     return its
 
 
-def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
+def _stop_of_each(stop: Any, num: int) -> list[tuple[str, ...]]:
+    """One list of texts for all prompts, or a list or None for each.
+
+    Raises:
+        UserError: something else.
+    """
+    its = [stop] if isinstance(stop, str) else list(stop or [])
+    if all(isinstance(text, str) for text in its):
+        return [tuple(its)] * num
+    if len(its) != num:
+        raise UserError(
+            f"stop: {len(its)} lists for {num} prompts; give one list of texts, or one for each"
+        )
+    for texts in its:
+        is_list = texts is None or (isinstance(texts, Sequence) and not isinstance(texts, str))
+        if not is_list or not all(isinstance(text, str) for text in texts or ()):
+            raise UserError(f"stop={texts!r}: give a list of texts, or None")
+    return [tuple(texts or ()) for texts in its]
+
+
+def _each(name: str, value: Any, num: int, kind: type, may_be_none: bool) -> list[Any]:
     """One value for each of `num` prompts."""
     is_shared = isinstance(value, Integral | float | str) or value is None
     values = [value] * num if is_shared else list(value)
@@ -191,6 +241,8 @@ def _each(name: str, value: Any, num: int, kind: type) -> list[Any]:
             f"{name}: {len(values)} values for {num} prompts; give one value, or one for each"
         )
     for its in values:
-        if not (is_int(its) or (kind is float and isinstance(its, float))):
-            raise UserError(f"{name}={its!r}: give {'a number' if kind is float else 'an integer'}")
+        is_right = is_int(its) or (kind is float and isinstance(its, float))
+        if not (is_right or (may_be_none and its is None)):
+            what = ("a number" if kind is float else "an integer") + " or None" * may_be_none
+            raise UserError(f"{name}={its!r}: give {what}")
     return [int(its) if is_int(its) else its for its in values]

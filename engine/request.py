@@ -9,9 +9,11 @@ token to the pages.
 """
 
 import hashlib
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import get_args
 
 from engine.model.authors import Confidence
 
@@ -53,6 +55,28 @@ class Request:
     """Texts that end the generation; they are not part of it."""
     seed: int = 0
     """The only source of randomness for this request; any signed 64-bit integer."""
+
+    def fault(self) -> str | None:
+        """Which setting is out of range, and what to give; None if none is. The lengths depend on
+        the model (engine/engine.py)."""
+        if not 0 <= self.temperature < math.inf:
+            return f"temperature={self.temperature}: give 0 (greedy) or a positive number"
+        if self.top_k is not None and self.top_k < 1:
+            return f"top_k={self.top_k}: give at least 1, or None for all words"
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            return (
+                f"top_p={self.top_p}: give a probability above 0 and at most 1, or None for all "
+                "words"
+            )
+        if self.confidence not in (None, *get_args(Confidence)):
+            return f"confidence={self.confidence!r}: give raw, filtered or None"
+        if not 0 <= self.guidance < math.inf:
+            return f"guidance={self.guidance}: give 0 (none) or a positive number"
+        if not all(isinstance(text, str) and text for text in self.stop):
+            return f"stop={self.stop!r}: give texts that are not empty"
+        if not -(2**63) <= self.seed < 2**63:
+            return f"seed={self.seed}: give an integer of 64 bits"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ pipeline/launch/.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.cache import CACHE_POLICIES
@@ -16,6 +16,8 @@ from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.legal import check_components
+from pipeline.config.generation import ColumnsConfig as ColumnsConfig
+from pipeline.config.generation import GenerationConfig as GenerationConfig
 from pipeline.config.prompt import PromptConfig as PromptConfig
 from pipeline.run_folder.files import place
 from pipeline.run_folder.share import Share
@@ -80,60 +82,6 @@ class DataConfig:
                 f"data.part_minutes={self.part_minutes}: give minutes above 0, or null to make all "
                 "parts data.part_rows long"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationConfig:
-    """The generation settings of rows whose own columns do not override them (ColumnsConfig).
-
-    Raises:
-        UserError: a field out of range, or two that contradict each other.
-    """
-
-    max_new_tokens: int = 128
-    """Length of the generation region of the canvas."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    num_samples: int = 1
-    """Generations per row. Each is an output row with its own seed."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "num_samples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"generation.{name}={getattr(self, name)}: give at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(
-                f"generation.temperature={self.temperature}: give 0 (greedy) or a positive number"
-            )
-        if self.num_samples > 1 and self.temperature == 0:
-            raise UserError(
-                f"generation.num_samples={self.num_samples} with generation.temperature=0: all "
-                "would be the same; set a temperature above 0, or num_samples=1"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnsConfig:
-    """Which input columns override the job's settings, in rows where they are not null. A column
-    with the default name is optional; any other must exist.
-
-    Raises:
-        UserError: a field out of range.
-    """
-
-    max_new_tokens: str | None = "max_new_tokens"
-    """Overrides generation.max_new_tokens; null: an input column of this name overrides nothing."""
-    temperature: str | None = "temperature"
-    """Overrides generation.temperature."""
-    num_samples: str | None = "num_samples"
-    """Overrides generation.num_samples."""
-    seed: str | None = "seed"
-    """The seed of the row's first sample; the seeds of its other samples are derived from it."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) == "":
-                raise UserError(f"columns.{field.name}='': give the name of a column, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

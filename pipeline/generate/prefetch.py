@@ -122,6 +122,11 @@ class Preparer:
                     prompt_ids=prompt.ids,
                     max_new_tokens=settings.max_new_tokens,
                     temperature=settings.temperature,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    confidence=settings.confidence,
+                    guidance=settings.guidance,
+                    stop=settings.stop,
                     seed=seed,
                 )
             )

@@ -5,23 +5,38 @@ both use this module, so that a part gets exactly the output rows that were plan
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from engine.errors import UserError
-from pipeline.config.job import ColumnsConfig, GenerationConfig
+from engine.model.authors import Confidence
+from pipeline.config.generation import ColumnsConfig, GenerationConfig
 from pipeline.input.columns import Columns
+from pipeline.input.types import TEXT, decoded_type
+from pipeline.input.utf8 import with_valid_utf8
 
 MAX_SAMPLES = 100_000
 """The most samples of one row: all results of a part are in memory until it is written."""
 INTEGER_RANGES = {
     "max_new_tokens": (1, 2**31 - 1, "of at least 1"),
+    "top_k": (1, 2**31 - 1, "of at least 1"),
     "num_samples": (1, MAX_SAMPLES, f"from 1 to {MAX_SAMPLES}"),
     "seed": (-(2**63), 2**63 - 1, "of 64 bits, from -2**63 to 2**63-1"),
 }
+FLOATS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda its: its >= 0, "give 0 (greedy) or a positive number"),
+    "top_p": (lambda its: 0 < its <= 1, "give a probability above 0 and at most 1"),
+    "guidance": (lambda its: its >= 0, "give 0 (none) or a positive number"),
+}
+"""Setting -> which finite numbers it may be, and the remedy for others."""
+STOP = "stop"
+"""The one setting that is not a number."""
+NOT_UTF8 = "text that is not UTF-8"
+"""Stands for a list with such a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +45,11 @@ class RowSettings:
     temperature: float
     num_samples: int
     """How many output rows the row has."""
+    top_k: int | None = None
+    top_p: float | None = None
+    confidence: Confidence | None = None
+    guidance: float = 0.0
+    stop: tuple[str, ...] = ()
     seed: int | None = None
     """The seed of the row's first sample; None: all seeds are derived from the run's seed."""
     error: str | None = None
@@ -46,17 +66,19 @@ def override_columns(
 
     Raises:
         UserError: a column that the user named does not exist, or an override column does not
-            hold numbers.
+            hold numbers (for `stop`: lists of texts).
     """
     found: dict[str, str] = {}
     for field in fields(config):
         setting, column = field.name, getattr(config, field.name)
         if column in schema.names and not (column in ignored and column == field.default):
             kind = schema.field(column).type
-            if not _is_number(kind):
+            if not (_is_list_of_texts(kind) if setting == STOP else _is_number(kind)):
+                what = ("a list of texts", "lists of texts")
+                one, many = what if setting == STOP else ("a number", "numbers")
                 raise UserError(
                     f"columns.{setting}={column!r}: the column {column!r} is of type {kind}, but "
-                    f"{setting} must be a number; make it a column of numbers, or set "
+                    f"{setting} must be {one}; make it a column of {many}, or set "
                     f"columns.{setting}=null to use the job's value for all rows"
                 )
             found[setting] = column
@@ -72,7 +94,7 @@ class SettingsReader:
     """Reads the settings of rows: the job's, overridden by `columns` (setting -> column)."""
 
     def __init__(self, job: GenerationConfig, columns: Mapping[str, str]) -> None:
-        self._job = asdict(job)
+        self._job = asdict(job) | {STOP: tuple(job.stop or ())}
         self._columns = columns
 
     @property
@@ -98,7 +120,10 @@ class SettingsReader:
 
     def read(self, rows: pa.Table) -> list[RowSettings]:
         """The settings of each row; `rows` has at least the override columns."""
-        values = {name: rows[column].to_pylist() for name, column in self._columns.items()}
+        values = {
+            name: (_lists_of_texts if name == STOP else pa.ChunkedArray.to_pylist)(rows[column])
+            for name, column in self._columns.items()
+        }
         return [
             self._read_one({name: column[row] for name, column in values.items()})
             for row in range(rows.num_rows)
@@ -112,7 +137,8 @@ class SettingsReader:
             name = self._columns[setting]
             if fault := _fault(setting, value):
                 return self._failed(f"{name}={value}: {fault}, or null to use the job's")
-            own[setting] = float(value) if setting == "temperature" else int(value)
+            kind = tuple if setting == STOP else float if setting in FLOATS else int
+            own[setting] = kind(value)
         settings = RowSettings(**(self._job | own))
         if settings.num_samples > 1 and settings.temperature == 0:
             samples, temperature = (
@@ -132,16 +158,35 @@ class SettingsReader:
 
 def _fault(setting: str, value: Any) -> str | None:
     """The remedy if the value is invalid; None if it is valid."""
-    if setting == "temperature":
-        is_valid = math.isfinite(value) and value >= 0
-        return None if is_valid else "give 0 (greedy) or a positive number"
+    if setting == STOP:
+        is_valid = value != NOT_UTF8 and all(value)
+        return None if is_valid else "give a list of texts that are not empty, in valid UTF-8"
+    if setting in FLOATS:
+        is_in_range, remedy = FLOATS[setting]
+        return None if math.isfinite(value) and is_in_range(value) else remedy
     least, most, range_text = INTEGER_RANGES[setting]
     is_valid = math.isfinite(value) and value == int(value) and least <= value <= most
     return None if is_valid else f"give a whole number {range_text}"
 
 
+def _lists_of_texts(column: pa.ChunkedArray) -> list[Any]:
+    rows, wrong = with_valid_utf8(pa.table([column], names=[STOP]))
+    values: list[Any] = rows[STOP].to_pylist()
+    for row in wrong.get(STOP, []):
+        values[row] = NOT_UTF8
+    return values
+
+
 def _is_number(kind: pa.DataType) -> bool:
     """Floats and decimals are accepted for whole numbers too: many tools write an integer column
     with nulls as floats."""
-    is_kind = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    is_kind = (pt.is_integer, pt.is_floating, pt.is_decimal, pt.is_null)
     return any(is_one(kind) for is_one in is_kind)
+
+
+def _is_list_of_texts(kind: pa.DataType) -> bool:
+    kind = decoded_type(kind)
+    return pt.is_null(kind) or (
+        any(is_one(kind) for is_one in (pt.is_list, pt.is_large_list, pt.is_fixed_size_list))
+        and (kind.value_type in TEXT or pt.is_null(kind.value_type))
+    )

@@ -87,7 +87,9 @@ def _new_plan(
         overrides=choice.overrides,
         model_path=config.model.path,
         model_revision=revision,
-        fingerprint=fingerprint(config, files, checkpoint, revision, size.rows, choice.prompts),
+        fingerprint=fingerprint(
+            config, files, checkpoint, revision, size.rows, choice.prompts, choice.overrides
+        ),
         num_first=pace.num_first(config, size.rows, len(parts), num_workers),
         num_joined=None,
         why_part_rows=size.why,
@@ -122,9 +124,11 @@ def _fingerprint_as_before(
     before: Plan, config: JobConfig, checkpoint: Path, files: list[InputFile]
 ) -> dict[str, Any]:
     """The fingerprint of this job with these files, if what the plan chooses by itself (the columns
-    of prompts, and the rows of a part unless the config says) is as in the plan `before`."""
+    of prompts, those that override settings, and the rows of a part unless the config says) is as
+    in the plan `before`."""
     part_rows, columns = part_size.given_rows(config, before), before.prompt_columns
-    return fingerprint(config, files, checkpoint, _revision(checkpoint), part_rows, columns)
+    revision, overrides = _revision(checkpoint), before.overrides
+    return fingerprint(config, files, checkpoint, revision, part_rows, columns, overrides)
 
 
 def _unchanged(

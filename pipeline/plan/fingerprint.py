@@ -7,11 +7,14 @@ moving either changes nothing.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.model.load import read_config
+from pipeline.config.generation import ColumnsConfig
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.input.files import WHOLE_BYTES, InputFile
 from pipeline.run_folder.layout import RunFolder
@@ -27,6 +30,13 @@ FREE = {
     "prompt.optional_keys",  # it decides only which rows fail
 }
 """Settings that may change between launches."""
+LATER_SETTINGS = ("top_k", "top_p", "confidence", "guidance", "stop")
+"""Of the section `generation`: the first version did not have them. Without a value they change
+nothing."""
+LATER_COLUMNS = {
+    field.name: field.default for field in fields(ColumnsConfig) if field.name in LATER_SETTINGS
+}
+"""Of the section `columns`, with their defaults."""
 
 
 def fingerprint(
@@ -36,10 +46,12 @@ def fingerprint(
     revision: str | None,
     part_rows: int | None,
     prompt_columns: Sequence[str],
+    overrides: Mapping[str, str],
 ) -> dict[str, Any]:
     """Name -> value of all that must stay the same; config fields are called SECTION.FIELD.
     `part_rows` is the value of data.part_rows or, if that is null, what the plan chose for it.
-    `prompt_columns` are all columns that prompts are made of."""
+    `prompt_columns` are all columns that prompts are made of, `overrides` those that override
+    settings (setting -> column)."""
     flat: dict[str, Any] = {}
     for section, value in as_dict(config).items():
         fields = value.items() if isinstance(value, dict) else [(None, value)]
@@ -51,6 +63,13 @@ def fingerprint(
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
         del kept["prompt.keep"]
+    kept["generation.confidence"] = _confidence(config, checkpoint, overrides)
+    for name in LATER_SETTINGS:
+        if not kept[f"generation.{name}"]:
+            del kept[f"generation.{name}"]
+    for name, default in LATER_COLUMNS.items():
+        if name not in overrides and kept[f"columns.{name}"] in (None, default):
+            del kept[f"columns.{name}"]
     if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
         del kept["prompt.chat_template"]
         text = Path(template).expanduser().read_bytes()
@@ -62,6 +81,17 @@ def fingerprint(
         "input files": [_of_file(file) for file in files],
         "model files": f"{digest_of(checkpoint)} ({where})",
     }
+
+
+def _confidence(config: JobConfig, checkpoint: Path, overrides: Mapping[str, str]) -> str | None:
+    """generation.confidence as it is used, None where it is as in the first version, which had only
+    `raw`; or where it makes no difference, because no row is sampled or filtered."""
+    settings = config.generation
+    own = (settings.temperature, settings.top_k, settings.top_p)
+    if not any(own) and not {"temperature", "top_k", "top_p"} & set(overrides):
+        return None
+    confidence = settings.confidence or read_config(checkpoint).rules.confidence
+    return None if confidence == "raw" else confidence
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> None:

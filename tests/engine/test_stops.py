@@ -209,4 +209,4 @@ def test_what_is_refused() -> None:
     (result,) = deaf.results([request])
     assert result.error == "stop=['x']: the engine was given no text_of; leave it out"
     (result,) = engine_of("bidirectional", "threshold").results([blank])
-    assert result.error == "stop='': it would end every generation at once; leave it out"
+    assert result.error == "stop=('x', ''): give texts that are not empty"

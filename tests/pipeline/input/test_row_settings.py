@@ -10,7 +10,8 @@ from pipeline.config.job import ColumnsConfig, GenerationConfig
 from pipeline.input.row_settings import MAX_SAMPLES, RowSettings, SettingsReader, override_columns
 
 JOB = GenerationConfig(max_new_tokens=64, temperature=0.5, num_samples=2)
-SETTINGS = ("max_new_tokens", "temperature", "num_samples", "seed")
+FLOATS = ("temperature", "top_p", "guidance")
+SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "guidance", "num_samples", "seed")
 
 
 def read(rows: dict[str, list[Any] | pa.Array], job: GenerationConfig = JOB) -> list[RowSettings]:
@@ -40,9 +41,9 @@ def test_zero_is_a_value_and_not_null() -> None:
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array([4.0, None]),
-        pa.array([4, None], pa.uint8()),
-        pa.array([Decimal("4.0"), None]),
+        pa.array([1.0, None]),
+        pa.array([1, None], pa.uint8()),
+        pa.array([Decimal("1.0"), None]),
     ],
     ids=lambda column: str(column.type),
 )
@@ -50,8 +51,8 @@ def test_zero_is_a_value_and_not_null() -> None:
 def test_whole_numbers_may_be_in_any_numeric_column(setting: str, column: pa.Array) -> None:
     row, default = read({setting: column})
     value = getattr(row, setting)
-    assert (row.error, value) == (None, 4)
-    assert type(value) is (float if setting == "temperature" else int)
+    assert (row.error, value) == (None, 1)
+    assert type(value) is (float if setting in FLOATS else int)
     assert default == read({"seed": pa.nulls(1)})[0]
 
 
@@ -59,6 +60,9 @@ BAD = {
     "max_new_tokens": [0, -1, 1.5, float("nan"), float("inf"), 2**31],
     "num_samples": [0, -3, 2.5, MAX_SAMPLES + 1],
     "temperature": [-0.1, float("nan"), float("inf")],
+    "top_k": [0, -1, 1.5, float("nan"), 2**31],
+    "top_p": [0, -0.1, 1.01, float("nan"), float("inf")],
+    "guidance": [-1, float("nan"), float("inf")],
     "seed": [0.5, float("-inf"), 1e30, pa.scalar(2**63, pa.uint64())],
 }
 
@@ -127,6 +131,34 @@ def test_an_override_column_that_is_not_numeric_is_refused(setting: str, kind: p
     message = message.replace("<", ".").replace(">", ".")
     with pytest.raises(ValueError, match=message):
         override_columns(pa.schema([(setting, kind)]), ColumnsConfig())
+
+
+def read_stop(column: pa.Array, job: GenerationConfig) -> list[RowSettings]:
+    table = pa.table({"ends": column})
+    columns = override_columns(table.schema, ColumnsConfig(stop="ends"))
+    return SettingsReader(job, columns).read(table)
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string())], ids=str)
+def test_a_column_of_lists_of_texts_overrides_stop_where_it_is_named(kind: pa.DataType) -> None:
+    job = GenerationConfig(stop=["end"], top_k=5, top_p=0.5, confidence="raw", guidance=2.0)
+    cells = pa.array([["a", "b c"], None, []], kind)
+    own, jobs, none = read_stop(cells, job)
+    assert (own.stop, jobs.stop, none.stop) == (("a", "b c"), ("end",), ())
+    assert (own.top_k, own.top_p, own.confidence, own.guidance) == (5, 0.5, "raw", 2.0)
+    assert override_columns(pa.schema([("stop", kind)]), ColumnsConfig()) == {}
+    with pytest.raises(ValueError, match=r"columns\.stop='stop'.*type int64.*lists of texts.*null"):
+        override_columns(pa.schema([("stop", pa.int64())]), ColumnsConfig(stop="stop"))
+
+
+def test_a_stop_text_that_is_empty_null_or_not_utf8_is_the_rows_error() -> None:
+    raw = pa.array([["a"], [""], ["b", None], [b"\xff"]], pa.list_(pa.binary()))
+    good, *bad = read_stop(raw.cast(pa.list_(pa.string()), safe=False), GenerationConfig())
+    assert (good.stop, good.error) == (("a",), None)
+    for row, shown in zip(bad, ("ends=['']", "ends=['b', None]", "ends=text that"), strict=True):
+        assert row.error is not None
+        assert row.error.startswith(shown)
+        assert "give a list of texts that are not empty, in valid UTF-8" in row.error
 
 
 def test_rows_are_counted_only_if_their_numbers_of_samples_can_differ() -> None:

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.model.authors import AuthorsRules
+from engine.model.load import read_config
 from pipeline.config.job import JobConfig
 from pipeline.input.reader import PartReader
 from pipeline.plan.build import make_plan, pin
-from pipeline.plan.fingerprint import differing
+from pipeline.plan.fingerprint import LATER_SETTINGS, differing
 from pipeline.plan.run_json import Plan, load
 from pipeline.run_folder.layout import RunFolder
 from tests.checkpoints import job, prompts, write_checkpoint, write_json_lines, write_parquet
@@ -307,6 +309,7 @@ def test_prompt_settings_that_change_nothing_are_not_in_the_fingerprint(
     """Runs of earlier versions did not know these fields, and go on."""
     plan = plan_of(job(checkpoint, data, tmp_path / "run"))
     new = {"prompt.tools_column", "prompt.keep", "prompt.optional_keys", "chat template file"}
+    new |= {f"{section}.{name}" for section in ("generation", "columns") for name in LATER_SETTINGS}
     assert new.isdisjoint(plan.fingerprint)
     old = json.loads(plan.to_json())
     del old["kept_schema"], old["fingerprint"]["prompt.chat_template"]
@@ -315,6 +318,44 @@ def test_prompt_settings_that_change_nothing_are_not_in_the_fingerprint(
     again = make_plan(job(checkpoint, data, tmp_path / "run"), checkpoint, before)
     assert again.parts == plan.parts
     assert differing(before.fingerprint, plan.fingerprint) == []
+
+
+def test_a_run_that_did_not_know_a_settings_column_goes_on_without_it(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whatever the type of the column."""
+    for top_k in (3, "three"):
+        data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "top_k": top_k}])
+        config = job(checkpoint, data, tmp_path / "run")
+        plan = plan_of(job(checkpoint, data, tmp_path / "run", columns__top_k=None))
+        assert "columns.top_k" not in plan.fingerprint
+        assert make_plan(config, checkpoint, plan).overrides == {}
+        files = [replace(file, stamp=None) for file in plan.files]
+        assert make_plan(config, checkpoint, replace(plan, files=files)).overrides == {}
+    data = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", "top_k": 3}])
+    plan = plan_of(job(checkpoint, data, tmp_path / "run"))
+    assert plan.fingerprint["columns.top_k"] == plan.overrides["top_k"] == "top_k"
+    off = plan_of(job(checkpoint, data, tmp_path / "run", columns__top_k=None))
+    assert differing(plan.fingerprint, off.fingerprint) == ["columns.top_k"]
+
+
+def test_the_confidence_of_sampled_rows_is_in_the_fingerprint_where_it_is_not_as_it_was(
+    checkpoint: Path, data: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confidence(**generation: Any) -> Any:
+        settings = {f"generation__{name}": value for name, value in generation.items()}
+        plan = plan_of(job(checkpoint, data, tmp_path / "run", **settings))
+        return plan.fingerprint.get("generation.confidence")
+
+    assert confidence(temperature=0.5) is None, "LLaDA's authors take raw ones"
+    assert confidence(temperature=0.5, confidence="filtered") == "filtered"
+    assert confidence(confidence="filtered") is None, "greedy, and nothing is filtered"
+    rules = replace(read_config(checkpoint), rules=AuthorsRules(confidence="filtered"))
+    monkeypatch.setattr("pipeline.plan.fingerprint.read_config", lambda _: rules)
+    assert confidence() is None
+    assert confidence(temperature=0.5) == "filtered"
+    assert confidence(temperature=0.5, confidence="raw") is None, "as earlier versions had it"
+    assert confidence(top_k=3) == "filtered"
 
 
 def test_a_run_that_did_not_know_tools_goes_on_without_them(
