@@ -16,6 +16,7 @@ from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.positions import AskedPositions, Proposals, joined
+from engine.decoding.suppress import held_back, put_last
 from engine.device_batch import Batch
 from engine.model.authors import Opening
 from engine.runner import ModelRunner
@@ -42,6 +43,7 @@ class Decider:
         model = runner.model.config
         self._soft = config.soft
         self._decoding = decoding
+        self._last = held_back(decoding, model).last
         self._runner = runner
         self._canvases = canvases
         self._config = config
@@ -122,7 +124,7 @@ class Decider:
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
         logits = self._runner.logits(hidden_MD)
         proposals = self._decoding.propose(asked, logits)
-        if self._embeddings is None:
-            return proposals
-        expected_MD = self._embeddings.expected(logits)
-        return proposals._replace(state={**proposals.state, SOFT: expected_MD})
+        if self._embeddings is not None:
+            expected_MD = self._embeddings.expected(logits)
+            proposals = proposals._replace(state={**proposals.state, SOFT: expected_MD})
+        return put_last(self._last, proposals) if self._last else proposals

@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.current_device import current
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.suppress import check_ends, held_back
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
 from engine.iterations import IterationManager
@@ -38,6 +39,7 @@ from engine.rules import SequenceRules
 from engine.runner import ModelRunner
 from engine.sequences import whole_blocks
 from engine.stats import EngineStats
+from engine.stops import TextOf
 
 __all__ = ["DiffusionEngine", "EngineConfig"]
 
@@ -63,9 +65,13 @@ class DiffusionEngine:
         config: EngineConfig,
         decoding: DecodingStrategy,
         cache: CachePolicy,
+        text_of: TextOf | None = None,
     ) -> None:
+        """`text_of`: from token ids to the text that is shown for them; requests with stop strings
+        need it (engine/stops.py). All ranks of a group must be given the same."""
         check_components(decoding, cache)
         check_model(model.config, config, cache)
+        check_ends(decoding, model.config)
         assert_shared(model.parallel, config)
         self.rules = _rules_of(model.config, config, decoding)
         self.config = config
@@ -74,7 +80,8 @@ class DiffusionEngine:
         self.num_pages = num_pages(config, model)
         num_slots = self.num_pages * config.page_size
         block_length = self.rules.block_length
-        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size)
+        held = held_back(decoding, model.config)
+        self.runner = ModelRunner(model, kernels, self.num_pages, config.page_size, held)
         self.canvases = Canvases(num_slots, model.config.mask_token_id, self.runner.device)
         opening = self.rules.opening
         decider = Decider(
@@ -94,7 +101,9 @@ class DiffusionEngine:
             rules=self.rules,
             policy=cache,
             canvases=self.canvases,
+            text_of=text_of,
         )
+        self._knows_text = text_of is not None
         self.stats = EngineStats()
         self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
@@ -234,6 +243,8 @@ class DiffusionEngine:
             return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
         if model.mask_token_id in request.prompt_ids:
             return f"prompt_ids hold the mask token {model.mask_token_id}: encode it as text"
+        if request.stop and not self._knows_text:
+            return f"stop={list(request.stop)}: the engine was given no text_of; leave it out"
         return request.fault()
 
     def _too_few_pages(self, canvas_len: int) -> str:

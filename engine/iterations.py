@@ -23,6 +23,7 @@ from engine.plans import ALL, Needs, Places, Plan
 from engine.request import Request, Result
 from engine.rules import NOT_FINITE, SequenceRules
 from engine.sequences import Admission, LiveSequences
+from engine.stops import Stops, TextOf
 
 CLEAN_ITERATIONS = 64
 """After this many iterations without a memory failure, a lowered query-token budget is doubled."""
@@ -39,7 +40,9 @@ class IterationManager:
         rules: SequenceRules,
         policy: CachePolicy,
         canvases: Canvases,
+        text_of: TextOf | None = None,
     ) -> None:
+        """`text_of`: needed for requests with stop strings (engine/stops.py)."""
         self.pages = PageAllocator(num_pages)
         self.waiting: deque[Request] = deque()
         self.live = LiveSequences(
@@ -53,6 +56,7 @@ class IterationManager:
         self._rules = rules
         self._policy = policy
         self._canvases = canvases
+        self._stops = Stops(text_of)
         self._num_clean = 0
 
     def schedule(self) -> Plan | None:
@@ -73,7 +77,8 @@ class IterationManager:
         assert token_M.size == num_asked, f"{token_M.size} decisions for {num_asked} positions"
         self._rules.count(self.live, plan)
         has_failed_B = self._rules.record_commits(self.live, plan, token_M, confidence_M)
-        is_done_B = self._rules.turn(self.live.arrays)
+        has_stopped_B = self._has_stopped() if len(self._stops) else None
+        is_done_B = self._rules.turn(self.live.arrays, has_stopped_B)
         if has_failed_B is not None:
             is_done_B = is_done_B | has_failed_B
         self._recover()
@@ -113,16 +118,37 @@ class IterationManager:
         """Free the pages of sequences and remove them from the live ones."""
         for first_page in self.live.arrays.first_page[places].tolist():
             self.pages.free(first_page)
+        if len(self._stops):
+            self._stops.drop(self.live.arrays.first_slot[places].tolist())
         self.live.retire(places)
 
     def _needs(self) -> Needs:
         spans = self._rules.spans(self.live.arrays, self._policy)
         return Needs(self.live, spans, self._rules.is_shifted)
 
+    def _has_stopped(self) -> np.ndarray:
+        """Which sequences have met a stop string in text that is final: bool [B]."""
+        s = self.live.arrays
+        fields = (s.first_slot, s.num_prompt_tokens, self._rules.final_end(s))
+        of_each = zip(*(values.tolist() for values in fields), strict=True)
+        cuts = [
+            self._stops.read(first_slot, self.live.token_S, start, end)
+            if first_slot in self._stops
+            else None
+            for first_slot, start, end in of_each
+        ]
+        return np.array([cut is not None for cut in cuts])
+
     def _outcome(self, place: int, has_failed_B: np.ndarray | None) -> Result:
         if has_failed_B is not None and has_failed_B[place]:
             return Result.failed(self.live.requests[place], NOT_FINITE)
-        return self._rules.result(self.live, place)
+        if not len(self._stops):
+            return self._rules.result(self.live, place)
+        s = self.live.arrays
+        fields = (s.first_slot, s.num_prompt_tokens, s.eos_position)
+        first_slot, start, end = (int(values[place]) for values in fields)
+        cut = self._stops.at_end(first_slot, self.live.token_S, start, end)
+        return self._rules.result(self.live, place, cut)
 
     def _admit_waiting(self) -> None:
         admissions: list[Admission] = []
@@ -131,6 +157,7 @@ class IterationManager:
             if admission is None:
                 break
             self.waiting.popleft()
+            self._stops.admit(admission.first_slot, admission.request.stop)
             admissions.append(admission)
         if admissions:
             new = self.live.admit(admissions)

@@ -7,6 +7,7 @@ from engine.cache.base import CachePolicy
 from engine.config import BLOCK_LENGTH, EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.suppress import check_form
 from engine.errors import UserError
 from engine.model.authors import OPENINGS, Opening
 from engine.model.config import ModelConfig
@@ -17,8 +18,10 @@ def check_components(decoding: DecodingStrategy, cache: CachePolicy) -> None:
     """Check that a decoding strategy and a cache policy can be combined.
 
     Raises:
-        UserError: they cannot: the strategy edits tokens that the policy no longer recomputes.
+        UserError: they cannot: the strategy edits tokens that the policy no longer recomputes. Or
+            decoding.suppress_eos has no such form.
     """
+    check_form(decoding)
     if decoding.edits and not cache.serves_edits:
         raise UserError(
             f"{name_of(decoding)} with {name_of(cache)}: the strategy may still change committed "

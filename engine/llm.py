@@ -20,6 +20,7 @@ from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.suppress import check_ends
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import block_length_of, check_model, opening_of
@@ -112,6 +113,7 @@ class LLM:
         self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)
         opening_of(config, self.config, self.decoding)
+        check_ends(self.decoding, config)
         self.chat: bool = defaults.prompt.get("chat", True) if chat is None else chat
         check_chat(self.chat, system, optional_keys)
         self.system = system
@@ -127,6 +129,7 @@ class LLM:
             config=self.config,
             decoding=self.decoding,
             cache=self.cache,
+            text_of=self.tokenizer.text,
         )
 
     def __repr__(self) -> str:
@@ -276,7 +279,7 @@ class LLM:
 
     def _answer(self, result: Result) -> Answer:
         is_error = result.finish_reason == FinishReason.ERROR
-        text = None if is_error else self.tokenizer.text(result.token_ids)
+        text = None if is_error else self.tokenizer.text(result.token_ids)[: result.text_length]
         return Answer(text=text, **{f.name: getattr(result, f.name) for f in fields(result)})
 
 

@@ -27,6 +27,7 @@ def derive_seed(*parts: int | str) -> int:
 class FinishReason(StrEnum):
     EOS = "eos"
     LENGTH = "length"
+    STOP = "stop"
     ERROR = "error"
 
 
@@ -86,7 +87,10 @@ class Result:
     finish_reason: FinishReason
     error: str | None = None
     token_ids: list[int] = field(default_factory=list)
-    """Generated tokens before EOS."""
+    """Generated tokens before EOS. With a stop string, the fewest whose text holds the text before
+    it."""
+    text_length: int | None = None
+    """With a stop string, the characters of their text that stand before it; None: all of them."""
     num_prompt_tokens: int
     num_iterations: int = 0
     """Forwards of any kind that this sequence took part in."""

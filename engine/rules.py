@@ -18,6 +18,7 @@ from engine.model.authors import Opening
 from engine.plans import Asked, Places, Plan, raise_at
 from engine.request import FinishReason, Request, Result
 from engine.sequences import LiveSequences, Sequences, whole_blocks
+from engine.stops import Cut
 
 NOT_FINITE = (
     "the model's logits are not finite: take model.dtype=bfloat16 or float32; if it is one of "
@@ -133,14 +134,17 @@ class SequenceRules:
             np.minimum.at(s.eos_position, asked.place_M[is_eos_M], asked.position_M[is_eos_M])
         return has_failed_B
 
-    def turn(self, s: Sequences) -> np.ndarray:
+    def turn(self, s: Sequences, has_stopped_B: np.ndarray | None = None) -> np.ndarray:
         """Enter the next block of each sequence that has finished its block. Returns which
-        sequences are done, bool [B]; they enter no block.
+        sequences are done, bool [B]; they enter no block. `has_stopped_B`: those that have met a
+        stop string.
 
         A sequence that took no part in the forward has neither finished its block nor ended: it
         would have turned after an earlier forward.
         """
         is_done_B, is_finished_B = self.has_ended(s), self.is_finished(s)
+        if has_stopped_B is not None:
+            is_done_B = is_done_B | has_stopped_B
         if not np.count_nonzero(is_finished_B):
             return is_done_B
         turning = np.flatnonzero(is_finished_B & ~is_done_B)
@@ -163,6 +167,16 @@ class SequenceRules:
             return is_last_B & self.is_finished(s)
         first_masked_B = s.block_start + s.is_masked_BL.argmax(axis=1)
         return is_last_B & ((s.num_masked == 0) | (first_masked_B >= end_B))
+
+    def final_end(self, s: Sequences) -> np.ndarray:
+        """The end of the positions that are committed and can no longer change, at most the first
+        EOS: int64 [B]. With edits, a block is final once it is finished."""
+        if self.decoding.edits:
+            end_B = np.where(self.is_finished(s), s.block_end, s.block_start)
+        else:
+            first_masked_B = s.block_start + s.is_masked_BL.argmax(axis=1)
+            end_B = np.where(s.num_masked == 0, s.block_end, first_masked_B)
+        return np.minimum(end_B, s.eos_position)
 
     def is_finished(self, s: Sequences) -> np.ndarray:
         """Whether the active block has no mask left and needs no further forward for edits: bool
@@ -206,17 +220,20 @@ class SequenceRules:
             # The first position of a block that holds the prompt's tail is the prompt's.
             s.opens[places] = (start_T == first_T) & (start_T == s.attn_block_start[places])
 
-    def result(self, live: LiveSequences, place: int) -> Result:
-        """The result of a sequence that is done."""
+    def result(self, live: LiveSequences, place: int, cut: Cut | None = None) -> Result:
+        """The result of a sequence that is done. `cut`: where a stop string ends it."""
         s, request = live.arrays, live.requests[place]
-        start, eos = len(request.prompt_ids), int(s.eos_position[place])
+        start, end = len(request.prompt_ids), int(s.eos_position[place])
+        reason = FinishReason.LENGTH if end == s.end_position[place] else FinishReason.EOS
+        if cut is not None:
+            reason, end = FinishReason.STOP, start + cut.num_tokens
         first = int(s.first_slot[place])
-        confidences = live.confidence_S[first + start : first + eos].tolist()
-        is_whole = eos == s.end_position[place]
+        confidences = live.confidence_S[first + start : first + end].tolist()
         return Result(
             request_id=request.request_id,
-            finish_reason=FinishReason.LENGTH if is_whole else FinishReason.EOS,
-            token_ids=live.token_S[first + start : first + eos].tolist(),
+            finish_reason=reason,
+            token_ids=live.token_S[first + start : first + end].tolist(),
+            text_length=None if cut is None else cut.text_length,
             num_prompt_tokens=start,
             num_iterations=int(s.num_iterations[place]),
             num_refreshes=int(s.num_refreshes[place]),

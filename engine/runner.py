@@ -11,6 +11,7 @@ from engine.batch import HostBatch
 from engine.cache.kv import KVPages
 from engine.clock import clock_of
 from engine.decoding.logits import Logits
+from engine.decoding.suppress import HeldBack
 from engine.device_batch import Batch
 from engine.kernel_choice import Kernels
 from engine.kernels.tiles import HostTiles
@@ -21,10 +22,19 @@ class ModelRunner:
     """A model with the kernels that compute it, its KV pages and a clock."""
 
     def __init__(
-        self, model: Transformer, kernels: Kernels, num_pages: int, page_size: int
+        self,
+        model: Transformer,
+        kernels: Kernels,
+        num_pages: int,
+        page_size: int,
+        held: HeldBack,
     ) -> None:
+        num_words = len(model.parallel.share(model.config.vocab_size))
+        num_held = len(held.forbidden) + len(held.uncounted)
+        assert num_words > num_held, "a rank needs a word that may be predicted"
         self.model = model
         self.kernels = kernels
+        self._held = held
         self.kv = KVPages(model, num_pages, page_size)
         self.device = model.embed.weight.device
         self.clock = clock_of(self.device)
@@ -63,14 +73,18 @@ class ModelRunner:
             return hidden_QD.index_select(0, logit_index_N)
 
     def logits(self, hidden_MD: Tensor) -> Logits:
-        """Logits for the hidden states, with -inf at the mask token, so that it is never
-        predicted."""
+        """Logits for the hidden states, with -inf at the words that are never predicted."""
         with self.clock:
             local_MU = self.kernels.logits(hidden_MD)
         config, parallel = self.model.config, self.model.parallel
-        logits = Logits(local_MU, config.vocab_size, parallel, self.kernels.reduction)
-        if config.mask_token_id in logits.words:
-            local_MU.select(1, config.mask_token_id - logits.words.start).fill_(-torch.inf)
+        logits = Logits(
+            local_MU,
+            config.vocab_size,
+            parallel,
+            self.kernels.reduction,
+            uncounted=self._held.uncounted,
+        )
+        logits.forbid(self._held.forbidden)
         return logits
 
     def forward_s(self) -> float:

@@ -4,6 +4,7 @@
 `fixed.py`, `threshold.py`, `factor.py`, `hierarchical.py`, `credit.py`, `entropy_bound.py`,
 `klass.py`, `edit.py`, `dream.py`: one strategy each. `order.py`: the orders of fixed and dream.
 `positions.py`: the input and output of a strategy, and ranking.
+`suppress.py`: how EOS is held back, for every strategy.
 `propose.py`: the token that a position would commit to. `noise.py`: what it is drawn with.
 `logits.py`: the logits of the whole vocabulary, also if it is divided among ranks.
 `reduction.py`: what a rank computes of its own words, in plain torch; `triton_reduction.py`: in one

@@ -9,6 +9,7 @@ logits of the whole batch never exist at once. `choose` compares the positions o
 Shape letters as in engine/decoding/positions.py.
 """
 
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class StateField(NamedTuple):
     dtype: torch.dtype
 
 
+@dataclass(frozen=True, slots=True)
 class DecodingStrategy:
     """Base of all strategies: a frozen dataclass whose fields are its settings.
 
@@ -38,8 +40,11 @@ class DecodingStrategy:
     the host, and no shape in them depends on values: no `.item()`, no mask as an index.
     """
 
-    __slots__ = ()
-
+    suppress_eos: str | None = field(default=None, kw_only=True)
+    """Holds EOS back, as behind LLaDA's published scores. `logits`: the model's EOS is never
+    predicted, its end of turn still is. `confidence`: where EOS or end of turn is predicted, it
+    commits only when nothing else of the block is left. `end_of_turn`: as LLaDA's code computes
+    that: for the end of turn alone, and confidences do not count it. null: nothing is held back."""
     edits: ClassVar[bool] = False
     """Whether the strategy may change committed tokens of the active block; their positions are
     then requested too."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
-from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, fails_before, is_last, rank_of
 from engine.decoding.propose import propose
 from engine.errors import UserError
 
@@ -56,4 +56,5 @@ class EntropyBound(DecodingStrategy):
             before_BL = sum_BL.roll(1, 1)
             before_BL[:, 0] = 0
             fails_M = before_BL[asked.sequence_M, place_M] > self.bound
+        fails_M |= is_last(proposals.score_M) & (rank_M > 0)
         return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
-from engine.decoding.positions import AskedPositions, Proposals, fails_before, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, fails_before, is_last, rank_of
 from engine.errors import UserError
 
 FORMS = ("paper", "code")
@@ -44,4 +44,5 @@ class Factor(DecodingStrategy):
             num_masked_B = torch.zeros_like(asked.seed_B)
             num_masked_B.index_add_(0, asked.sequence_M, asked.is_masked_M.long())
             fails_M &= rank_M < asked.of_sequence(num_masked_B) - 1
+        fails_M |= is_last(proposals.log_odds_M) & (rank_M > 0)
         return ~fails_before(asked, rank_M, fails_M) & asked.is_masked_M

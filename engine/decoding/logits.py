@@ -9,6 +9,7 @@ Shape letters: M requested positions; V vocabulary, U this rank's run of it; W w
 R ranks; D hidden size.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -46,13 +47,15 @@ class Logits:
     """The logits of some positions, of which this rank has a share."""
 
     local_MU: Tensor
-    """The logits of `words`; -inf at the mask token, which is never predicted. float32 in plain
-    torch. The fused reduction reads them in the dtype that the head gives, and float32 logits of
-    the whole vocabulary are made only for `plus` and `expected`."""
+    """The logits of `words`; -inf at the words that are never predicted, as the mask token is.
+    float32 in plain torch. The fused reduction reads them in the dtype that the head gives, and
+    float32 logits of the whole vocabulary are made only for `plus` and `expected`."""
     num_words: int
     """V, over all ranks."""
     parallel: TensorParallel = ALONE
     reduction: Reduction = TORCH
+    uncounted: tuple[int, ...] = ()
+    """Words that the confidences of other words do not count (engine/decoding/suppress.py)."""
     words: range = field(init=False)
     """This rank's run of the vocabulary."""
     _entropy: EntropyParts | None = field(default=None, init=False)
@@ -62,6 +65,12 @@ class Logits:
         self.words = self.parallel.share(self.num_words)
         assert self.local_MU.shape[1] == len(self.words), "a rank needs the logits of its own words"
         assert len(self.words) > 1, "a rank needs a word besides the mask token"
+
+    def forbid(self, words: Iterable[int]) -> None:
+        """Overwrite the logits of these words by -inf."""
+        for word in words:
+            if word in self.words:
+                self.local_MU.select(1, word - self.words.start).fill_(-torch.inf)
 
     def best(self, noise: Noise | None) -> Best:
         """The word with the highest score: its logit or, with noise, its logit plus the position's
@@ -86,6 +95,21 @@ class Logits:
             logit_RM.gather(0, best_1M)[0].float(),
             torch.cat((others_RM, logit_of_others_RM)).logsumexp(dim=0).float(),
         )
+
+    def best_counted(self) -> Best:
+        """`best` without noise, of all words but the uncounted ones."""
+        columns = [
+            self.local_MU.select(1, word - self.words.start)
+            for word in self.uncounted
+            if word in self.words
+        ]
+        kept, entropy = [column_M.clone() for column_M in columns], self._entropy
+        self.forbid(self.uncounted)
+        best = self.best(None)
+        for column_M, kept_M in zip(columns, kept, strict=True):
+            column_M.copy_(kept_M)
+        self._entropy = entropy
+        return best
 
     def entropy(self) -> Tensor:
         """Entropy in nats, float32 [M]; precise even if one word has nearly all the probability.

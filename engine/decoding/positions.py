@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LAST = -1e30
+"""The score and log odds of a position that commits only when nothing else of its block is left."""
 _NO_TOKENS, _NO_FLAGS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
 
 
@@ -105,6 +107,11 @@ def joined(pieces: list[Proposals]) -> Proposals:
         score_M=torch.cat([piece.score_M for piece in pieces]),
         state={name: torch.cat([piece.state[name] for piece in pieces]) for name in names},
     )
+
+
+def is_last(score_M: Tensor) -> Tensor:
+    """Whether the position commits only when nothing else is left, bool [M]."""
+    return score_M <= LAST
 
 
 def rank_within(group_M: Tensor, score_M: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class Driver:
             for result in self._engine.results(self._requests(prefetcher)):
                 is_error = result.finish_reason is FinishReason.ERROR
                 text = None if is_error else self._prompter.text(result.token_ids)
-                self._take(Outcome(result, text))
+                self._take(Outcome(result, text and text[: result.text_length]))
         finally:
             prefetcher.close()
             if self._writes:

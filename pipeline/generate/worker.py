@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from engine.config import EngineConfig
+from engine.decoding.suppress import check_ends
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import check_model, opening_of
@@ -17,6 +18,7 @@ from engine.model.families import FAMILIES
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.parallel import TensorParallel
 from engine.stats import EngineStats
+from engine.stops import TextOf
 from engine.text.tokenizer import check_tokens
 from pipeline.config.job import JobConfig
 from pipeline.generate.driver import Driver
@@ -44,6 +46,7 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     model = read_config(checkpoint)
     check_model(model, config.engine, config.cache)
     opening_of(model, config.engine, config.decoding)
+    check_ends(config.decoding, model)
     max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
         raise UserError(
@@ -71,11 +74,12 @@ def make_driver(
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
     load_began = time.perf_counter()
     checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
-    engine: DiffusionEngine | StandIn = StandIn()
+    prompter = make_prompter(config, checkpoint)
+    engine: DiffusionEngine | StandIn = StandIn(prompter.text)
     if not config.stand_in:
         num_workers = worker.world // parallel.size
         engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
-        engine = make_engine(config, engine_config, checkpoint, device, parallel)
+        engine = make_engine(config, engine_config, checkpoint, device, parallel, prompter.text)
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     meter = Meter(
         engine.stats,
@@ -90,7 +94,7 @@ def make_driver(
         plan,
         folder,
         engine=engine,
-        prompter=make_prompter(config, checkpoint),
+        prompter=prompter,
         meter=meter,
         tally=make_tally(config, plan, left, session, engine.stats),
         session=session,
@@ -119,11 +123,16 @@ def make_engine(
     checkpoint: Path,
     device: torch.device,
     parallel: TensorParallel,
+    text_of: TextOf,
 ) -> DiffusionEngine:
     """`engine_config` takes the place of config.engine."""
     model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
     return DiffusionEngine(
-        model, config=engine_config, decoding=config.decoding, cache=config.cache
+        model,
+        config=engine_config,
+        decoding=config.decoding,
+        cache=config.cache,
+        text_of=text_of,
     )
 
 

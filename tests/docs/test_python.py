@@ -35,6 +35,6 @@ def test_the_table_of_answers_has_every_field() -> None:
     fields = {name for name in dir(Answer) if not name.startswith("_")} - {"failed", "request_id"}
     table = PAGE.read_text().split("## Answers")[1].split("\n## ")[0]
     assert (
-        set(re.findall(r"`(\w+)`", table)) - {"None", "eos", "length", "error"} | {"error"}
+        set(re.findall(r"`(\w+)`", table)) - {"None", "eos", "length", "stop", "error"} | {"error"}
         == fields
     )

@@ -27,6 +27,16 @@ from tests.tiny import tiny_config
 EOS = (18, 19)
 MASK = 20
 PAGE = 8
+TEXTS = (
+    *(b"a", b"b", b"c", b"ab", b"ba", b" a", b"abc", b"", b"\xe2", b"\x82\xac", b"\xac", b"\xff"),
+    *(b"cab", b"d", b"\n", b"a\n", b"bb", b"\xe2\x82"),
+)
+"""What each token stands for: bytes, of which some are parts of characters."""
+STOPS = ("ab", "b", "abc", "cab", "\n", "\u20ac", "a\u20ac", "bba", "\ufffd", "aab", "abcab")
+
+
+def text_of(token_ids: list[int]) -> str:
+    return b"".join(TEXTS[token_id] for token_id in token_ids).decode(errors="replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,8 @@ class Setting:
     opening: Opening = "free"
     stop_at_eos: bool
     config: EngineConfig
+    stops: bool = False
+    """Whether requests have stop strings."""
 
     @property
     def model(self) -> ModelConfig:
@@ -71,8 +83,10 @@ class Life:
         common = {"num_pages": setting.num_pages, "policy": setting.policy}
         canvases = Canvases(setting.num_pages * PAGE, MASK, torch.device("cpu"))
         rules = SequenceRules(**setting.rules())
-        self.ours = IterationManager(setting.config, **common, rules=rules, canvases=canvases)
-        plain = plain_rules.SequenceRules(**setting.rules())
+        self.ours = IterationManager(
+            setting.config, **common, rules=rules, canvases=canvases, text_of=text_of
+        )
+        plain = plain_rules.SequenceRules(**setting.rules(), text_of=text_of)
         self.plain = plain_iterations.IterationManager(setting.config, **common, rules=plain)
 
     def run(self, num_requests: int) -> None:
@@ -97,7 +111,13 @@ class Life:
             max_new_tokens=draw.randint(1, 30),
             temperature=draw.choice([0, 0.0, 0.7]),
             seed=draw.randrange(-(2**63), 2**63),
+            stop=self.stop(),
         )
+
+    def stop(self) -> tuple[str, ...]:
+        if not self.setting.stops or self.draw.random() < 0.2:
+            return ()
+        return tuple(self.draw.sample(STOPS, self.draw.randint(1, 3)))
 
     def iterate(self) -> None:
         ours, plain = self.ours.schedule(), self.plain.schedule()

@@ -146,6 +146,37 @@ def test_arrays_and_plain_rules_agree(
     assert all(events[name] for name in ("eos", "length", "give_way", "partial", "whole")), events
 
 
+STOPPING = [
+    pytest.param(policy, strategy, attention, id="-".join((policy, strategy, attention)))
+    for policy, attention in (
+        *(("dual", "bidirectional"), ("dkv", "bidirectional")),
+        *(("block_causal", "block-causal"), ("block_causal", "sub-blocks")),
+    )
+    for strategy, decoding in STRATEGIES.items()
+    if POLICIES[policy].serves_edits or not decoding.edits
+]
+
+
+@pytest.mark.parametrize(("policy", "strategy", "attention"), STOPPING)
+def test_stop_strings_end_sequences_as_the_plain_rules_say(
+    policy: str, strategy: str, attention: str
+) -> None:
+    events: Counter[str] = Counter()
+    for seed, stop_at_eos in enumerate((True, False, True)):
+        config = EngineConfig(**MEMORY["ample"], page_size=PAGE)
+        made = setting(
+            *(policy, strategy, attention, seed == 2),
+            stop_at_eos=stop_at_eos,
+            config=config,
+            stops=True,
+        )
+        life = Life(made, seed)
+        life.run(60)
+        assert not len(life.ours._stops), "a search outlived its sequence"
+        events += Counter(life.events)
+    assert all(events[name] for name in ("eos", "length", "stop")), events
+
+
 def test_the_lives_contain_failures_and_aborts() -> None:
     """Confidences that are NaN, spans that never fit into memory, and aborts are compared too."""
     made = setting(

@@ -6,6 +6,7 @@ settings as keyword arguments. It returns the proposals to write into the canvas
 ties go to the earlier position. Every strategy commits at least its best masked position.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,24 +47,42 @@ class View:
     """With soft iteration, how much the lower limit of confidence thresholds falls per forward."""
     memory: dict[str, Any]
     """What the strategy keeps from forward to forward; emptied when a block is entered."""
+    last: tuple[int, ...] = ()
+    """Words whose positions commit only when no other position is left: decoding.suppress_eos."""
+    uncounted: tuple[int, ...] = ()
+    """Words that are left out of the softmax of confidences."""
 
     def propose(self, logits: dict[int, Floats] | None = None) -> Commits:
-        return {
-            i: propose(
-                z,
-                temperature=self.temperature,
-                seed=self.seed,
-                iteration=self.iteration,
-                position=i,
-            )
-            for i, z in (logits or self.logits).items()
-        }
+        return {i: self._proposal(i, z) for i, z in (logits or self.logits).items()}
+
+    def _proposal(self, position: int, logits: Floats) -> Proposal:
+        proposal = propose(
+            logits,
+            temperature=self.temperature,
+            seed=self.seed,
+            iteration=self.iteration,
+            position=position,
+        )
+        if proposal.word in self.last:
+            return Proposal(proposal.word, -math.inf, math.inf)
+        if not self.uncounted:
+            return proposal
+        counted = logits.copy()
+        counted[list(self.uncounted)] = -np.inf
+        weights = softmax(counted)
+        doubt = float(np.delete(weights, proposal.word).sum())
+        return Proposal(proposal.word, float(weights[proposal.word]), doubt)
 
     def relaxed(self, threshold: float) -> float:
         """max(threshold, 1 - relaxation * t): strict at first (dInfer, arXiv 2510.08666)."""
         if self.relaxation is None:
             return threshold
         return max(threshold, 1 - self.relaxation * self.iteration)
+
+
+def is_last(proposal: Proposal) -> bool:
+    """Whether it commits only when nothing else is left."""
+    return math.isinf(proposal.doubt)
 
 
 def best_first(positions: list[int], proposals: Commits) -> list[int]:
@@ -82,7 +101,8 @@ def fixed(
         "entropy": lambda i: entropy(view.logits[i]),
         "random": lambda i: -random_order(view.seed, view.iteration, i),
     }
-    ranked = sorted(view.masked, key=lambda i: (keys[order](i), i))
+    last = {i for i in view.masked if is_last(proposals[i])}
+    ranked = sorted(view.masked, key=lambda i: (math.inf if i in last else keys[order](i), i))
     num_masked = view.num_masked_at_block_start
     share, rest = divmod(num_masked, iterations_per_block or num_masked)
     num_commits = max(1, share + (view.iteration_in_block < rest))
@@ -113,14 +133,15 @@ def factor(view: View, *, factor: float = 1.0, form: str = "paper") -> Commits:
 
 def _number_in_the_code(ranked: list[int], proposals: Commits, factor: float) -> int:
     """The index of the first position that is less sure than its bound, or of the last one if there
-    is none; one more if it is the last one."""
+    is none; one more if it is the last one (but for a word that is to commit last)."""
     index = len(ranked) - 1
-    for k, i in enumerate(ranked):
-        most_doubt = 2.0 if k == 0 else factor / (k + 2)
-        if proposals[i].doubt > most_doubt:
+    for k, i in enumerate(ranked[1:], start=1):
+        if proposals[i].doubt > factor / (k + 2):
             index = k
             break
-    return index + 1 if index == len(ranked) - 1 else index
+    if index < len(ranked) - 1 or (index > 0 and is_last(proposals[ranked[index]])):
+        return index
+    return index + 1
 
 
 def hierarchical(view: View, *, threshold: float = 0.9, low_threshold: float = 0.4) -> Commits:
@@ -172,12 +193,14 @@ def entropy_bound(view: View, *, bound: float = 0.35, counts_own: bool = False) 
     `counts_own`, all their entropies sum to less than the bound, or the list is of one position
     (JetEngine)."""
     proposals = view.propose()
-    entropies = {i: entropy(view.logits[i]) for i in view.masked}
+    entropies = {
+        i: math.inf if is_last(proposals[i]) else entropy(view.logits[i]) for i in view.masked
+    }
     chosen: list[int] = []
     before = 0.0
     for i in sorted(view.masked, key=lambda i: (entropies[i], i)):
         is_beyond = before + entropies[i] >= bound if counts_own else before > bound
-        if chosen and is_beyond:
+        if chosen and (is_beyond or is_last(proposals[i])):
             break
         chosen.append(i)
         before += entropies[i]

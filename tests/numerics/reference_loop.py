@@ -71,9 +71,17 @@ def decode(
             continue
         rows = [forward.positions.index(i - state.is_shifted) for i in asked]
         logits = dict(zip(asked, dense.logits(hidden[rows]), strict=True))
+        form = decoding.get("suppress_eos")
+        if form == "logits":
+            for z in logits.values():
+                z[state.eos[0]] = -np.inf
         if soft is not None and soft["scope"] == "canvas":
             soften(model, dense, state, forward.positions, hidden, soft)
         view = _view(state, logits, iteration, soft)
+        if form == "confidence":
+            view = replace(view, last=state.eos)
+        if form == "end_of_turn":
+            view = replace(view, last=state.eos[1:], uncounted=state.eos[1:])
         commits = DECODERS[decoding["name"]](view, **_settings(decoding))
         if asked and _is_settled(state, asked[0]):
             # Its logits can no longer change, so it commits at once (Fast-dLLM v2).
@@ -120,7 +128,7 @@ def _alone(view: View, position: int, decoding: dict[str, Any]) -> Commits:
 
 
 def _settings(component: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in component.items() if key != "name"}
+    return {key: value for key, value in component.items() if key not in ("name", "suppress_eos")}
 
 
 def _count(state: State, forward: Forward) -> None:

@@ -1,6 +1,7 @@
 """The life of one sequence, in plain Python: its blocks, what a commit changes, when it ends."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.cache.base import CachePolicy, SpanKind
@@ -9,6 +10,7 @@ from engine.model.authors import Opening
 from engine.request import FinishReason, Request, Result
 from engine.rules import NOT_FINITE
 from engine.sequences import whole_blocks
+from tests.engine.plain import stops as plain_stops
 from tests.engine.plain.sequence import Positions, Sequence
 from tests.engine.plain.spans import NEXT_SPAN, Span, with_sources
 
@@ -31,6 +33,7 @@ class SequenceRules:
     stop_at_eos: bool
     eos_token_ids: tuple[int, ...]
     decoding: DecodingStrategy
+    text_of: Callable[[list[int]], str] | None = None
 
     def canvas_len(self, request: Request) -> int:
         return whole_blocks(
@@ -131,7 +134,7 @@ class SequenceRules:
 
     def turn(self, sequence: Sequence) -> bool:
         """Enter the next block if this one is finished. Returns whether the sequence is done."""
-        if self.has_ended(sequence):
+        if self.has_ended(sequence) or self.has_stopped(sequence):
             return True
         if not self.is_finished(sequence):
             return False
@@ -153,6 +156,30 @@ class SequenceRules:
             return self.is_finished(sequence)
         masked = sequence.masked_positions
         return not masked or masked[0] >= end
+
+    def has_stopped(self, sequence: Sequence) -> bool:
+        """Whether a stop string stands in the final text, and none can still begin before it."""
+        stops = sequence.request.stop
+        if not stops:
+            return False
+        assert self.text_of is not None
+        text = self.text_of(self.final_tokens(sequence)).rstrip("\ufffd")
+        first = plain_stops.first(text, stops)
+        return first is not None and not any(
+            stop.startswith(text[start:]) for start in range(first) for stop in stops
+        )
+
+    def final_tokens(self, sequence: Sequence) -> list[int]:
+        """The generated tokens that can no longer change, up to the first mask or EOS."""
+        tokens = []
+        for position in range(sequence.num_prompt_tokens, sequence.end_position):
+            is_active = position >= sequence.block_start
+            if self.decoding.edits and is_active and not self.is_finished(sequence):
+                break
+            if position not in sequence.tokens or position == sequence.eos_position:
+                break
+            tokens.append(sequence.tokens[position])
+        return tokens
 
     def is_finished(self, sequence: Sequence) -> bool:
         """Whether the active block has no mask left and needs no further forward for edits."""
@@ -180,15 +207,30 @@ class SequenceRules:
         if self.attn_block_length is not None:
             sequence.opens &= start % self.attn_block_length == 0
 
-    @staticmethod
-    def result(sequence: Sequence) -> Result:
+    def result(self, sequence: Sequence) -> Result:
         request, eos = sequence.request, sequence.eos_position
-        returned = range(sequence.num_prompt_tokens, sequence.end_position if eos is None else eos)
+        reason = FinishReason.LENGTH if eos is None else FinishReason.EOS
+        start = sequence.num_prompt_tokens
+        returned = range(start, sequence.end_position if eos is None else eos)
+        text_length = None
+        if request.stop:
+            assert self.text_of is not None
+            tokens = (
+                self.final_tokens(sequence)
+                if self.has_stopped(sequence)
+                else [sequence.tokens[p] for p in returned]
+            )
+            text_length = plain_stops.first(self.text_of(tokens), request.stop)
+            if text_length is not None:
+                reason = FinishReason.STOP
+                num_tokens = plain_stops.fewest(tokens, text_length, self.text_of)
+                returned = range(start, start + num_tokens)
         confidences = [sequence.confidences[p] for p in returned]
         return Result(
             request_id=request.request_id,
-            finish_reason=FinishReason.LENGTH if eos is None else FinishReason.EOS,
+            finish_reason=reason,
             token_ids=[sequence.tokens[p] for p in returned],
+            text_length=text_length,
             num_prompt_tokens=sequence.num_prompt_tokens,
             num_iterations=sequence.num_iterations,
             num_refreshes=sequence.num_refreshes,
