@@ -13,21 +13,17 @@ def fast_dllm_v2(
     threshold: float,
     sub_block_length: int,
     use_block_cache: bool = False,
-    draws_first: bool = True,
 ) -> list[int]:
     """Sub-blocks from left to right; in each, all positions above the threshold commit, and the
     best.
 
     A block's first token comes from the forward that writes the K and V of the finished block
-    before it, and commits alone on it. Where the block begins with the prompt's tail, or there is
-    no block before it, that forward decides nothing. Theirs feeds no prompt of exactly one block;
-    this loop does.
+    before it, by arg max at any temperature, and commits alone on it. Where the block begins with
+    the prompt's tail, or there is no block before it, that forward decides nothing. Theirs feeds no
+    prompt of exactly one block; this loop does.
 
     `use_block_cache`: while a sub-block's first position is masked, and in a block's first forward,
     the whole block is computed; then the sub-block alone, whose K and V replace the block's.
-
-    `draws_first`: the first token is drawn at temperatures above 0 as every other; theirs takes the
-    likeliest word.
     """
     sampling = Sampling(
         temperature=request.temperature, top_k=request.top_k, top_p=request.top_p, is_filtered=True
@@ -42,9 +38,7 @@ def fast_dllm_v2(
         block = range(start, start + length)
         if start >= max(num_prompt_tokens, 1):
             before = range(0 if start == num_prefilled else start - length, start)
-            row = kept.forward(run.canvas, before)[start]
-            word = run.draw_at(start, row).word if draws_first else int(row.argmax())
-            run.commit({start: word})
+            run.commit({start: int(kept.forward(run.canvas, before)[start].argmax())})
         elif start > 0:
             kept.forward(run.canvas, range(start))
         has_block_cache = False
