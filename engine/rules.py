@@ -291,7 +291,8 @@ def without_opened_blocks(spans: Spans, s: Sequences) -> Spans:
     """Cut the spans of opening forwards before the block that they open, for a block-causal model
     with shifted logits: there the first position's logits come from the last token of the finished
     block. With nothing else to commit, the block itself need not be computed."""
-    return spans._replace(end=np.where(s.opens, s.attn_block_start, spans.end))
+    end_B = np.where(s.opens, np.minimum(spans.end, s.attn_block_start), spans.end)
+    return spans._replace(end=end_B)
 
 
 def _count_openings(s: Sequences, decoding: np.ndarray) -> None:

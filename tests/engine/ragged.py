@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.dream import Dream
 from engine.decoding.entropy_bound import EntropyBound
 from engine.decoding.factor import Factor
 from engine.decoding.fixed import Fixed
@@ -31,6 +32,10 @@ STRATEGIES: list[DecodingStrategy] = [
     EntropyBound(bound=6.0, counts_own=True),
     Hierarchical(threshold=0.8, low_threshold=0.2),
     Klass(num_stable=1, threshold=0.4, top_k=5),
+    Dream(iterations_per_block=2, order="margin", order_temperature=0.3),
+    Dream(iterations_per_block=3, order="entropy", order_temperature=1.5),
+    Dream(iterations_per_block=3, order_temperature=0.2),
+    Dream(iterations_per_block=2, order="random"),
 ]
 
 

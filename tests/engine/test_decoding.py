@@ -94,7 +94,7 @@ def test_proposals_may_be_made_in_pieces(strategy: DecodingStrategy) -> None:
         torch.testing.assert_close(state, pieces.state[name], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if not s.may_commit_nothing], ids=str)
 def test_every_sequence_commits_something(strategy: DecodingStrategy) -> None:
     asked, logits_MV = ragged([3, 1, 9, 2, 16], seed=2, strategy=strategy)
     _, commit_M = run(strategy, asked, logits_MV * 0.1)
@@ -328,6 +328,16 @@ def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
         ("edit", {"max_post_iterations": -1}, "decoding.max_post_iterations=-1"),
         ("edit", {"edit_threshold": -0.1}, "decoding.edit_threshold=-0.1: give 0"),
         ("edit", {"edit_threshold": 2.0}, "decoding.edit_threshold=2.0"),
+        ("dream", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
+        ("dream", {"order": "origin"}, "decoding.order='origin': give one of confidence, "),
+        ("dream", {"order_temperature": -1.0}, "decoding.order_temperature=-1.0"),
+        (
+            "dream",
+            {"order": "random", "order_temperature": 0.5},
+            "decoding.order_temperature=0.5 with decoding.order=random",
+        ),
+        ("dream", {"eps": 0.0}, "decoding.eps=0.0"),
+        ("dream", {"eps": 1.0}, "decoding.eps=1.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, settings: dict, field: str) -> None:

@@ -185,7 +185,7 @@ def test_the_lives_contain_failures_and_aborts() -> None:
         stop_at_eos=True,
         config=EngineConfig(**MEMORY["scarce"], page_size=PAGE),
     )
-    life = Life(made, 7, failing=0.3)
+    life = Life(made, 10, failing=0.3)
     life.run(120)
     assert all(life.events.get(name) for name in ("error", "hopeless", "abort")), life.events
 

@@ -26,16 +26,18 @@ class Combination(NamedTuple):
     cache: Settings
     decoding: Settings
     soft: Settings | None = None
+    opening: str | None = None
 
     def __str__(self) -> str:
         parts = [_shown(self.cache), _shown(self.decoding)]
-        return "-".join([*parts, *([] if self.soft is None else ["soft"])])
+        parts += ["soft"] * (self.soft is not None) + [self.opening] * (self.opening is not None)
+        return "-".join(parts)
 
     def engine(self, model: Transformer, **settings: Any) -> DiffusionEngine:
         soft = SoftIteration() if self.soft is None else SoftIteration(enabled=True, **self.soft)
         return DiffusionEngine(
             model,
-            config=EngineConfig(**settings, soft=soft),
+            config=EngineConfig(**settings, soft=soft, opening=self.opening),
             decoding=DECODERS[self.decoding["name"]](**_fields(self.decoding)),
             cache=CACHE_POLICIES[self.cache["name"]](**_fields(self.cache)),
         )
@@ -57,6 +59,7 @@ class Combination(NamedTuple):
             decoding=self.decoding,
             block_length=block_length,
             soft=self.soft,
+            opening=self.opening,
         )
 
 

@@ -100,9 +100,9 @@ def block_causal(
 
     A finished block is computed once more, on its final tokens: in a separate forward, or together
     with the next block's first forward. A long prompt may be computed in several forwards. With
-    sub-blocks, every forward computes the whole attention block; with `sub_block_cache` only the
-    first forward in each sub-block does, and the others compute the sub-block (Fast-dLLM v2, arXiv
-    2509.26328).
+    sub-blocks, every forward computes the whole attention block; with `sub_block_cache` only those
+    do that find the sub-block's first position masked or are the first in it, and the others
+    compute the sub-block (Fast-dLLM v2, arXiv 2509.26328).
     """
     if state.attention_length is None:
         raise ValueError("cache 'block_causal' needs a model with a block_length")
@@ -113,11 +113,16 @@ def block_causal(
         num_positions = max(length, prefill_tokens // length * length)
         end, has_logits = min(start + num_positions, block_start), False
     elif not fused_commit and start < block_start:
-        end, has_logits = block_start, False
-    elif sub_block_cache and start == block_start and state.num_iterations_in_block > 0:
+        end, has_logits = block_start, state.opens  # an opening needs the finished block alone
+    elif sub_block_cache and start == block_start and _has_first(state):
         return Forward(list(range(state.block_start, state.block_end)))
     is_refresh = state.num_iterations == 0 or start < prompt_end
     return Forward(list(range(start, end)), is_refresh, has_logits)
+
+
+def _has_first(state: State) -> bool:
+    """Whether the sub-block has had a forward, and its first position is committed."""
+    return state.num_iterations_since_opening > 0 and state.block_start not in state.masked()
 
 
 def _whole(state: State) -> Forward:

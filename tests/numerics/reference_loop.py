@@ -48,11 +48,14 @@ def decode(
     block_length: int,
     soft: dict[str, Any] | None = None,
     stop_at_eos: bool = True,
+    opening: str | None = None,
 ) -> Outcome:
     """Generate for one request. `cache` and `decoding` hold a name and settings, `soft` only
     settings; absent settings have their defaults. A block-causal model's blocks are denoised whole,
-    or in sub-blocks if `block_length` is less."""
-    state = first_state(model, request, block_length)
+    or in sub-blocks if `block_length` is less. `opening`: what commits in the forward that opens a
+    block; None: as for Dream's sampler, or else as the model's authors have it."""
+    opening = opening or ("free" if decoding["name"] == "dream" else model.config.rules.opening)
+    state = first_state(model, request, block_length, opening)
     if decoding["name"] == "edit" and cache["name"] == "dkv":
         raise ValueError("decoding 'edit' changes committed tokens, cache 'dkv' keeps them")
     if soft is not None:
@@ -60,8 +63,14 @@ def decode(
         soft = SOFT_DEFAULTS | soft
     dense = DenseCache(model, len(state.canvas))
     while True:
+        is_opening = state.opens
         asked = _asked(state, edits=decoding["name"] == "edit")
         forward = CACHES[cache["name"]](state, **_settings(cache))
+        if is_opening and state.attention_length is not None and forward.has_logits:
+            # The logits come from the finished block before, so the new one need not be computed.
+            forward.positions = [i for i in forward.positions if i < state.block_start]
+        if is_opening:
+            asked = asked[:1]
         if state.is_shifted and forward.has_logits:
             forward.positions = sorted({*forward.positions, *(i - 1 for i in asked)})
         hidden = dense.forward(embed(model, state, forward.positions, soft), forward.positions)
@@ -82,11 +91,17 @@ def decode(
             view = replace(view, last=state.eos)
         if form == "end_of_turn":
             view = replace(view, last=state.eos[1:], uncounted=state.eos[1:])
-        commits = DECODERS[decoding["name"]](view, **_settings(decoding))
-        if asked and _is_settled(state, asked[0]):
-            # Its logits can no longer change, so it commits at once (Fast-dLLM v2).
+        if is_opening:
+            is_greedy = state.attention_length is not None
+            commits = _alone(view, asked[0], decoding, is_greedy=is_greedy)
+        else:
+            commits = DECODERS[decoding["name"]](view, **_settings(decoding))
+        if state.opening == "first" and asked and _is_settled(state, asked[0]):
+            # Its logits can no longer change, so it commits at once.
             commits |= _alone(view, asked[0], decoding)
         _write(state, commits, logits)
+        if is_opening:
+            state.begin_behind_opening()
         finished = is_finished(decoding, view, commits, len(state.masked()))
         may_end = finished or decoding["name"] != "edit"
         if stop_at_eos and may_end and state.has_ended():
@@ -102,23 +117,25 @@ def decode(
 
 def _asked(state: State, edits: bool) -> list[int]:
     """The requested positions of the active block: the masked ones or, if tokens may be edited, all
-    after the prompt."""
+    after the prompt; but not the final ones that an opening has committed."""
     if not edits:
         return state.masked()
     return [i for i in state.open_positions() if i in state.masked() or not _is_settled(state, i)]
 
 
 def _is_settled(state: State, position: int) -> bool:
-    """Whether the position's logits are computed in a finished block (shifted logits)."""
-    if state.attention_length is None or not state.is_shifted:
+    """Whether the position's logits are computed in a finished block (shifted logits), and the
+    opening takes it at once."""
+    if state.attention_length is None or not state.is_shifted or state.opening == "free":
         return False
     return position % state.attention_length == 0
 
 
-def _alone(view: View, position: int, decoding: dict[str, Any]) -> Commits:
+def _alone(view: View, position: int, decoding: dict[str, Any], is_greedy: bool = False) -> Commits:
     """What the strategy would commit if this were the only requested position."""
     only = replace(
         view,
+        temperature=0.0 if is_greedy else view.temperature,
         logits={position: view.logits[position]},
         masked=[position],
         tokens={position: view.tokens[position]},
@@ -151,7 +168,7 @@ def _view(
         tokens={i: state.canvas[i] for i in logits},
         num_masked_at_block_start=state.num_masked_at_block_start,
         iteration=iteration,
-        iteration_in_block=state.num_iterations_in_block,
+        iteration_in_block=state.num_iterations_since_opening,
         temperature=state.request.temperature,
         seed=state.request.seed,
         relaxation=None if soft is None else soft["relaxation"],
@@ -163,6 +180,7 @@ def _write(state: State, commits: Commits, logits: dict[int, Floats]) -> None:
     state.previous_logits = logits
     state.num_decoding_iterations += 1
     state.num_iterations_in_block += 1
+    state.num_iterations_since_opening += 1
     for i, proposal in commits.items():
         state.canvas[i] = proposal.word
         state.confidences[i] = proposal.confidence

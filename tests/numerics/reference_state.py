@@ -36,6 +36,8 @@ class State:
     """Length of an attention block; None for a bidirectional model."""
     is_shifted: bool
     """Whether a position's logits are computed at the position before it."""
+    opening: str
+    """What commits in the forward that opens a block: `free`, `first` or `alone`."""
     canvas: list[int]
     block_start: int
     block_end: int = 0
@@ -48,6 +50,8 @@ class State:
     and V."""
     num_iterations_in_block: int = 0
     """`t_block`: forwards with logits so far in the active block."""
+    num_iterations_since_opening: int = 0
+    """The same without one that committed the first position alone: what a strategy counts."""
     num_refreshes: int = 0
     num_query_tokens: int = 0
     last_refresh: int = 0
@@ -84,6 +88,14 @@ class State:
         """The end of what is returned. An EOS at or after it does not count."""
         return self.prompt_len + self.request.max_new_tokens
 
+    @property
+    def opens(self) -> bool:
+        """Whether the next forward with logits opens a block whose first position commits alone:
+        in Fast-dLLM's Dream every block, in Fast_dLLM_v2 attention blocks without a prompt tail."""
+        is_inside = self.attention_length and self.block_start % self.attention_length
+        is_entered = self.num_iterations_in_block == 0 and self.block_start >= self.prompt_len
+        return self.opening == "alone" and is_entered and not is_inside
+
     def masked(self) -> list[int]:
         """Masked positions of the active block; never a prompt position."""
         return [i for i in self.open_positions() if self.canvas[i] == self.mask]
@@ -95,7 +107,14 @@ class State:
     def enter_block(self, start: int) -> None:
         self.block_start = start
         self.block_end = min(start + self.block_length, len(self.canvas))
-        self.num_iterations_in_block = 0
+        self.num_iterations_in_block = self.num_iterations_since_opening = 0
+        self.num_masked_at_block_start = len(self.masked())
+        self.previous_logits, self.memory = {}, {}
+
+    def begin_behind_opening(self) -> None:
+        """Let the strategy and soft iteration see the block as if it had begun with its first
+        position committed."""
+        self.num_iterations_since_opening = 0
         self.num_masked_at_block_start = len(self.masked())
         self.previous_logits, self.memory = {}, {}
 
@@ -122,7 +141,7 @@ def first_end(tokens: list[int], eos: tuple[int, ...]) -> int | None:
     return next((i for i, token in enumerate(tokens) if token in eos), None)
 
 
-def first_state(model: Transformer, request: Request, block_length: int) -> State:
+def first_state(model: Transformer, request: Request, block_length: int, opening: str) -> State:
     attention_length = model.config.block_length
     length = min(block_length, attention_length or block_length)
     start, end = len(request.prompt_ids), len(request.prompt_ids) + request.max_new_tokens
@@ -137,6 +156,7 @@ def first_state(model: Transformer, request: Request, block_length: int) -> Stat
         block_length=length,
         attention_length=attention_length,
         is_shifted=model.config.is_shifted,
+        opening=opening,
         canvas=request.prompt_ids + [model.config.mask_token_id] * (end - len(request.prompt_ids)),
         block_start=start,
     )

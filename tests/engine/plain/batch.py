@@ -38,9 +38,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         offset_M=position_M - np.repeat([s.block_start for s in sequences], counts),
         sequence_M=np.repeat(np.arange(len(plan)), counts),
         num_masked_at_block_start_B=np.array([s.num_masked_at_block_start for s in sequences]),
-        num_iterations_in_block_B=np.array(
-            [s.num_iterations_since_opening for s in sequences]
-        ),
+        num_iterations_in_block_B=np.array([s.num_iterations_since_opening for s in sequences]),
         num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
         seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
         temperature_B=np.array(
