@@ -15,6 +15,8 @@ import numpy as np
 
 from engine.model.config import ModelConfig
 from engine.plans import Plan, QueryTokens, runs_of
+from engine.sampling import HostFilters
+from engine.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class HostBatch:
     seed_B: np.ndarray
     temperature_B: np.ndarray
     """float64."""
+    filters: HostFilters | None
+    """None where no sequence's logits are seen through top_k, top_p or its temperature."""
     query_starts: np.ndarray
     """[R + 1]: run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
     first_slot_R: np.ndarray
@@ -99,10 +103,18 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         num_iterations_B=s.num_decoding_iterations[places],
         seed_B=s.seed[places],
         temperature_B=s.temperature[places],
+        filters=_filters(s, places),
         query_starts=runs.query_starts,
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,
     )
+
+
+def _filters(s: Sequences, places: np.ndarray | slice) -> HostFilters | None:
+    view_B = s.view[places]
+    if not np.count_nonzero(view_B):
+        return None
+    return HostFilters(view_B, s.top_k[places], s.top_p[places])
 
 
 def _index_in_q(tokens: QueryTokens, sequence_M: np.ndarray, position_M: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
+from engine.decoding.filters import seen
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.device_batch import Batch
 from engine.runner import ModelRunner
@@ -116,7 +117,7 @@ class Decider:
 
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
         logits = self._runner.logits(hidden_MD)
-        proposals = self._decoding.propose(asked, logits)
+        proposals = self._decoding.propose(asked, seen(logits, asked))
         if not self._soft.enabled:
             return proposals
         expected_MD = self._soft.expected(logits, self._runner.model.embed.weight)

@@ -30,6 +30,7 @@ from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout, Run
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
+from engine.sampling import Filters, Views
 from engine.staging import Staging
 
 ALIGNMENT = 16
@@ -67,6 +68,8 @@ class BatchShape(NamedTuple):
     tiles: tuple[tuple[AttentionTile, int], ...]
     """The configuration of each list of attention's tiles, and its length."""
     any_sampled: bool
+    views: Views | None = None
+    """None where no sequence's logits are seen through a filter or its temperature."""
 
     @staticmethod
     def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
@@ -78,6 +81,7 @@ class BatchShape(NamedTuple):
             host.first_slot_R.size,
             tuple((each.tile, each.run_A.size) for each in tiles),
             host.any_sampled,
+            None if host.filters is None else host.filters.views,
         )
 
 
@@ -94,14 +98,21 @@ class BatchSender:
     """Sends batches to one device."""
 
     def __init__(
-        self, device: torch.device, *, scratch_slot: int, block_length: int, longest_context: int
+        self,
+        device: torch.device,
+        *,
+        scratch_slot: int,
+        block_length: int,
+        longest_context: int,
+        top_p_first: bool = False,
     ) -> None:
-        """`longest_context`: no canvas is longer."""
+        """`longest_context`: no canvas is longer. `top_p_first`: see Filters."""
         self._device = device
         self._staging = Staging(device)
         self._scratch_slot = scratch_slot
         self._block_length = block_length
         self._longest_context = longest_context
+        self._top_p_first = top_p_first
 
     def send(self, host: HostBatch, tiles: Sequence[HostTiles] = ()) -> Batch:
         """The batch of a plan, without padding."""
@@ -165,6 +176,7 @@ class BatchSender:
             seed_B=sent["seed_B"],
             temperature_B=sent["temperature_B"].view(torch.float32),
             any_sampled=shape.any_sampled,
+            filters=self._filters(sent, shape.views),
             longest=self._block_length,
         )
         longest = self._longest_context
@@ -192,6 +204,17 @@ class BatchSender:
             asked=asked,
         )
 
+    def _filters(self, sent: dict[str, Tensor], views: Views | None) -> Filters | None:
+        if views is None:
+            return None
+        return Filters(
+            views=views,
+            top_p_first=self._top_p_first,
+            view_B=sent["view_B"],
+            top_k_B=sent["top_k_B"],
+            top_p_B=sent["top_p_B"].view(torch.float32),
+        )
+
 
 class _Places(NamedTuple):
     """Where the arrays stand in the buffer."""
@@ -207,6 +230,7 @@ _FIELDS_M = ("index_M", "logit_index_M", "slots_M", "position_M", "offset_M", "s
 _FIELDS_B = (
     *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
 )
+_FIELDS_OF_FILTERS = ("view_B", "top_k_B", "top_p_B")
 _FIELDS_R = ("first_slot_R", "context_lens_R")
 _sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
 
@@ -222,6 +246,8 @@ def _places(shape: BatchShape) -> _Places:
     wide: list[_Group] = [(_FIELDS_Q, Q), (_FIELDS_M, M), (_FIELDS_B, B)]
     narrow: list[_Group] = [(("query_starts",), R + 1), (_FIELDS_R, R)]
     narrow += [(("temperature_B",), B), (("num_rows",), 1)]
+    if shape.views is not None:
+        narrow.append((_FIELDS_OF_FILTERS, B))
     for i, (_, length) in enumerate(shape.tiles):
         narrow.append(((f"run_A{i}", f"first_A{i}"), length))
     of: dict[str, tuple[bool, int, int]] = {}
@@ -241,9 +267,11 @@ def _places(shape: BatchShape) -> _Places:
 
 
 def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
-    """What the device needs. The bits of the float32 temperatures stand for them."""
+    """What the device needs. The bits of float32 numbers stand for them."""
     temperature_B = host.temperature_B.astype(np.float32).view(np.int32)
     arrays = [*_sent_fields(host), temperature_B, np.array([host.positions_Q.size])]
+    if (its := host.filters) is not None:
+        arrays += (its.view_B, its.top_k_B, its.top_p_B.astype(np.float32).view(np.int32))
     for each in tiles:
         arrays += (each.run_A, each.first_A)
     return arrays

@@ -6,8 +6,9 @@ import numpy as np
 
 from engine.batch import HostBatch
 from engine.model.config import ModelConfig
+from engine.sampling import HostFilters, View, filters_of
 from tests.engine.plain.iterations import Plan
-from tests.engine.plain.sequence import Positions
+from tests.engine.plain.sequence import Positions, Sequence
 
 
 def pack(plan: Plan, model: ModelConfig) -> HostBatch:
@@ -37,10 +38,18 @@ def pack(plan: Plan, model: ModelConfig) -> HostBatch:
         num_iterations_B=np.array([s.num_decoding_iterations for s in sequences]),
         seed_B=np.array([s.request.seed for s in sequences], dtype=np.int64),
         temperature_B=np.array([s.request.temperature for s in sequences], dtype=np.float64),
+        filters=_filters(sequences),
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
     )
+
+
+def _filters(sequences: list[Sequence]) -> HostFilters | None:
+    its = [filters_of(sequence.request) for sequence in sequences]
+    if all(view == View.PLAIN for view, _, _ in its):
+        return None
+    return HostFilters(*(np.array(values) for values in zip(*its, strict=True)))
 
 
 def _array(positions: Positions) -> np.ndarray:
