@@ -177,19 +177,20 @@ def test_one_word_left_has_confidence_one_and_finite_log_odds() -> None:
 
 
 class ByDtype(TorchReduction):
-    """Rounds sums over bfloat16 logits in another way than over float32 ones, as a kernel may."""
+    """Sums up bfloat16 logits in another way than float32 ones, as a kernel may, but by more than
+    rounding: torch rounds a sigmoid on a CPU by its place in the tensor."""
 
     def best(self, local_MU: Tensor, noise: Noise | None, words: range) -> Reduced:
         found = super().best(local_MU.float(), noise, words)
         if local_MU.dtype == torch.float32:
             return found
-        return found._replace(others_M=found.others_M.nextafter(torch.tensor(torch.inf)))
+        return found._replace(others_M=found.others_M + 0.1)
 
     def entropy(self, local_MU: Tensor) -> EntropyParts:
         found = super().entropy(local_MU.float())
         if local_MU.dtype == torch.float32:
             return found
-        return found._replace(others_M=found.others_M.nextafter(torch.tensor(torch.inf)))
+        return found._replace(others_M=found.others_M + 0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -197,7 +198,7 @@ class ByDtype(TorchReduction):
 def test_a_sequence_is_decided_alone_as_among_others(
     strategy: DecodingStrategy, dtype: torch.dtype
 ) -> None:
-    """Bit for bit, whatever filters its neighbours have, and none in a batch without."""
+    """Whatever filters its neighbours have, and whether any has one."""
     asked, logits_MV = filtered_batch(MIXED, strategy=strategy)
     logits_MV = logits_MV.to(dtype)
     logits = Logits(logits_MV, VOCAB, reduction=ByDtype())
@@ -221,10 +222,13 @@ def test_a_sequence_is_decided_alone_as_among_others(
         alone = with_filters(alone, [settings])
         logits = Logits(logits_MV[first:end], VOCAB, reduction=ByDtype())
         proposals = strategy.propose(alone, seen(logits, alone))
-        for one, other in zip(proposals[:4], together[:4], strict=True):
-            assert torch.equal(one, other[first:end]), settings
-        for name, state in proposals.state.items():
-            assert torch.equal(state, together.state[name][first:end]), (name, settings)
+        assert torch.equal(proposals.token_M, together.token_M[first:end])
+        torch.testing.assert_close(
+            (*proposals[1:4], *proposals.state.values()),
+            (*(x[first:end] for x in (*together[1:4], *together.state.values())),),
+            rtol=1e-5,
+            atol=1e-6,
+        )
         assert torch.equal(strategy.choose(alone, proposals), commit_M[first:end])
 
 
