@@ -15,6 +15,8 @@ import numpy as np
 
 from engine.model.config import ModelConfig
 from engine.plans import Plan, QueryTokens, runs_of
+from engine.sampling import HostFilters
+from engine.sequences import Sequences
 
 
 class Softened(NamedTuple):
@@ -62,6 +64,8 @@ class HostBatch:
     temperature_B: np.ndarray
     """float64. 0 in a forward that opens a block of a block-causal model with shifted logits alone:
     Fast_dLLM_v2's authors take the likeliest word there, whatever the temperature."""
+    filters: HostFilters | None
+    """None where no sequence's logits are seen through top_k, top_p or its temperature."""
     query_starts: np.ndarray
     """[R + 1]: run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
     first_slot_R: np.ndarray
@@ -124,6 +128,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         num_iterations_B=s.num_decoding_iterations[places],
         seed_B=s.seed[places],
         temperature_B=temperature_B,
+        filters=_filters(s, places),
         query_starts=runs.query_starts,
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,
@@ -148,6 +153,13 @@ def _softened(
             _index_in_q(plan.query_tokens, sequence_X, of_X) for of_X in (position_X, source_X)
         )
     return Softened(index_X, logit_index_X, position_X + first_slot_B[sequence_X], sequence_X)
+
+
+def _filters(s: Sequences, places: np.ndarray | slice) -> HostFilters | None:
+    view_B = s.view[places]
+    if not np.count_nonzero(view_B):
+        return None
+    return HostFilters(view_B, s.top_k[places], s.top_p[places])
 
 
 def _index_in_q(tokens: QueryTokens, sequence_M: np.ndarray, position_M: np.ndarray) -> np.ndarray:

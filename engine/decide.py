@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.filters import seen
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.decoding.suppress import held_back, put_last
 from engine.device_batch import Batch
@@ -123,7 +124,7 @@ class Decider:
 
     def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
         logits = self._runner.logits(hidden_MD)
-        proposals = self._decoding.propose(asked, logits)
+        proposals = self._decoding.propose(asked, seen(logits, asked))
         if self._embeddings is not None:
             expected_MD = self._embeddings.expected(logits)
             proposals = proposals._replace(state={**proposals.state, SOFT: expected_MD})

@@ -31,6 +31,7 @@ from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
 from engine.kernels.reference import PagedLayout, Run
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
+from engine.sampling import Filters, Views
 from engine.staging import Staging
 
 ALIGNMENT = 16
@@ -79,6 +80,8 @@ class BatchShape(NamedTuple):
     """The configuration of each list of attention's tiles, and its length."""
     any_sampled: bool
     num_softened: int = 0
+    views: Views | None = None
+    """None where no sequence's logits are seen through a filter or its temperature."""
 
     @staticmethod
     def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
@@ -91,6 +94,7 @@ class BatchShape(NamedTuple):
             tuple((each.tile, each.run_A.size) for each in tiles),
             host.any_sampled,
             0 if host.softened is None else host.softened.slots_X.size,
+            None if host.filters is None else host.filters.views,
         )
 
 
@@ -107,14 +111,21 @@ class BatchSender:
     """Sends batches to one device."""
 
     def __init__(
-        self, device: torch.device, *, scratch_slot: int, block_length: int, longest_context: int
+        self,
+        device: torch.device,
+        *,
+        scratch_slot: int,
+        block_length: int,
+        longest_context: int,
+        top_p_first: bool = False,
     ) -> None:
-        """`longest_context`: no canvas is longer."""
+        """`longest_context`: no canvas is longer. `top_p_first`: see Filters."""
         self._device = device
         self._staging = Staging(device)
         self._scratch_slot = scratch_slot
         self._block_length = block_length
         self._longest_context = longest_context
+        self._top_p_first = top_p_first
 
     def send(self, host: HostBatch, tiles: Sequence[HostTiles] = ()) -> Batch:
         """The batch of a plan, without padding."""
@@ -178,6 +189,7 @@ class BatchSender:
             seed_B=sent["seed_B"],
             temperature_B=sent["temperature_B"].view(torch.float32),
             any_sampled=shape.any_sampled,
+            filters=self._filters(sent, shape.views),
             longest=self._block_length,
         )
         longest = self._longest_context
@@ -206,6 +218,17 @@ class BatchSender:
             softened=Softened(*(sent[name] for name in _FIELDS_X)) if shape.num_softened else None,
         )
 
+    def _filters(self, sent: dict[str, Tensor], views: Views | None) -> Filters | None:
+        if views is None:
+            return None
+        return Filters(
+            views=views,
+            top_p_first=self._top_p_first,
+            view_B=sent["view_B"],
+            top_k_B=sent["top_k_B"],
+            top_p_B=sent["top_p_B"].view(torch.float32),
+        )
+
 
 class _Places(NamedTuple):
     """Where the arrays stand in the buffer."""
@@ -222,6 +245,7 @@ _FIELDS_B = (
     *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
 )
 _FIELDS_X = Softened._fields
+_FIELDS_OF_FILTERS = ("view_B", "top_k_B", "top_p_B")
 _FIELDS_R = ("first_slot_R", "context_lens_R")
 _sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
 
@@ -239,6 +263,8 @@ def _places(shape: BatchShape) -> _Places:
         wide.insert(0, (_FIELDS_X, shape.num_softened))
     narrow: list[_Group] = [(("query_starts",), R + 1), (_FIELDS_R, R)]
     narrow += [(("temperature_B",), B), (("num_rows",), 1)]
+    if shape.views is not None:
+        narrow.append((_FIELDS_OF_FILTERS, B))
     for i, (_, length) in enumerate(shape.tiles):
         narrow.append(((f"run_A{i}", f"first_A{i}"), length))
     of: dict[str, tuple[bool, int, int]] = {}
@@ -258,10 +284,12 @@ def _places(shape: BatchShape) -> _Places:
 
 
 def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
-    """What the device needs. The bits of the float32 temperatures stand for them."""
+    """What the device needs. The bits of float32 numbers stand for them."""
     temperature_B = host.temperature_B.astype(np.float32).view(np.int32)
     num_rows = np.array([host.positions_Q.size])
     arrays = [*(host.softened or ()), *_sent_fields(host), temperature_B, num_rows]
+    if (its := host.filters) is not None:
+        arrays += (its.view_B, its.top_k_B, its.top_p_B.astype(np.float32).view(np.int32))
     for each in tiles:
         arrays += (each.run_A, each.first_A)
     return arrays

@@ -37,6 +37,7 @@ from engine.plans import Plan
 from engine.request import Request, Result
 from engine.rules import SequenceRules
 from engine.runner import ModelRunner
+from engine.sampling import as_authors
 from engine.sequences import whole_blocks
 from engine.stats import EngineStats
 from engine.stops import TextOf
@@ -94,6 +95,7 @@ class DiffusionEngine:
             longest_context=min(
                 whole_blocks(model.config.max_positions, model.config.block_length), num_slots
             ),
+            top_p_first=model.config.rules.filters_top_p_first,
         )
         self.iterations = IterationManager(
             config,
@@ -126,7 +128,7 @@ class DiffusionEngine:
         """Queue a request. If it can never run, the next run_iteration returns it as an error."""
         refusal = self._refusal(request)
         if refusal is None:
-            self.iterations.waiting.append(request)
+            self.iterations.waiting.append(as_authors(request, self.model_config.rules))
             return
         self._refused.append(Result.failed(request, refusal))
 

@@ -120,6 +120,8 @@ class Graphs:
         run eagerly."""
         if self._capture is None or host.positions_Q.size > MOST_QUERY_TOKENS:
             return None
+        if host.filters is not None and host.filters.views.any_filter:
+            return None  # sorting the logits takes the GPU longer than launches take the host
         shape = padded_shape(host, tiles)
         if shape in self._graphs:
             self._graphs.move_to_end(shape)

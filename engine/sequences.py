@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.request import Request
+from engine.sampling import filters_of
 
 NO_TOKEN = -1
 """Stands in `Sequences.token_S` at positions that have no committed token."""
@@ -82,6 +83,12 @@ class Sequences:
     opens: np.ndarray
     """bool: whether the next decoding forward opens the active block, and only its first position
     may commit (engine.opening=alone)."""
+    view: np.ndarray
+    """How top_k, top_p and temperature change its logits (engine/sampling.py)."""
+    top_k: np.ndarray
+    """0: all words."""
+    top_p: np.ndarray
+    """float64; 1: all words."""
     has_changed: np.ndarray
     """bool: whether the last decoding forward committed or replaced anything."""
     has_failed_alone: np.ndarray
@@ -102,7 +109,7 @@ class Sequences:
         return self.first_slot.size
 
 
-_FLOATS = ("temperature",)
+_FLOATS = ("temperature", "top_p")
 _FLAGS = ("opens", "has_changed", "has_failed_alone")
 _TABLES = ("counts_2B", "decoding_counts_3B", "is_masked_BL", "is_asked_BL")
 _NUMBERS = tuple(
@@ -165,6 +172,7 @@ class LiveSequences:
             s.num_prompt_tokens[i] = len(request.prompt_ids)
             s.end_position[i] = len(request.prompt_ids) + request.max_new_tokens
             s.seed[i], s.temperature[i] = request.seed, request.temperature
+            s.view[i], s.top_k[i], s.top_p[i] = filters_of(request)
             self.token_S[first_slot : first_slot + canvas_len] = NO_TOKEN
             if self.is_uncached_S is not None:
                 self.is_uncached_S[first_slot : first_slot + canvas_len] = False

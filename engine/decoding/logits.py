@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.decoding.noise import Noise
-from engine.decoding.reduction import TORCH, EntropyParts, Reduction
+from engine.decoding.reduction import TORCH, EntropyParts, Reduced, Reduction
 from engine.parallel import ALONE, TensorParallel
 
 
@@ -56,6 +56,15 @@ class Logits:
     reduction: Reduction = TORCH
     uncounted: tuple[int, ...] = ()
     """Words that the confidences of other words do not count (engine/decoding/suppress.py)."""
+    plain_MU: Tensor | None = None
+    """The logits of positions that nothing filters, where `local_MU` has them in another dtype than
+    the head: a position's bits must not depend on whether its neighbours are filtered."""
+    is_plain_M: Tensor | None = None
+    """bool: these positions; None where it is all of them."""
+    drawn_MU: Tensor | None = None
+    """What words are drawn from, where that is not what confidences follow from."""
+    is_drawn_M: Tensor | None = None
+    """bool: the positions where it is not."""
     words: range = field(init=False)
     """This rank's run of the vocabulary."""
     _entropy: EntropyParts | None = field(default=None, init=False)
@@ -79,7 +88,39 @@ class Logits:
         Ties go to the lower word. NaN counts as the highest score, so that a logit that is not
         finite shows on every rank.
         """
+        best = self._best(noise)
+        if self.drawn_MU is None or self.is_drawn_M is None:
+            return best
+        drawn = replace(self, local_MU=self.drawn_MU, plain_MU=None, drawn_MU=None)
+        word_M = best.word_M.where(~self.is_drawn_M, drawn._best(noise).word_M)
+        of_word = self._best_without(word_M)
+        return Best(
+            word_M,
+            of_word.logit_M.where(self.is_drawn_M, best.logit_M),
+            of_word.others_M.where(self.is_drawn_M, best.others_M),
+        )
+
+    def _best_without(self, word_M: Tensor) -> Best:
+        """The logit of the given word, and logsumexp of all others."""
+        index_M1, is_here_M1 = self._local_indices(word_M[:, None])
+        instead_M1 = self.local_MU.gather(1, index_M1).masked_fill(is_here_M1, -torch.inf)
+        others_MU = self.local_MU.scatter(1, index_M1, instead_M1)
+        rest = replace(self, local_MU=others_MU, plain_MU=None)._best(None)
+        return Best(
+            word_M, self.at(word_M[:, None])[:, 0], torch.logaddexp(rest.logit_M, rest.others_M)
+        )
+
+    def _best(self, noise: Noise | None) -> Best:
         local = self.reduction.best(self.local_MU, noise, self.words)
+        if self.plain_MU is not None:
+            plain = self.reduction.best(self.plain_MU, noise, self.words)
+            local = Reduced(
+                place_M=self._where_plain(plain.place_M, local.place_M),
+                score_M=self._where_plain(plain.score_M, local.score_M),
+                logit_M=self._where_plain(plain.logit_M, local.logit_M),
+                others_M=self._where_plain(plain.others_M, local.others_M),
+                entropy=self._plain_entropy(plain.entropy, local.entropy),
+            )
         self._entropy = local.entropy
         if self.parallel.size == 1:
             return Best(local.place_M, local.logit_M, local.others_M)
@@ -118,6 +159,8 @@ class Logits:
         The largest logit contributes 1 to the sum of e^d (the 1 in log1p) and 0 to the other sum.
         """
         local = self._entropy or self.reduction.entropy(self.local_MU)
+        if self._entropy is None and self.plain_MU is not None:
+            local = self._plain_entropy(self.reduction.entropy(self.plain_MU), local) or local
         top_M, others_M, weighted_M = local
         if self.parallel.size > 1:
             top_RM, others_RM, weighted_RM = self._gather(top_M, others_M, weighted_M)
@@ -133,7 +176,7 @@ class Logits:
         """A score that increases with the margin p1 - p2 between the two likeliest words:
         -log(1 - (p1 - p2)), float32 [M]. Unlike the margin, it does not round to the same value for
         many positions at which the model is nearly certain."""
-        best = self.best(None)
+        best = self._best(None)
         second_M = self.top_k(2).logit_MW[:, 1]
         all_M = torch.logaddexp(best.logit_M, best.others_M)
         return all_M - torch.logaddexp(best.others_M, second_M)
@@ -149,8 +192,12 @@ class Logits:
         """A copy in which the logits of the given words (int64) are raised by `values_MW`
         (float32)."""
         index_MW, is_here_MW = self._local_indices(words_MW)
-        local_MU = self.local_MU.float().scatter_add(1, index_MW, values_MW.where(is_here_MW, 0))
-        return replace(self, local_MU=local_MU)
+        raised_MW = values_MW.where(is_here_MW, 0)
+        local_MU = self.local_MU.float().scatter_add(1, index_MW, raised_MW)
+        drawn_MU = self.drawn_MU
+        if drawn_MU is not None:
+            drawn_MU = drawn_MU.scatter_add(1, index_MW, raised_MW)
+        return replace(self, local_MU=local_MU, plain_MU=None, drawn_MU=drawn_MU)
 
     def top_k(self, count: int) -> TopK:
         """The `count` likeliest words, or all if V is less. Ties between ranks go to the lower
@@ -192,6 +239,20 @@ class Logits:
         top = self.top_k(count)
         weights_MW = (top.logit_MW / temperature).softmax(-1).to(table_VD.dtype)
         return self.reduction.mean_rows_of_each(weights_MW, table_VD[top.word_MW])
+
+    def _where_plain(self, plain: Tensor, filtered: Tensor) -> Tensor:
+        """`plain` at the positions that nothing filters, else `filtered`."""
+        assert self.is_plain_M is not None, "plain logits stand for some of the positions"
+        return torch.where(self.is_plain_M, plain, filtered)
+
+    def _plain_entropy(
+        self, plain: EntropyParts | None, filtered: EntropyParts | None
+    ) -> EntropyParts | None:
+        if plain is None or filtered is None:
+            return None
+        return EntropyParts(
+            *(self._where_plain(*pair) for pair in zip(plain, filtered, strict=True))
+        )
 
     def _local_indices(self, words_MW: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of words within this rank's run, int64 [M, W] (0 if the word is not in it), and

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding.positions import AskedPositions
+from engine.sampling import View
 
 NO_WORD = 2**63 - 1
 """Takes the place of the word in the hash when a position as a whole needs noise."""
@@ -40,7 +41,12 @@ def noise_of(asked: AskedPositions) -> Noise | None:
     """The noise of every position; None if all of them draw without."""
     if not asked.any_sampled:
         return None
-    return Noise(_key(asked), asked.of_sequence(asked.temperature_B))
+    temperature_B = asked.temperature_B
+    if asked.filters is not None:
+        # These logits are divided by their temperature already.
+        is_filtered_B = asked.filters.view_B == View.FILTERED
+        temperature_B = torch.where(is_filtered_B & (temperature_B > 0), 1.0, temperature_B)
+    return Noise(_key(asked), asked.of_sequence(temperature_B))
 
 
 def position_noise(asked: AskedPositions) -> Tensor:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.sampling import Filters
+
 LAST = -1e30
 """The score and log odds of a position that commits only when nothing else of its block is left."""
 _NO_TOKENS, _NO_FLAGS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
@@ -47,6 +49,8 @@ class AskedPositions:
     """int64."""
     temperature_B: Tensor
     """float32; 0 is greedy."""
+    filters: Filters | None = None
+    """None where no sequence's logits are seen through top_k, top_p or its temperature."""
     least_threshold_B: Tensor | None = None
     """float32: lower limit that soft iteration sets for confidence thresholds; None if it is
     off."""
@@ -88,8 +92,8 @@ class Proposals(NamedTuple):
     """float32: log(c / (1 - c)) of the confidence c. Rank by this. It orders positions as c does,
     and still differs where the model is nearly certain and c rounds to 1 for many positions."""
     confidence_M: Tensor
-    """float32: the model's probability of the token, at temperature 1 even if it was drawn at
-    another."""
+    """float32: the model's probability of the token: at temperature 1 even if it was drawn at
+    another, or as it was drawn (engine/sampling.py)."""
     score_M: Tensor
     """float32: the score that the strategy uses in `choose`; by default the log odds."""
     state: Mapping[str, Tensor] = {}

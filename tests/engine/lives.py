@@ -19,6 +19,7 @@ from engine.model.config import ModelConfig
 from engine.plans import Plan
 from engine.request import Request, Result
 from engine.rules import SequenceRules
+from engine.sampling import HostFilters
 from tests.engine.plain import batch as plain_batch
 from tests.engine.plain import iterations as plain_iterations
 from tests.engine.plain import rules as plain_rules
@@ -110,6 +111,9 @@ class Life:
             prompt_ids=[draw.randrange(18) for _ in range(draw.randint(1, 30))],
             max_new_tokens=draw.randint(1, 30),
             temperature=draw.choice([0, 0.0, 0.7]),
+            top_k=draw.choice([None, None, 3]),
+            top_p=draw.choice([None, None, 0.5]),
+            confidence=draw.choice([None, "filtered"]),
             seed=draw.randrange(-(2**63), 2**63),
             stop=self.stop(),
         )
@@ -235,6 +239,9 @@ def by_kind(plan: plain_iterations.Plan) -> list[tuple[SpanKind, int, int]]:
 def assert_same_batch(ours: HostBatch, plain: HostBatch) -> None:
     for name in HostBatch.__dataclass_fields__:
         one, other = getattr(ours, name), getattr(plain, name)
+        if isinstance(one, HostFilters) and isinstance(other, HostFilters):
+            assert one.views == other.views
+            one, other = (np.array([x.view_B, x.top_k_B, x.top_p_B]) for x in (one, other))
         np.testing.assert_array_equal(one, other, err_msg=name, strict=isinstance(one, np.ndarray))
     assert ours.any_sampled == plain.any_sampled
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from engine.batch import HostBatch, Softened
 from engine.model.config import ModelConfig
+from engine.sampling import HostFilters, View, filters_of
 from tests.engine.plain.iterations import Plan
-from tests.engine.plain.sequence import Positions
+from tests.engine.plain.sequence import Positions, Sequence
 
 
 def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBatch:
@@ -48,6 +49,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
             ],
             dtype=np.float64,
         ),
+        filters=_filters(sequences),
         query_starts=np.array([start for start, *_ in runs] + [positions_Q.size]),
         first_slot_R=np.array([first_slot for *_, first_slot, _ in runs]),
         context_lens_R=np.array([context_len for *_, context_len in runs]),
@@ -80,6 +82,13 @@ def _is_opened_from_before(model: ModelConfig) -> bool:
     """Whether a block's first logits come from the finished block before it, so that a forward that
     opens a block alone leaves the block out."""
     return model.is_shifted and model.block_length is not None
+
+
+def _filters(sequences: list[Sequence]) -> HostFilters | None:
+    its = [filters_of(sequence.request) for sequence in sequences]
+    if all(view == View.PLAIN for view, _, _ in its):
+        return None
+    return HostFilters(*(np.array(values) for values in zip(*its, strict=True)))
 
 
 def _array(positions: Positions) -> np.ndarray:
