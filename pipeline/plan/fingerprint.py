@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.legal import opening_of
+from engine.model.load import read_config
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.input.files import WHOLE_BYTES, InputFile
 from pipeline.run_folder.layout import RunFolder
@@ -51,6 +53,13 @@ def fingerprint(
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
         del kept["prompt.keep"]
+    # The rule for opening forwards is compared as it is applied. Earlier versions had one per kind of
+    # model, so their runs go on where that one still applies.
+    model = read_config(checkpoint)
+    kept["engine.opening"] = opening_of(model, config.engine, config.decoding)
+    is_settled = model.is_shifted and model.block_length is not None
+    if kept["engine.opening"] == ("first" if is_settled else "free"):
+        del kept["engine.opening"]
     if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
         del kept["prompt.chat_template"]
         text = Path(template).expanduser().read_bytes()
