@@ -53,8 +53,8 @@ def fingerprint(
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
         del kept["prompt.keep"]
-    # The rule for opening forwards is compared as it is applied. Earlier versions had one per kind of
-    # model, so their runs go on where that one still applies.
+    # The rule for opening forwards is compared as it is applied. Earlier versions had one for each
+    # kind of model, so their runs go on where that one still applies.
     model = read_config(checkpoint)
     kept["engine.opening"] = opening_of(model, config.engine, config.decoding)
     is_settled = model.is_shifted and model.block_length is not None
