@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.legal import opening_of
 from engine.model.load import read_config
 from pipeline.config.generation import ColumnsConfig
 from pipeline.config.job import JobConfig, as_dict
@@ -80,6 +81,12 @@ def fingerprint(
     for name, default in LATER_COLUMNS.items():
         if name not in overrides and kept[f"columns.{name}"] in (None, default):
             del kept[f"columns.{name}"]
+    if (opening := _opening(config, checkpoint)) is None:
+        del kept["engine.opening"]
+    else:
+        kept["engine.opening"] = opening
+    if kept.get("cache.sub_block_cache"):
+        kept["cache.sub_block_cache"] = "by the sub-block's first position"
     if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
         del kept["prompt.chat_template"]
         text = Path(template).expanduser().read_bytes()
@@ -91,6 +98,15 @@ def fingerprint(
         "input files": [_of_file(file) for file in files],
         "model files": f"{digest_of(checkpoint)} ({where})",
     }
+
+
+def _opening(config: JobConfig, checkpoint: Path) -> str | None:
+    """engine.opening as it is applied; None where it is as in earlier versions, which had one rule
+    for each kind of model."""
+    model = read_config(checkpoint)
+    applied = opening_of(model, config.engine, config.decoding)
+    is_settled = model.is_shifted and model.block_length is not None
+    return None if applied == ("first" if is_settled else "free") else applied
 
 
 def _confidence(config: JobConfig, checkpoint: Path, overrides: Mapping[str, str]) -> str | None:
