@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy
+from engine.decoding.filters import bytes_per_logit as view_bytes
 from engine.decoding.filters import seen
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.decoding.suppress import held_back, put_last
@@ -98,6 +99,7 @@ class Decider:
         hidden_MD = hidden_ND[:num_asked]
         reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
         bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
+        bytes_per_logit += view_bytes(asked.filters, self._runner.model.parallel.size)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
         if num_asked <= piece:
             proposals = self._proposals(asked, hidden_MD)

@@ -105,15 +105,15 @@ class Life:
             self.iterate()
 
     def request(self, request_id: int) -> Request:
-        draw = self.draw
+        draw, filters = self.draw, random.Random(request_id)
         return Request(
             request_id=request_id,
             prompt_ids=[draw.randrange(18) for _ in range(draw.randint(1, 30))],
             max_new_tokens=draw.randint(1, 30),
             temperature=draw.choice([0, 0.0, 0.7]),
-            top_k=draw.choice([None, None, 3]),
-            top_p=draw.choice([None, None, 0.5]),
-            confidence=draw.choice([None, "filtered"]),
+            top_k=filters.choice([None, None, 3]),
+            top_p=filters.choice([None, None, 0.5]),
+            confidence=filters.choice([None, "filtered"]),
             seed=draw.randrange(-(2**63), 2**63),
             stop=self.stop(),
         )

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.config import BYTES_PER_LOGIT
 from engine.decoding.base import DecodingStrategy
-from engine.decoding.filters import DROPPED, seen
+from engine.decoding.filters import DROPPED, bytes_per_logit, seen
 from engine.decoding.logits import Logits
 from engine.decoding.noise import Noise, noise_of
 from engine.decoding.positions import AskedPositions, Proposals
@@ -20,6 +21,7 @@ from engine.model.authors import AuthorsRules, Confidence
 from engine.parallel import ALONE, TensorParallel
 from engine.request import Request
 from engine.sampling import Filters, HostFilters, View, as_authors, filters_of
+from tests.engine.live_bytes import LiveBytes
 from tests.engine.ragged import MASK, STRATEGIES, VOCAB, ragged
 from tests.engine.thread_ranks import on_ranks
 
@@ -279,6 +281,24 @@ def test_draws_follow_the_filtered_distribution(settings: Settings) -> None:
     # Wilson and Hilferty's approximation of the quantile.
     most = freedom * (1 - 2 / (9 * freedom) + 3.72 * math.sqrt(2 / (9 * freedom))) ** 3
     assert chi_square < most
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_views_stay_within_the_bytes_that_a_piece_of_logits_is_planned_with(
+    strategy: DecodingStrategy,
+) -> None:
+    num_words, count = 8192, 4
+    for settings in ((0.7, None, None), (0.7, 5, 0.9), (0.0, 5, 0.9)):
+        both: list[Settings] = [(*settings, "filtered"), (*settings, "raw")]
+        asked, _ = ragged([count] * 2, [its[0] for its in both], strategy=strategy)
+        asked = with_filters(asked, both)
+        logits_MV = torch.randn(2 * count, num_words)
+        per_position = sum(x.nbytes for x in asked.state.values()) * 4 + 2 * count * 512
+        with LiveBytes() as live:
+            logits = Logits(logits_MV.clone(), num_words)
+            strategy.propose(asked, seen(logits, asked))
+        planned = BYTES_PER_LOGIT[asked.any_sampled] + bytes_per_logit(asked.filters, 1)
+        assert live.peak <= planned * 2 * count * num_words + per_position
 
 
 def test_what_a_request_leaves_open_is_as_the_authors_have_it() -> None:
