@@ -160,10 +160,10 @@ def component(
         return chosen
     own = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     name = own.pop("name", None)
-    known = sorted({*options, *options_of(group)})
+    known = list(dict.fromkeys([*options, *options_of(group)]))
     if name not in known:
         raise UserError(f"{group}={name!r}: give one of {', '.join(known)}")
-    settings = settings_in(group, name) | authors.get(name, {}) | own
+    settings = {**settings_in(group, name), **authors.get(name, {}), **own}
     return from_dict(options[settings.pop("name")], settings, f"{group}.")
 
 
