@@ -108,7 +108,9 @@ class LLM:
         self.name = str(model)
         self.device = device_of(device)
         self.dtype = dtype_of(dtype or defaults.dtype)
-        self.decoding = component("decoding", DECODERS, decoding or defaults.decoding)
+        self.decoding = component(
+            "decoding", DECODERS, decoding or defaults.decoding, defaults.authors
+        )
         self.cache = component("cache", CACHE_POLICIES, cache or defaults.cache)
         self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)

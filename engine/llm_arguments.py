@@ -13,10 +13,11 @@ from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from engine.from_dict import from_dict
 from engine.model.authors import Confidence
-from engine.model.defaults import settings_in
+from engine.model.defaults import options_of, settings_in
 from engine.request import Request, derive_seed
 from engine.text.messages import Tools
 
+NOTHING: Mapping[str, Mapping[str, Any]] = {}
 DTYPES = ("float32", "bfloat16", "float16")
 
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
@@ -172,9 +173,15 @@ def check_chat(chat: Any, system: str | None, optional_keys: Any) -> None:
         )
 
 
-def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
-    """The decoding strategy or cache policy that a name, or a name with settings, chooses. Settings
-    that are left out come from conf/GROUP/NAME.yaml.
+def component(
+    group: str,
+    options: Mapping[str, type[Any]],
+    chosen: Any,
+    authors: Mapping[str, Mapping[str, Any]] = NOTHING,
+) -> Any:
+    """The decoding strategy or cache policy that a name, or a name with settings, chooses: one of
+    `options` or of the files in conf/GROUP. Settings that are left out come from `authors` (name ->
+    settings), else from conf/GROUP/NAME.yaml.
 
     Raises:
         UserError: an unknown name or setting, or a setting out of range.
@@ -183,11 +190,11 @@ def component(group: str, options: Mapping[str, type[Any]], chosen: Any) -> Any:
         return chosen
     own = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     name = own.pop("name", None)
-    if name not in options:
-        raise UserError(f"{group}={name!r}: give one of {', '.join(options)}")
-    settings = settings_in(group, name)
-    del settings["name"]
-    return from_dict(options[name], settings | own, f"{group}.")
+    known = list(dict.fromkeys([*options, *options_of(group)]))
+    if name not in known:
+        raise UserError(f"{group}={name!r}: give one of {', '.join(known)}")
+    settings = {**settings_in(group, name), **authors.get(name, {}), **own}
+    return from_dict(options[settings.pop("name")], settings, f"{group}.")
 
 
 def _listed(prompts: Any) -> list[Any]:

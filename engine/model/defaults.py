@@ -30,6 +30,9 @@ class CheckpointDefaults:
     dtype: str
     decoding: str
     """The file in conf/decoding with the strategy's settings."""
+    authors: dict[str, dict[str, Any]]
+    """Option of group decoding -> the fields of it that the model's authors set otherwise than
+    conf/decoding (conf/authors/MODEL_DECODING.yaml)."""
     cache: str
     """The file in conf/cache."""
     engine: dict[str, Any]
@@ -60,11 +63,15 @@ def settings_in(group: str, option: str) -> dict[str, Any]:
     return settings
 
 
+def options_of(group: str) -> list[str]:
+    """The names of the files in conf/GROUP."""
+    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+
+
 @cache
 def all_defaults() -> dict[str, CheckpointDefaults]:
     """By the name of the file in conf/model."""
-    options = sorted(file.stem for file in (conf_folder() / "model").glob("*.yaml"))
-    return {option: _read(option) for option in options}
+    return {option: _read(option) for option in options_of("model")}
 
 
 def defaults_for(path: str, family: str) -> CheckpointDefaults:
@@ -113,7 +120,14 @@ def _read(option: str) -> CheckpointDefaults:
         path=path,
         dtype=model["dtype"],
         decoding=chosen["override /decoding"],
+        authors=_authors(option),
         cache=chosen["override /cache"],
         engine=engine,
         prompt=prompt,
     )
+
+
+def _authors(option: str) -> dict[str, dict[str, Any]]:
+    names = {decoding: f"{option}_{decoding}" for decoding in options_of("decoding")}
+    files = options_of("authors")
+    return {key: settings_in("authors", name) for key, name in names.items() if name in files}
