@@ -77,8 +77,8 @@ def decode(
         view = _view(state, logits, iteration, soft)
         if form == "confidence":
             view = replace(view, last=state.eos)
-        if form == "end_of_turn":
-            view = replace(view, last=state.eos[1:], uncounted=state.eos[1:])
+        if form == "softmax":
+            view = replace(view, last=state.eos, uncounted=state.eos)
         commits = DECODERS[decoding["name"]](view, **_settings(decoding))
         if asked and _is_settled(state, asked[0]):
             # Its logits can no longer change, so it commits at once (Fast-dLLM v2).
