@@ -18,7 +18,7 @@ from engine.config import EngineConfig
 from engine.current_device import current
 from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
-from engine.decoding.suppress import check_ends, held_back
+from engine.decoding.suppress import held_back
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
 from engine.iterations import IterationManager
@@ -72,7 +72,6 @@ class DiffusionEngine:
         need it (engine/stops.py). All ranks of a group must be given the same."""
         check_components(decoding, cache)
         check_model(model.config, config, cache)
-        check_ends(decoding, model.config)
         assert_shared(model.parallel, config)
         self.rules = _rules_of(model.config, config, decoding)
         self.config = config

@@ -20,7 +20,6 @@ from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
-from engine.decoding.suppress import check_ends
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import block_length_of, check_model, opening_of
@@ -115,7 +114,6 @@ class LLM:
         self.config = engine_config(self.device, defaults.engine, block_length, engine)
         check_model(config, self.config, self.cache)
         opening_of(config, self.config, self.decoding)
-        check_ends(self.decoding, config)
         self.chat: bool = defaults.prompt.get("chat", True) if chat is None else chat
         check_chat(self.chat, system, optional_keys)
         self.system = system

@@ -43,8 +43,8 @@ class DecodingStrategy:
     suppress_eos: str | None = field(default=None, kw_only=True)
     """Holds EOS back, as behind LLaDA's published scores. `logits`: the model's EOS is never
     predicted, its end of turn still is. `confidence`: where EOS or end of turn is predicted, it
-    commits only when nothing else of the block is left. `end_of_turn`: as LLaDA's code computes
-    that: for the end of turn alone, and confidences do not count it. null: nothing is held back."""
+    commits only when nothing else of the block is left. `softmax`: the same, and no confidence
+    counts them, as in LLaDA's code. null: nothing is held back."""
     edits: ClassVar[bool] = False
     """Whether the strategy may change committed tokens of the active block; their positions are
     then requested too."""

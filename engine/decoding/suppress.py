@@ -1,7 +1,8 @@
 """Holds EOS back, so that a model does not end its generations early: `decoding.suppress_eos`.
 
-The forms are those of LLaDA's evaluation: arXiv 2502.09992, appendix B.4, and the `generate` of its
-authors, whose second form does not do what the appendix says.
+The forms are those of LLaDA's evaluation (arXiv 2502.09992, appendix B.4): two that the appendix
+describes, and `softmax`, which is what the second is in the authors' `generate` at temperature 0.
+There, minus infinity is assigned to logits that the softmax of the confidences has yet to read.
 
 Shape letters as in engine/decoding/positions.py.
 """
@@ -15,7 +16,7 @@ from engine.decoding.positions import LAST, Proposals
 from engine.errors import UserError
 from engine.model.config import ModelConfig
 
-FORMS = ("logits", "confidence", "end_of_turn")
+FORMS = ("logits", "softmax", "confidence")
 
 
 class HeldBack(NamedTuple):
@@ -34,10 +35,10 @@ def held_back(decoding: DecodingStrategy, model: ModelConfig) -> HeldBack:
     mask, ends = (model.mask_token_id,), model.eos_token_ids
     if decoding.suppress_eos == "logits":
         return HeldBack(mask + ends[:1])
+    if decoding.suppress_eos == "softmax":
+        return HeldBack(mask, uncounted=ends, last=ends)
     if decoding.suppress_eos == "confidence":
         return HeldBack(mask, last=ends)
-    if decoding.suppress_eos == "end_of_turn":
-        return HeldBack(mask, uncounted=ends[1:], last=ends[1:])
     return HeldBack(mask)
 
 
@@ -64,16 +65,4 @@ def check_form(decoding: DecodingStrategy) -> None:
         raise UserError(
             f"decoding.suppress_eos={decoding.suppress_eos!r}: give one of {', '.join(FORMS)}, or "
             "null"
-        )
-
-
-def check_ends(decoding: DecodingStrategy, model: ModelConfig) -> None:
-    """
-    Raises:
-        UserError: the form is about ends of turn, and the model knows none.
-    """
-    if decoding.suppress_eos == "end_of_turn" and len(model.eos_token_ids) == 1:
-        raise UserError(
-            f"decoding.suppress_eos=end_of_turn: this model ({model.family}) ends with one token, "
-            f"{model.eos_token_ids[0]}, and has no other that ends a turn; take confidence"
         )

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from engine.config import EngineConfig
-from engine.decoding.suppress import check_ends
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import check_model, opening_of
@@ -46,7 +45,6 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     model = read_config(checkpoint)
     check_model(model, config.engine, config.cache)
     opening_of(model, config.engine, config.decoding)
-    check_ends(config.decoding, model)
     max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
         raise UserError(

@@ -67,7 +67,7 @@ def with_ends(strategy: DecodingStrategy, seed: int) -> tuple[AskedPositions, Te
     return asked, logits_MV
 
 
-@pytest.mark.parametrize("form", ["confidence", "end_of_turn"])
+@pytest.mark.parametrize("form", ["confidence", "softmax"])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_ends_commit_last_and_every_sequence_commits(strategy: DecodingStrategy, form: str) -> None:
     asked, logits_MV = with_ends(strategy, 1)
@@ -75,8 +75,7 @@ def test_ends_commit_last_and_every_sequence_commits(strategy: DecodingStrategy,
     strategy = replace(strategy, suppress_eos=form)
     proposals, commit_M = alone(strategy, asked, logits_MV)
     assert torch.equal(proposals.token_M, plain.token_M), "the tokens are chosen as ever"
-    ends = (END, TURN_END) if form == "confidence" else (TURN_END,)
-    is_end_M = torch.isin(plain.token_M, torch.tensor(ends))
+    is_end_M = torch.isin(plain.token_M, torch.tensor((END, TURN_END)))
     assert is_end_M.any()
     assert torch.equal(is_last(proposals.log_odds_M), is_end_M)
     for b in range(4):
@@ -132,25 +131,29 @@ def test_no_token_is_edited_into_an_end() -> None:
     assert alone(strategy, asked, logits_MV)[1].tolist() == [False, False, True]
 
 
-def test_confidences_that_do_not_count_the_end_of_turn() -> None:
-    """The softmax without the end of turn, at the words that were chosen with it: also where the
-    end of turn has nearly all of the probability, and for drawn words."""
+def test_confidences_that_do_not_count_the_ends() -> None:
+    """The softmax without the ends, at the words that were chosen with them: also where an end has
+    nearly all of the probability that is left, and for drawn words."""
     asked, logits_MV = with_ends(Threshold(), 3)
-    logits_MV[5, TURN_END] = logits_MV[5].max() - 1e-4
-    logits_MV[6] = certain([1e-9])[0]
-    logits_MV[6, TURN_END] = logits_MV[6, 3] - 0.5
-    strategy = Threshold(suppress_eos="end_of_turn")
+    logits_MV[5, END] = logits_MV[5, :END].max() - 1e-4
+    logits_MV[6] = certain([1e-9])[0].roll(1)
+    logits_MV[6, MASK], logits_MV[6, 0] = -torch.inf, logits_MV[6, 1]
+    logits_MV[6, TURN_END] = logits_MV[6].max() - 0.5
+    logits_MV[6, END] = logits_MV[6].max() - 0.7
+    strategy = Threshold(suppress_eos="softmax")
     proposals, _ = alone(strategy, asked, logits_MV)
     rest_MV = logits_MV.double().clone()
-    rest_MV[:, TURN_END] = -torch.inf
-    p_M = rest_MV.softmax(-1).gather(1, proposals.token_M[:, None])[:, 0]
-    other_M = rest_MV.scatter(1, proposals.token_M[:, None], -torch.inf).logsumexp(-1)
-    kept_M = proposals.token_M != TURN_END
-    assert kept_M.sum() > 8
-    torch.testing.assert_close(proposals.confidence_M[kept_M], p_M[kept_M].float())
-    z_M = rest_MV.gather(1, proposals.token_M[:, None])[:, 0]
-    expected_M = (z_M - other_M)[kept_M].float()
-    torch.testing.assert_close(proposals.log_odds_M[kept_M], expected_M, rtol=1e-5, atol=1e-5)
+    rest_MV[:, [END, TURN_END]] = -torch.inf
+    token_M1 = proposals.token_M[:, None]
+    z_M = rest_MV.gather(1, token_M1)[:, 0]
+    expected_M = z_M - rest_MV.scatter(1, token_M1, -torch.inf).logsumexp(-1)
+    kept_M = ~torch.isin(proposals.token_M, torch.tensor([END, TURN_END]))
+    assert kept_M[6]
+    assert kept_M.sum() > 5
+    confidence_M = rest_MV.softmax(-1).gather(1, token_M1)[kept_M, 0].float()
+    torch.testing.assert_close(proposals.confidence_M[kept_M], confidence_M)
+    log_odds_M = expected_M[kept_M].float()
+    torch.testing.assert_close(proposals.log_odds_M[kept_M], log_odds_M, rtol=1e-5, atol=1e-5)
 
 
 def test_the_logits_are_as_before_once_confidences_are_computed() -> None:
@@ -163,7 +166,7 @@ def test_the_logits_are_as_before_once_confidences_are_computed() -> None:
     torch.testing.assert_close(logits.entropy(), before.entropy(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("form", ["logits", "confidence", "end_of_turn"])
+@pytest.mark.parametrize("form", ["logits", "confidence", "softmax"])
 @pytest.mark.parametrize("strategy", [*STRATEGIES[:8], STRATEGIES[9]], ids=str)
 def test_ranks_and_kernels_decide_as_a_single_rank_in_torch(
     strategy: DecodingStrategy, form: str
@@ -183,7 +186,7 @@ def test_ranks_and_kernels_decide_as_a_single_rank_in_torch(
         assert (expected.token_M == TURN_END).any()
 
 
-@pytest.mark.parametrize("form", ["logits", "confidence", "end_of_turn"])
+@pytest.mark.parametrize("form", ["logits", "confidence", "softmax"])
 def test_a_logit_that_is_not_finite_still_shows(form: str) -> None:
     asked, logits_MV = with_ends(Threshold(), 0)
     logits_MV[3, TURN_END], logits_MV[5, 8] = torch.nan, torch.nan
@@ -191,7 +194,7 @@ def test_a_logit_that_is_not_finite_still_shows(form: str) -> None:
     assert proposals.confidence_M.isnan().nonzero()[:, 0].tolist() == [3, 5]
 
 
-@pytest.mark.parametrize("form", ["logits", "confidence", "end_of_turn"])
+@pytest.mark.parametrize("form", ["logits", "confidence", "softmax"])
 def test_graphs_hold_ends_back_too(form: str) -> None:
     model = MODELS["bidirectional"]
     config = model.config
@@ -207,10 +210,7 @@ def test_graphs_hold_ends_back_too(form: str) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UserError, match=r"decoding.suppress_eos='eos': give one of logits, conf"):
+    with pytest.raises(UserError, match=r"decoding.suppress_eos='eos': give one of logits, soft"):
         Combination({"name": "dual"}, {"name": "threshold", "suppress_eos": "eos"}).engine(
             MODELS["bidirectional"]
         )
-    only_eos = {"name": "threshold", "suppress_eos": "end_of_turn"}
-    with pytest.raises(UserError, match=r"suppress_eos=end_of_turn: this model \(llada\)"):
-        Combination({"name": "dual"}, only_eos).engine(MODELS["bidirectional"])

@@ -89,8 +89,8 @@ def decode(
         view = _view(state, logits, iteration, soft)
         if form == "confidence":
             view = replace(view, last=state.eos)
-        if form == "end_of_turn":
-            view = replace(view, last=state.eos[1:], uncounted=state.eos[1:])
+        if form == "softmax":
+            view = replace(view, last=state.eos, uncounted=state.eos)
         if is_opening:
             is_greedy = state.attention_length is not None
             commits = _alone(view, asked[0], decoding, is_greedy=is_greedy)

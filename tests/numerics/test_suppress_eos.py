@@ -44,7 +44,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("form", ["logits", "confidence", "end_of_turn"])
+@pytest.mark.parametrize("form", ["logits", "confidence", "softmax"])
 @pytest.mark.parametrize(
     ("attention", "decoding"),
     [
@@ -61,7 +61,7 @@ def test_every_strategy_holds_ends_back_as_the_plain_loop(
     assert_exact(MODELS[attention], combination, REQUESTS, BLOCK)
 
 
-@pytest.mark.parametrize("form", ["logits", "end_of_turn"])
+@pytest.mark.parametrize("form", ["logits", "softmax"])
 def test_with_soft_iteration(form: str) -> None:
     decoding = {"name": "threshold", "suppress_eos": form}
     assert_exact(
@@ -72,7 +72,7 @@ def test_with_soft_iteration(form: str) -> None:
 def test_generations_are_longer() -> None:
     """Without EOS, and no other end, all are as long as they may be."""
     model, lengths = tiny_model(), Counter[str | None]()
-    for form in (None, "logits", "confidence"):
+    for form in (None, "logits", "softmax", "confidence"):
         decoding = {"name": "threshold", "suppress_eos": form}
         results = Combination({"name": "dual"}, decoding).run(model, mixed_requests(24))
         lengths[form] = sum(result.num_generated_tokens for result in results.values())
