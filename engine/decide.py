@@ -3,9 +3,11 @@
 The requested positions are processed in pieces, so that their logits fit into
 EngineConfig.logits_bytes.
 
-Shape letters: M requested positions, D hidden size, B sequences.
+Shape letters: M requested positions, G the last of them, which have guidance; D hidden size, B
+sequences.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,7 +17,8 @@ from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
 from engine.decoding.positions import AskedPositions, Proposals, joined
-from engine.device_batch import Batch
+from engine.device_batch import Batch, Twins
+from engine.guidance import Unconditional, bytes_per_guided_logit
 from engine.runner import ModelRunner
 from engine.state import SlotState
 
@@ -88,20 +91,26 @@ class Decider:
         """Decide which positions commit, and write their tokens and all new state.
 
         Nothing is written until everything has been computed, so a forward that runs out of memory
-        can be run again. Returns the report for the host, int32 [2, M] (see Canvases.commit).
+        can be run again. `hidden_MD`: as ModelRunner.forward gives them, those of the twins behind.
+        Returns the report for the host, int32 [2, M] (see Canvases.commit).
         """
-        num_asked = hidden_MD.shape[0]
+        num_asked, twins = asked.sequence_M.shape[0], batch.twins
         if num_asked == 0:
             return torch.empty((2, 0), dtype=torch.int32, device=hidden_MD.device)
         reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
         bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
         piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
-        if num_asked <= piece:
+        if num_asked <= piece and twins is None:
             proposals = self._proposals(asked, hidden_MD)
         else:
-            starts = range(0, num_asked, piece)
-            pieces = [(asked.rows(i, i + piece), hidden_MD[i : i + piece]) for i in starts]
-            proposals = joined([self._proposals(*each) for each in pieces])
+            num_plain = num_asked if twins is None else num_asked - twins.index_G.shape[0]
+            starts = range(0, num_plain, piece)
+            ends = [min(i + piece, num_plain) for i in starts]
+            pieces = zip(starts, ends, strict=True)
+            found = [self._proposals(asked.rows(i, j), hidden_MD[i:j]) for i, j in pieces]
+            if twins is not None:
+                found += self._guided_proposals(asked, hidden_MD, twins, bytes_per_logit)
+            proposals = joined(found)
         commit_M = self._decoding.choose(asked, proposals)
         if self._attn_block_length_if_shifted is not None:
             # Shifted logits of an attention block's first position come from the finished block
@@ -110,12 +119,30 @@ class Decider:
             is_first_M = asked.position_M % self._attn_block_length_if_shifted == 0
             commit_M = commit_M | (asked.is_masked_M & is_first_M)
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
-        report = self._canvases.commit(batch.slots_M, asked.token_M, decision)
+        twin_slots_G = None if twins is None else twins.slots_G
+        report = self._canvases.commit(batch.slots_M, asked.token_M, decision, twin_slots_G)
         self._state.write(batch.slots_M, proposals.state)
         return report
 
-    def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
-        logits = self._runner.logits(hidden_MD)
+    def _guided_proposals(
+        self, asked: AskedPositions, hidden_MD: Tensor, twins: Twins, bytes_per_logit: int
+    ) -> Iterator[Proposals]:
+        """The proposals of the last G requested positions, piece by piece."""
+        num_asked, num_guided = asked.sequence_M.shape[0], twins.index_G.shape[0]
+        own = self._runner.dtype.itemsize
+        bytes_per_logit = bytes_per_guided_logit(bytes_per_logit, own)
+        piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
+        twin_GD = hidden_MD[num_asked:]
+        for start in range(0, num_guided, piece):
+            end = min(start + piece, num_guided)
+            without = Unconditional(twin_GD[start:end], twins.weight_G[start:end])
+            i, j = (num_asked - num_guided + each for each in (start, end))
+            yield self._proposals(asked.rows(i, j), hidden_MD[i:j], without)
+
+    def _proposals(
+        self, asked: AskedPositions, hidden_MD: Tensor, without: Unconditional | None = None
+    ) -> Proposals:
+        logits = self._runner.logits(hidden_MD, without)
         proposals = self._decoding.propose(asked, logits)
         if not self._soft.enabled:
             return proposals

@@ -37,6 +37,16 @@ ALIGNMENT = 16
 pointers that do not."""
 
 
+class Twins(NamedTuple):
+    """The last G requested positions in the twins of their sequences, as in HostTwins."""
+
+    index_G: Tensor
+    logit_index_G: Tensor
+    slots_G: Tensor
+    weight_G: Tensor
+    """float32."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """The packed inputs of one forward; all tensors are on the device. The fields mean what they
@@ -55,6 +65,8 @@ class Batch:
     asked: AskedPositions
     """The requested positions. What only the device knows (tokens, masks, state) is filled in by
     engine/decide.py."""
+    twins: Twins | None = None
+    """None: no requested position has guidance."""
 
 
 class BatchShape(NamedTuple):
@@ -67,6 +79,9 @@ class BatchShape(NamedTuple):
     tiles: tuple[tuple[AttentionTile, int], ...]
     """The configuration of each list of attention's tiles, and its length."""
     any_sampled: bool
+    num_guided: int = 0
+    """Requested positions with guidance. A graph has none: which positions they are would depend
+    on how many there are."""
 
     @staticmethod
     def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
@@ -78,6 +93,7 @@ class BatchShape(NamedTuple):
             host.first_slot_R.size,
             tuple((each.tile, each.run_A.size) for each in tiles),
             host.any_sampled,
+            0 if host.twins is None else host.twins.index_G.size,
         )
 
 
@@ -190,6 +206,7 @@ class BatchSender:
             ),
             num_rows=sent["num_rows"] if host is None else None,
             asked=asked,
+            twins=_sent_twins(sent) if shape.num_guided else None,
         )
 
 
@@ -208,6 +225,7 @@ _FIELDS_B = (
     *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
 )
 _FIELDS_R = ("first_slot_R", "context_lens_R")
+_FIELDS_G = ("index_G", "logit_index_G", "slots_G")
 _sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
 
 _Group = tuple[tuple[str, ...], int]
@@ -224,6 +242,9 @@ def _places(shape: BatchShape) -> _Places:
     narrow += [(("temperature_B",), B), (("num_rows",), 1)]
     for i, (_, length) in enumerate(shape.tiles):
         narrow.append(((f"run_A{i}", f"first_A{i}"), length))
+    if shape.num_guided:
+        wide.append((_FIELDS_G, shape.num_guided))
+        narrow.append((("weight_G",), shape.num_guided))
     of: dict[str, tuple[bool, int, int]] = {}
     start = 0
     for names, size in wide:
@@ -246,7 +267,18 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
     arrays = [*_sent_fields(host), temperature_B, np.array([host.positions_Q.size])]
     for each in tiles:
         arrays += (each.run_A, each.first_A)
+    if host.twins is not None:
+        # The places of all arrays of 64 bits come first.
+        num_wide = len(_FIELDS_Q + _FIELDS_M + _FIELDS_B)
+        *wide, weight_G = host.twins
+        arrays[num_wide:num_wide] = wide
+        arrays.append(weight_G.astype(np.float32).view(np.int32))
     return arrays
+
+
+def _sent_twins(sent: dict[str, Tensor]) -> Twins:
+    index_G, logit_index_G, slots_G = (sent[name] for name in _FIELDS_G)
+    return Twins(index_G, logit_index_G, slots_G, sent["weight_G"].view(torch.float32))
 
 
 def _rooms(buffer: Tensor) -> tuple[np.ndarray, np.ndarray]:

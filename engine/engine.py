@@ -21,6 +21,7 @@ from engine.decide import Decider
 from engine.decoding.base import DecodingStrategy
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
+from engine.guidance import num_canvases
 from engine.iterations import IterationManager
 from engine.kernel_choice import kernels_for
 from engine.legal import assert_shared, block_length_of, check_components, check_model
@@ -220,22 +221,27 @@ class DiffusionEngine:
                 f"{lengths} exceed the model's context of {model.max_positions}: "
                 "shorten the prompt or lower max_new_tokens"
             )
-        if self.config.pages_for(canvas_len) > self.num_pages:
-            return f"{lengths} exceed {self._too_few_pages(canvas_len)}"
+        num_pages = self.config.pages_for(canvas_len) * num_canvases(request)
+        if num_pages > self.num_pages:
+            if num_canvases(request) == 2:
+                lengths += f" with guidance={request.guidance}, which takes two canvases,"
+            return f"{lengths} exceed {self._too_few_pages(num_pages)}"
         if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < model.vocab_size:
             return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
         if model.mask_token_id in request.prompt_ids:
             return f"prompt_ids hold the mask token {model.mask_token_id}: encode it as text"
         if not 0 <= request.temperature < math.inf:
             return f"temperature={request.temperature}: give 0 (greedy) or a positive number"
+        if not 0 <= request.guidance < math.inf:
+            return f"guidance={request.guidance}: give 0 (none) or a positive number"
         if not -(2**63) <= request.seed < 2**63:
             return f"seed={request.seed}: give an integer of 64 bits"
         return None
 
-    def _too_few_pages(self, canvas_len: int) -> str:
-        """The setting that a canvas exceeds, and the remedy."""
+    def _too_few_pages(self, num_pages: int) -> str:
+        """The setting that a request for so many pages exceeds, and the remedy."""
         available = self.num_pages * self.config.page_size
-        needed = self.config.pages_for(canvas_len) * self.config.page_size
+        needed = num_pages * self.config.page_size
         if self.config.cache_tokens is not None:
             return f"engine.cache_tokens={available}: raise it to at least {needed}"
         return (

@@ -12,6 +12,7 @@ from engine.cache.kv import KVPages
 from engine.clock import clock_of
 from engine.decoding.logits import Logits
 from engine.device_batch import Batch
+from engine.guidance import Unconditional, guided
 from engine.kernel_choice import Kernels
 from engine.kernels.tiles import HostTiles
 from engine.model.transformer import Transformer
@@ -43,25 +44,36 @@ class ModelRunner:
         return self.model.embed.weight.dtype
 
     def forward(self, batch: Batch, token_ids_Q: Tensor, added_MD: Tensor | None = None) -> Tensor:
-        """Hidden states from which the logits of the requested positions follow, [M, D].
+        """Hidden states from which the logits of the requested positions follow, [M, D], and behind
+        them those of the twins: [M + G, D].
 
-        `added_MD` is added to the embeddings of the requested positions. Also writes K and V of
-        every query token to the pages.
+        `added_MD` is added to the embeddings of the requested positions, in twins too. Also writes
+        K and V of every query token to the pages.
         """
+        twins = batch.twins
         with self.clock:
             x_QD = self.model.embed.weight.index_select(0, token_ids_Q)
             if added_MD is not None:
                 x_QD.index_add_(0, batch.index_M, added_MD)
+                if twins is not None:
+                    x_QD.index_add_(0, twins.index_G, added_MD[-twins.index_G.shape[0] :])
             attend = self.kernels.attend(self.kv, batch)
             operations = self.kernels.operations(batch)
             hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
-            return hidden_QD.index_select(0, batch.logit_index_M)
+            if twins is None:
+                return hidden_QD.index_select(0, batch.logit_index_M)
+            index = torch.cat((batch.logit_index_M, twins.logit_index_G))
+            return hidden_QD.index_select(0, index)
 
-    def logits(self, hidden_MD: Tensor) -> Logits:
+    def logits(self, hidden_MD: Tensor, without: Unconditional | None = None) -> Logits:
         """Logits for the hidden states, with -inf at the mask token, so that it is never
-        predicted."""
+        predicted. `without`: what guides all of them."""
         with self.clock:
             local_MU = self.kernels.logits(hidden_MD)
+            if without is not None:
+                twin_MU = self.kernels.logits(without.hidden_GD)
+                local_MU = guided(local_MU, twin_MU, without.weight_G)
+                del twin_MU
         config, parallel = self.model.config, self.model.parallel
         logits = Logits(local_MU, config.vocab_size, parallel, self.kernels.reduction)
         if config.mask_token_id in logits.words:

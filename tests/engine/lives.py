@@ -37,6 +37,8 @@ class Setting:
     is_shifted: bool
     stop_at_eos: bool
     config: EngineConfig
+    guided: float = 0.0
+    """The share of requests with guidance."""
 
     @property
     def model(self) -> ModelConfig:
@@ -86,11 +88,13 @@ class Life:
 
     def request(self, request_id: int) -> Request:
         draw = self.draw
+        is_guided = self.setting.guided > 0 and draw.random() < self.setting.guided
         return Request(
             request_id=request_id,
             prompt_ids=[draw.randrange(18) for _ in range(draw.randint(1, 30))],
             max_new_tokens=draw.randint(1, 30),
             temperature=draw.choice([0, 0.0, 0.7]),
+            guidance=draw.choice([0.5, 2]) if is_guided else 0.0,
             seed=draw.randrange(-(2**63), 2**63),
         )
 
@@ -146,7 +150,10 @@ class Life:
         kinds = np.broadcast_to(ours.kind, len(ours)).tolist()
         assert kinds == [span.kind for _, span in plain]
         assert ours.by_kind() == by_kind(plain)
-        assert ours.num_query_tokens == sum(span.num_query_tokens for _, span in plain)
+        assert ours.num_query_tokens == sum(plain_iterations.cost(*each) for each in plain)
+        num_guided = sum(sequence.num_canvases == 2 for sequence, _ in plain)
+        assert ours.num_guided == num_guided
+        self.count("mixed" if 0 < num_guided < len(plain) else "unmixed")
         decoding = np.arange(len(self.ours.live))[ours.decoding].tolist()
         assert decoding == [
             place for place, (_, span) in zip(places, plain, strict=True) if span.is_decoding
@@ -159,6 +166,7 @@ class Life:
     def assert_same_state(self) -> None:
         live, plain = self.ours.live, self.plain.live
         assert live.requests == [sequence.request for sequence in plain]
+        assert live.num_guided == sum(sequence.num_canvases == 2 for sequence in plain)
         assert self.ours.waiting == self.plain.waiting
         assert self.ours.token_budget == self.plain.token_budget
         assert vars(self.ours.pages) == vars(self.plain.pages)
@@ -185,7 +193,7 @@ class Life:
 
 
 NUMBERS = (
-    *("first_page", "first_slot", "canvas_len", "num_prompt_tokens", "end_position"),
+    *("first_page", "first_slot", "twin_offset", "canvas_len", "num_prompt_tokens", "end_position"),
     *("first_block_start", "block_start", "block_end", "block_index", "previous_block_start"),
     *("attn_block_start", "visible_end", "num_masked_at_block_start", "num_iterations_in_block"),
     *("num_post_iterations", "num_cached", "num_iterations", "num_decoding_iterations"),
@@ -196,14 +204,20 @@ NUMBERS = (
 
 def by_kind(plan: plain_iterations.Plan) -> list[tuple[SpanKind, int, int]]:
     """The number of spans of each kind, and of their query tokens."""
-    lengths = {kind: [s.num_query_tokens for _, s in plan if s.kind is kind] for kind in SpanKind}
+    lengths = {
+        kind: [plain_iterations.cost(*each) for each in plan if each[1].kind is kind]
+        for kind in SpanKind
+    }
     return [(kind, len(each), sum(each)) for kind, each in lengths.items() if each]
 
 
 def assert_same_batch(ours: HostBatch, plain: HostBatch) -> None:
     for name in HostBatch.__dataclass_fields__:
         one, other = getattr(ours, name), getattr(plain, name)
-        np.testing.assert_array_equal(one, other, err_msg=name, strict=isinstance(one, np.ndarray))
+        assert type(one) is type(other), name
+        # One array, or the arrays of the twins.
+        for x, y in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
+            np.testing.assert_array_equal(x, y, err_msg=name, strict=isinstance(x, np.ndarray))
     assert ours.any_sampled == plain.any_sampled
 
 

@@ -161,8 +161,8 @@ def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     sizes = []
     real = engine.runner.logits
 
-    def logits(hidden_MD: torch.Tensor) -> Logits:
-        made: Logits = real(hidden_MD)
+    def logits(*hidden: Any) -> Logits:
+        made: Logits = real(*hidden)
         sizes.append(made.local_MU.nbytes)
         return made
 

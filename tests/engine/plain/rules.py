@@ -35,7 +35,9 @@ class SequenceRules:
             len(request.prompt_ids) + request.max_new_tokens, self.attn_block_length
         )
 
-    def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
+    def sequence(
+        self, request: Request, first_page: int, first_slot: int, twin_offset: int
+    ) -> Sequence:
         """The record of a new sequence, which has entered its first block."""
         num_prompt_tokens = len(request.prompt_ids)
         tail = 0 if self.attn_block_length is None else num_prompt_tokens % self.block_length
@@ -43,6 +45,7 @@ class SequenceRules:
             request=request,
             first_page=first_page,
             first_slot=first_slot,
+            twin_offset=twin_offset,
             canvas_len=self.canvas_len(request),
             attn_block_length=self.attn_block_length,
             first_block_start=num_prompt_tokens - tail,
@@ -66,7 +69,7 @@ class SequenceRules:
         sequence.has_failed_alone = False
         sequence.num_iterations += 1
         sequence.num_refreshes += is_refresh
-        sequence.num_query_tokens += span.num_query_tokens
+        sequence.num_query_tokens += span.num_query_tokens * sequence.num_canvases
         sequence.num_iterations_since_refresh = (
             0 if is_refresh else sequence.num_iterations_since_refresh + 1
         )
