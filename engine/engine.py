@@ -25,7 +25,7 @@ from engine.guidance import num_canvases
 from engine.iterations import IterationManager
 from engine.kernel_choice import kernels_for
 from engine.legal import assert_shared, block_length_of, check_components, check_model
-from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
+from engine.memory import GroupOutOfMemory, is_out_of_memory, most_pages, num_pages
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 from engine.plans import Plan
@@ -244,6 +244,12 @@ class DiffusionEngine:
         needed = num_pages * self.config.page_size
         if self.config.cache_tokens is not None:
             return f"engine.cache_tokens={available}: raise it to at least {needed}"
+        if self.num_pages == most_pages(self.config, self.model_config):
+            return (
+                f"the {available} canvas positions that engine.cache_tokens=null gives to "
+                f"engine.max_sequences={self.config.max_sequences}: give engine.cache_tokens at "
+                f"least {needed}"
+            )
         return (
             f"the {available} canvas positions that fit into engine.memory_fraction="
             f"{self.config.memory_fraction} of the free memory ({needed} are needed): raise it, "

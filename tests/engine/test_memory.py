@@ -79,7 +79,7 @@ def test_a_failed_allocation_changes_no_row(
     real_forward, layer = engine.runner.forward, engine.runner.model.layers[1]
     monkeypatch.setattr(engine.runner, "forward", numbered)
     in_layer = (attempts[0] % 7 == 3 for _ in repeat(0))
-    monkeypatch.setattr(layer, "forward", fail_sometimes(layer.forward, in_layer, error))
+    monkeypatch.setattr(layer, "add_mlp", fail_sometimes(layer.add_mlp, in_layer, error))
     in_head = (attempts[0] % 7 == 5 for _ in repeat(0))
     monkeypatch.setattr(
         engine.runner, "logits", fail_sometimes(engine.runner.logits, in_head, error)

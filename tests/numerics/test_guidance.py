@@ -201,3 +201,23 @@ def test_pieces_of_logits_change_nothing() -> None:
     whole = combination.run(MODEL, requests, block_length=BLOCK)
     few = combination.run(MODEL, requests, block_length=BLOCK, logits_bytes=VOCAB_SIZE * 44 * 3)
     assert_same(few, whole, "pieces")
+
+
+def test_on_the_triton_kernels_a_row_has_the_same_bits_among_rows_with_guidance() -> None:
+    """In Triton's interpreter, with few and short sequences."""
+    model, settings = tiny_model(n_layers=1), {"block_length": 8, "kernels": "triton"}
+    combination = Combination({"name": "dual"}, {"name": "threshold", "threshold": 0.6})
+    requests = [
+        Request(request_id=0, prompt_ids=[*range(20, 29)], max_new_tokens=4),
+        Request(request_id=1, prompt_ids=[3], max_new_tokens=3, guidance=1.0),
+        Request(
+            request_id=2, prompt_ids=[9, 8, 7], max_new_tokens=5, guidance=0.5, temperature=0.7
+        ),
+    ]
+    together = combination.run(model, requests, **settings)
+    for request in requests:
+        i = request.request_id
+        assert combination.run(model, [request], **settings)[i] == together[i]
+        expected = combination.reference(model, request, 8)
+        assert together[i].token_ids == expected.token_ids
+        assert together[i].mean_confidence == pytest.approx(expected.mean_confidence, abs=1e-4)
