@@ -22,7 +22,7 @@ from engine.config import EngineConfig
 from engine.guidance import num_canvases
 from engine.plans import ALL, Needs, Places, Plan
 from engine.request import Request, Result
-from engine.rules import NOT_FINITE, SequenceRules
+from engine.rules import SequenceRules, not_finite
 from engine.sequences import Admission, LiveSequences
 
 CLEAN_ITERATIONS = 64
@@ -122,7 +122,8 @@ class IterationManager:
 
     def _outcome(self, place: int, has_failed_B: np.ndarray | None) -> Result:
         if has_failed_B is not None and has_failed_B[place]:
-            return Result.failed(self.live.requests[place], NOT_FINITE)
+            request = self.live.requests[place]
+            return Result.failed(request, not_finite(request))
         return self._rules.result(self.live, place)
 
     def _admit_waiting(self) -> None:

@@ -121,6 +121,14 @@ def test_a_weight_out_of_range_is_the_rows_error(guidance: float) -> None:
     assert results[1].error is None
 
 
+def test_a_weight_that_makes_logits_infinite_is_named_in_the_rows_error() -> None:
+    engine = DUAL.engine(tiny_model(), **SETTINGS)
+    good = Request(request_id=1, prompt_ids=[1] * 9, max_new_tokens=3, guidance=1.0)
+    results = results_of(engine, [replace(good, request_id=0, guidance=1e38), good])
+    assert str(results[0].error).endswith("or lower guidance=1e+38")
+    assert results[1].error is None
+
+
 def test_a_row_whose_two_canvases_do_not_fit_is_refused() -> None:
     engine = DUAL.engine(tiny_model(), **SETTINGS, cache_tokens=96)
     plain = Request(request_id=0, prompt_ids=[1] * 40, max_new_tokens=10)

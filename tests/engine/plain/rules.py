@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from engine.cache.base import CachePolicy, SpanKind
 from engine.decoding.base import DecodingStrategy
 from engine.request import FinishReason, Request, Result
-from engine.rules import NOT_FINITE
+from engine.rules import not_finite
 from engine.sequences import whole_blocks
 from tests.engine.plain.sequence import Sequence
 from tests.engine.plain.spans import NEXT_SPAN, Span, with_sources
@@ -87,7 +87,7 @@ class SequenceRules:
         """Record a decoding forward's commits at the requested positions. Returns the result if the
         sequence is done or has failed."""
         if any(map(math.isnan, confidences)):
-            return Result.failed(sequence.request, NOT_FINITE)
+            return Result.failed(sequence.request, not_finite(sequence.request))
         self.record_commits(sequence, tokens, confidences)
         return self.result(sequence) if self.turn(sequence) else None
 
