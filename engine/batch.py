@@ -13,19 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.guidance import HostTwins
 from engine.model.config import ModelConfig
 from engine.plans import Plan, QueryTokens, runs_of
-
-
-class HostTwins(NamedTuple):
-    """The last G requested positions in the twins of their sequences (engine/guidance.py). The
-    first three mean what they mean in HostBatch."""
-
-    index_G: np.ndarray
-    logit_index_G: np.ndarray
-    slots_G: np.ndarray
-    weight_G: np.ndarray
-    """float64: the sequence's guidance, plus 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from engine.canvas import Canvases, Decision
 from engine.config import EngineConfig
 from engine.decoding.base import DecodingStrategy, StateField
 from engine.decoding.positions import AskedPositions, Proposals, joined
-from engine.device_batch import Batch, Twins
-from engine.guidance import Unconditional, bytes_per_guided_logit
+from engine.device_batch import Batch
+from engine.guidance import Twins, Unconditional, bytes_per_guided_logit
 from engine.runner import ModelRunner
 from engine.state import SlotState
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
+from engine.guidance import WIDE_FIELDS_G, Twins
 from engine.kernels.reference import PagedLayout, Run
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
 from engine.staging import Staging
@@ -35,16 +36,6 @@ from engine.staging import Staging
 ALIGNMENT = 16
 """Every tensor begins at a multiple of this many bytes. Triton compiles a kernel again for
 pointers that do not."""
-
-
-class Twins(NamedTuple):
-    """The last G requested positions in the twins of their sequences, as in HostTwins."""
-
-    index_G: Tensor
-    logit_index_G: Tensor
-    slots_G: Tensor
-    weight_G: Tensor
-    """float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +159,7 @@ class BatchSender:
         }
 
     def _batch(self, buffer: Tensor, shape: BatchShape, host: HostBatch | None) -> Batch:
-        """The batch in a buffer. Without `host` it has a fixed shape, and the host knows no more
-        than that."""
+        """The batch in a buffer; without `host`, of a fixed shape, and the host knows no more."""
         sent = _views(buffer, _places(shape))
         asked = AskedPositions(
             sequence_M=sent["sequence_M"],
@@ -206,7 +196,7 @@ class BatchSender:
             ),
             num_rows=sent["num_rows"] if host is None else None,
             asked=asked,
-            twins=_sent_twins(sent) if shape.num_guided else None,
+            twins=Twins.of(sent) if shape.num_guided else None,
         )
 
 
@@ -225,7 +215,6 @@ _FIELDS_B = (
     *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
 )
 _FIELDS_R = ("first_slot_R", "context_lens_R")
-_FIELDS_G = ("index_G", "logit_index_G", "slots_G")
 _sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
 
 _Group = tuple[tuple[str, ...], int]
@@ -243,7 +232,7 @@ def _places(shape: BatchShape) -> _Places:
     for i, (_, length) in enumerate(shape.tiles):
         narrow.append(((f"run_A{i}", f"first_A{i}"), length))
     if shape.num_guided:
-        wide.append((_FIELDS_G, shape.num_guided))
+        wide.append((WIDE_FIELDS_G, shape.num_guided))
         narrow.append((("weight_G",), shape.num_guided))
     of: dict[str, tuple[bool, int, int]] = {}
     start = 0
@@ -274,11 +263,6 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
         arrays[num_wide:num_wide] = wide
         arrays.append(weight_G.astype(np.float32).view(np.int32))
     return arrays
-
-
-def _sent_twins(sent: dict[str, Tensor]) -> Twins:
-    index_G, logit_index_G, slots_G = (sent[name] for name in _FIELDS_G)
-    return Twins(index_G, logit_index_G, slots_G, sent["weight_G"].view(torch.float32))
 
 
 def _rooms(buffer: Tensor) -> tuple[np.ndarray, np.ndarray]:

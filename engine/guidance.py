@@ -14,11 +14,44 @@ z_un + w (z_c - z_un): its w is w + 1 here.)
 Shape letters: G requested positions of sequences with guidance; D hidden size; U this rank's words.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from engine.request import Request
+
+WIDE_FIELDS_G = ("index_G", "logit_index_G", "slots_G")
+"""Fields of both of the following that are int64."""
+
+
+class HostTwins(NamedTuple):
+    """The last G requested positions in the twins of their sequences. The first three mean
+    what they mean in HostBatch (engine/batch.py)."""
+
+    index_G: np.ndarray
+    logit_index_G: np.ndarray
+    slots_G: np.ndarray
+    weight_G: np.ndarray
+    """float64: the sequence's guidance, plus 1."""
+
+
+class Twins(NamedTuple):
+    """The last G requested positions in the twins of their sequences, on the device."""
+
+    index_G: Tensor
+    logit_index_G: Tensor
+    slots_G: Tensor
+    weight_G: Tensor
+    """float32."""
+
+    @staticmethod
+    def of(sent: Mapping[str, Tensor]) -> "Twins":
+        """`sent`: by the names of the fields; the bits of the weights."""
+        index_G, logit_index_G, slots_G = (sent[name] for name in WIDE_FIELDS_G)
+        return Twins(index_G, logit_index_G, slots_G, sent["weight_G"].view(torch.float32))
 
 
 class Unconditional(NamedTuple):

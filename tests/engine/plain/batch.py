@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.batch import HostBatch, HostTwins
+from engine.batch import HostBatch
+from engine.guidance import HostTwins
 from engine.model.config import ModelConfig
 from tests.engine.plain.iterations import Plan
 from tests.engine.plain.sequence import Positions, Sequence
