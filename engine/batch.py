@@ -2,17 +2,19 @@
 
 The arrays are on the host; engine/device_batch.py sends them to the device.
 
-Shape letters, here and in engine/runner.py: Q query tokens of all sequences, in plan order;
-M requested positions (those whose logits are computed) of all active blocks, ordered by sequence,
-then by position; X softened positions behind the active blocks; B sequences; R runs (query tokens
-of one sequence that attend to the same context).
+Shape letters, here and in engine/runner.py: Q query tokens of all sequences, in plan order, then
+those of the twins; M requested positions (those whose logits are computed) of all active blocks,
+ordered by sequence, then by position; G those of sequences with guidance, which are the last of M;
+X softened positions behind the active blocks; B sequences; R runs (query tokens of one canvas that
+attend to the same context).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.guidance import HostTwins
 from engine.model.config import ModelConfig
 from engine.plans import Plan, QueryTokens, runs_of
 from engine.sampling import HostFilters
@@ -69,10 +71,12 @@ class HostBatch:
     query_starts: np.ndarray
     """[R + 1]: run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1."""
     first_slot_R: np.ndarray
-    """Slot of canvas position 0 of each run's sequence; its pages are contiguous."""
+    """Slot of canvas position 0 of each run's canvas; its pages are contiguous."""
     context_lens_R: np.ndarray
     softened: Softened | None = None
     """None if there are none."""
+    twins: HostTwins | None = None
+    """None: no requested position has guidance."""
 
     @property
     def any_sampled(self) -> bool:
@@ -95,14 +99,14 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         position_M = position_M - plan.opens_B[asked.sequence_M]
         temperature_B = np.where(plan.opens_B, 0.0, temperature_B)
     starts = np.zeros(len(plan) + 1, dtype=np.int64)
-    np.add.accumulate(plan.num_query_tokens_B, out=starts[1:])
+    np.add.accumulate(plan.span_lens_B, out=starts[1:])
     first_slot_B = s.first_slot[places]
     if plan.query_tokens is None:
         # What a canvas position of each sequence has to be raised by to be its index in Q.
         raise_B = starts[:-1] - plan.start_B
-        arange_Q = np.arange(plan.num_query_tokens)
-        positions_Q = arange_Q - raise_B.repeat(plan.num_query_tokens_B)
-        slots_Q = positions_Q + first_slot_B.repeat(plan.num_query_tokens_B)
+        arange_Q = np.arange(starts[-1])
+        positions_Q = arange_Q - raise_B.repeat(plan.span_lens_B)
+        slots_Q = positions_Q + first_slot_B.repeat(plan.span_lens_B)
         index_M = position_M + raise_B[asked.sequence_M]
         logit_index_M = index_M
         if model.is_shifted:
@@ -114,7 +118,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         if model.is_shifted:
             logit_index_M = _index_in_q(plan.query_tokens, asked.sequence_M, asked.position_M - 1)
     runs = _runs(plan, starts, first_slot_B, model.block_length)
-    return HostBatch(
+    host = HostBatch(
         positions_Q=positions_Q,
         slots_Q=slots_Q,
         index_M=index_M,
@@ -133,6 +137,46 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         first_slot_R=runs.first_slot_R,
         context_lens_R=runs.context_lens_R,
         softened=_softened(plan, starts, first_slot_B, model) if softens_canvas else None,
+    )
+    return host if plan.num_guided == 0 else _with_twins(host, plan, starts)
+
+
+def _with_twins(host: HostBatch, plan: Plan, starts: np.ndarray) -> HostBatch:
+    """The batch, with the query tokens and runs of the twins behind those of the sequences; `host`
+    lacks them. The sequences that have twins are the last, from query token starts[-1 - num_guided]
+    on."""
+    first_sequence = len(plan) - plan.num_guided
+    first = int(starts[first_sequence])
+    # From a query token of a sequence to that of its twin.
+    step = int(starts[-1]) - first
+    offset_B = plan.s.twin_offset[plan.places]
+    offset_Q = offset_B[first_sequence:].repeat(plan.span_lens_B[first_sequence:])
+    first_run = int(np.searchsorted(host.query_starts, first))
+    starts_R = host.query_starts[first_run:]
+    sequence_R = np.searchsorted(starts, starts_R[:-1], side="right") - 1
+    return replace(
+        host,
+        positions_Q=np.concatenate((host.positions_Q, host.positions_Q[first:])),
+        slots_Q=np.concatenate((host.slots_Q, host.slots_Q[first:] + offset_Q)),
+        query_starts=np.concatenate((host.query_starts, starts_R[1:] + step)),
+        first_slot_R=np.concatenate(
+            (host.first_slot_R, host.first_slot_R[first_run:] + offset_B[sequence_R])
+        ),
+        context_lens_R=np.concatenate((host.context_lens_R, host.context_lens_R[first_run:])),
+        twins=_twins(host, plan, first_sequence, step),
+    )
+
+
+def _twins(host: HostBatch, plan: Plan, first_sequence: int, step: int) -> HostTwins | None:
+    first = int(np.searchsorted(host.sequence_M, first_sequence))
+    sequence_G = host.sequence_M[first:]
+    if sequence_G.size == 0:
+        return None
+    return HostTwins(
+        index_G=host.index_M[first:] + step,
+        logit_index_G=host.logit_index_M[first:] + step,
+        slots_G=host.slots_M[first:] + plan.s.twin_offset[plan.places][sequence_G],
+        weight_G=plan.s.guidance[plan.places][sequence_G] + 1,
     )
 
 
@@ -194,7 +238,7 @@ def _runs_of_blocks(
     before_R = np.maximum(block_R * block_length - plan.start_B[sequence_R], 0)
     starts_R = np.empty(sequence_R.size + 1, dtype=np.int64)
     np.add(starts[sequence_R], before_R, out=starts_R[:-1])
-    starts_R[-1] = plan.num_query_tokens
+    starts_R[-1] = starts[-1]
     return _Runs(
         starts_R,
         first_slot_B[sequence_R],

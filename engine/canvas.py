@@ -66,8 +66,15 @@ class Canvases:
     def is_masked(self, tokens: Tensor) -> Tensor:
         return tokens == self._mask_token_id
 
-    def commit(self, slots_M: Tensor, old_M: Tensor, decision: Decision) -> Tensor:
-        """Write the committed tokens; `old_M` are the tokens there now.
+    def commit(
+        self,
+        slots_M: Tensor,
+        old_M: Tensor,
+        decision: Decision,
+        twin_slots_G: Tensor | None = None,
+    ) -> Tensor:
+        """Write the committed tokens; `old_M` are the tokens there now. Those of the last G
+        positions are written to their twins too.
 
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.
@@ -76,4 +83,6 @@ class Canvases:
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))
         new_M = decision.token_M.where(decision.commit_M, old_M)
         self._tokens_S.index_copy_(0, slots_M, new_M)
+        if twin_slots_G is not None:
+            self._tokens_S.index_copy_(0, twin_slots_G, new_M[-twin_slots_G.shape[0] :])
         return report

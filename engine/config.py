@@ -52,7 +52,8 @@ class EngineConfig:
     refreshes over iterations, so that they do not stall the other sequences."""
     cache_tokens: int | None = 16384
     """Canvas positions that the KV cache can hold, for all live sequences together; null: as many
-    as memory_fraction has room for."""
+    as memory_fraction has room for, up to max_sequences canvases of the model's context. A row with
+    guidance takes two canvases."""
     memory_fraction: float = 0.8
     """Share of the memory left free by the weights that the KV cache may take. Only used if
     cache_tokens is null."""
@@ -75,7 +76,8 @@ class EngineConfig:
     too. false: kernels whose bits depend on the batch may be taken where they are faster."""
     graphs: bool = True
     """Whether small forwards on a GPU are captured as CUDA graphs and replayed. Only the fused
-    kernels can be captured, and only where one rank holds the whole model. No token changes."""
+    kernels can be captured, only where one rank holds the whole model, and only forwards that
+    compute no logits with guidance. No token changes."""
     soft: SoftIteration = NO_SOFT_ITERATION
 
     def __post_init__(self) -> None:

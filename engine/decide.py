@@ -3,10 +3,11 @@
 The requested positions are processed in pieces, so that their logits fit into
 EngineConfig.logits_bytes.
 
-Shape letters: M requested positions, X softened positions behind the active blocks, N both, D
-hidden size, B sequences.
+Shape letters: M requested positions, G the last of them, which have guidance; X softened positions
+behind the active blocks, N = M + X; D hidden size, B sequences.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -20,6 +21,7 @@ from engine.decoding.filters import seen
 from engine.decoding.positions import AskedPositions, Proposals, joined
 from engine.decoding.suppress import held_back, put_last
 from engine.device_batch import Batch
+from engine.guidance import Twins, Unconditional, bytes_per_guided_logit
 from engine.model.authors import Opening
 from engine.runner import ModelRunner
 from engine.soft_embeddings import SOFT, SoftEmbeddings
@@ -90,23 +92,24 @@ class Decider:
         """Decide which positions commit, and write their tokens and all new state.
 
         Nothing is written until everything has been computed, so a forward that runs out of memory
-        can be run again. Returns the report for the host, int32 [2, M] (see Canvases.commit).
+        can be run again. `hidden_ND`: as ModelRunner.forward gives them, those of the twins behind.
+        Returns the report for the host, int32 [2, M] (see Canvases.commit).
         """
-        num_asked = batch.slots_M.shape[0]
+        num_asked, twins = batch.slots_M.shape[0], batch.twins
         if num_asked == 0:
             assert batch.softened is None, "only decoding forwards soften"
             return torch.empty((2, 0), dtype=torch.int32, device=hidden_ND.device)
-        hidden_MD = hidden_ND[:num_asked]
+        end_of_softened = hidden_ND.shape[0] - (0 if twins is None else twins.index_G.shape[0])
+        hidden_MD, twins_GD = hidden_ND[:num_asked], hidden_ND[end_of_softened:]
         reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
         bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
         bytes_per_logit += view_bytes(asked.filters, self._runner.model.parallel.size)
-        piece = self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
-        if num_asked <= piece:
+        piece = self._piece(bytes_per_logit)
+        if num_asked <= piece and twins is None:
             proposals = self._proposals(asked, hidden_MD)
         else:
-            starts = range(0, num_asked, piece)
-            pieces = [(asked.rows(i, i + piece), hidden_MD[i : i + piece]) for i in starts]
-            proposals = joined([self._proposals(*each) for each in pieces])
+            pieces = self._in_pieces(asked, hidden_MD, twins, twins_GD, bytes_per_logit)
+            proposals = joined(list(pieces))
         commit_M = self._decoding.choose(asked, proposals)
         if self._first_of is not None:
             # Shifted logits of an attention block's first position come from the finished block
@@ -116,16 +119,50 @@ class Decider:
         decision = Decision(proposals.token_M, proposals.confidence_M, commit_M)
         state, soft_ND = dict(proposals.state), None
         if self._embeddings is not None:
-            expected_MD, hidden_XD = state.pop(SOFT), hidden_ND[num_asked:]
+            expected_MD, hidden_XD = state.pop(SOFT), hidden_ND[num_asked:end_of_softened]
             soft_ND = self._embeddings.following(batch, asked, expected_MD, hidden_XD, piece)
-        report = self._canvases.commit(batch.slots_M, asked.token_M, decision)
+        twin_slots_G = None if twins is None else twins.slots_G
+        report = self._canvases.commit(batch.slots_M, asked.token_M, decision, twin_slots_G)
         self._state.write(batch.slots_M, state)
         if self._embeddings is not None and soft_ND is not None:
             self._embeddings.write(batch, soft_ND)
         return report
 
-    def _proposals(self, asked: AskedPositions, hidden_MD: Tensor) -> Proposals:
-        logits = self._runner.logits(hidden_MD)
+    def _in_pieces(
+        self,
+        asked: AskedPositions,
+        hidden_MD: Tensor,
+        twins: Twins | None,
+        twins_GD: Tensor,
+        bytes_per_logit: int,
+    ) -> Iterator[Proposals]:
+        """The proposals of the positions without guidance, then of those with, piece by piece.
+        `twins_GD`: the hidden states of the twins."""
+        num_asked, num_guided = asked.sequence_M.shape[0], 0
+        if twins is not None:
+            num_guided = twins.index_G.shape[0]
+        num_plain = num_asked - num_guided
+        piece = self._piece(bytes_per_logit)
+        for start in range(0, num_plain, piece):
+            end = min(start + piece, num_plain)
+            yield self._proposals(asked.rows(start, end), hidden_MD[start:end])
+        if twins is None:
+            return
+        own = self._runner.dtype.itemsize
+        piece = self._piece(bytes_per_guided_logit(bytes_per_logit, own))
+        for start in range(0, num_guided, piece):
+            end = min(start + piece, num_guided)
+            without = Unconditional(twins_GD[start:end], twins.weight_G[start:end])
+            i, j = num_plain + start, num_plain + end
+            yield self._proposals(asked.rows(i, j), hidden_MD[i:j], without)
+
+    def _piece(self, bytes_per_logit: int) -> int:
+        return self._config.positions_of_a_piece(self._most_words_of_a_rank, bytes_per_logit)
+
+    def _proposals(
+        self, asked: AskedPositions, hidden_MD: Tensor, without: Unconditional | None = None
+    ) -> Proposals:
+        logits = self._runner.logits(hidden_MD, without)
         proposals = self._decoding.propose(asked, seen(logits, asked))
         if self._embeddings is not None:
             expected_MD = self._embeddings.expected(logits)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from engine.batch import HostBatch
 from engine.decoding.positions import AskedPositions
+from engine.guidance import WIDE_FIELDS_G, Twins
 from engine.kernels.reference import PagedLayout, Run
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
 from engine.sampling import Filters, Views
@@ -67,6 +68,8 @@ class Batch:
     """The requested positions. What only the device knows (tokens, masks, state) is filled in by
     engine/decide.py."""
     softened: Softened | None
+    twins: Twins | None = None
+    """None: no requested position has guidance."""
 
 
 class BatchShape(NamedTuple):
@@ -82,6 +85,9 @@ class BatchShape(NamedTuple):
     num_softened: int = 0
     views: Views | None = None
     """None where no sequence's logits are seen through a filter or its temperature."""
+    num_guided: int = 0
+    """Requested positions with guidance. A graph has none: which positions they are would depend
+    on how many there are."""
 
     @staticmethod
     def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
@@ -95,6 +101,7 @@ class BatchShape(NamedTuple):
             host.any_sampled,
             0 if host.softened is None else host.softened.slots_X.size,
             None if host.filters is None else host.filters.views,
+            0 if host.twins is None else host.twins.index_G.size,
         )
 
 
@@ -176,8 +183,7 @@ class BatchSender:
         }
 
     def _batch(self, buffer: Tensor, shape: BatchShape, host: HostBatch | None) -> Batch:
-        """The batch in a buffer. Without `host` it has a fixed shape, and the host knows no more
-        than that."""
+        """The batch in a buffer; without `host`, of a fixed shape, and the host knows no more."""
         sent = _views(buffer, _places(shape))
         asked = AskedPositions(
             sequence_M=sent["sequence_M"],
@@ -216,6 +222,7 @@ class BatchSender:
             num_rows=sent["num_rows"] if host is None else None,
             asked=asked,
             softened=Softened(*(sent[name] for name in _FIELDS_X)) if shape.num_softened else None,
+            twins=Twins.of(sent) if shape.num_guided else None,
         )
 
     def _filters(self, sent: dict[str, Tensor], views: Views | None) -> Filters | None:
@@ -267,6 +274,9 @@ def _places(shape: BatchShape) -> _Places:
         narrow.append((_FIELDS_OF_FILTERS, B))
     for i, (_, length) in enumerate(shape.tiles):
         narrow.append(((f"run_A{i}", f"first_A{i}"), length))
+    if shape.num_guided:
+        wide.append((WIDE_FIELDS_G, shape.num_guided))
+        narrow.append((("weight_G",), shape.num_guided))
     of: dict[str, tuple[bool, int, int]] = {}
     start = 0
     for names, size in wide:
@@ -292,6 +302,12 @@ def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
         arrays += (its.view_B, its.top_k_B, its.top_p_B.astype(np.float32).view(np.int32))
     for each in tiles:
         arrays += (each.run_A, each.first_A)
+    if host.twins is not None:
+        # The places of all arrays of 64 bits come first.
+        num_wide = len((*(host.softened or ()), *_FIELDS_Q, *_FIELDS_M, *_FIELDS_B))
+        *wide, weight_G = host.twins
+        arrays[num_wide:num_wide] = wide
+        arrays.append(weight_G.astype(np.float32).view(np.int32))
     return arrays
 
 

@@ -2,7 +2,8 @@
 third of the time.
 
 A graph is captured for a fixed shape, to which plans are padded. Shapes come from a short list of
-sizes, so that few graphs serve all plans and little is padded.
+sizes, so that few graphs serve all plans and little is padded. A plan with guided positions has no
+graph: they are the last of the requested ones, where a graph has padding.
 """
 
 import logging
@@ -119,6 +120,8 @@ class Graphs:
         """The graph for a plan, captured if its shape has come often enough; None if the plan is to
         run eagerly."""
         if self._capture is None or host.positions_Q.size > MOST_QUERY_TOKENS:
+            return None
+        if host.twins is not None:
             return None
         if host.filters is not None and host.filters.views.any_filter:
             return None  # sorting the logits takes the GPU longer than launches take the host

@@ -19,9 +19,10 @@ from engine.cache.base import CachePolicy
 from engine.cache.pages import PageAllocator
 from engine.canvas import Canvases
 from engine.config import EngineConfig
+from engine.guidance import num_canvases
 from engine.plans import ALL, Needs, Places, Plan
 from engine.request import Request, Result
-from engine.rules import NOT_FINITE, SequenceRules
+from engine.rules import SequenceRules, not_finite
 from engine.sequences import Admission, LiveSequences
 from engine.stops import Stops, TextOf
 
@@ -141,7 +142,8 @@ class IterationManager:
 
     def _outcome(self, place: int, has_failed_B: np.ndarray | None) -> Result:
         if has_failed_B is not None and has_failed_B[place]:
-            return Result.failed(self.live.requests[place], NOT_FINITE)
+            request = self.live.requests[place]
+            return Result.failed(request, not_finite(request))
         if not len(self._stops):
             return self._rules.result(self.live, place)
         s = self.live.arrays
@@ -165,15 +167,20 @@ class IterationManager:
         assert len(self.live) or not self.waiting, "all pages are free, yet a request got none"
 
     def _admission(self, request: Request) -> Admission | None:
-        """Allocate pages and lay out the canvas; None if no free run of pages is long enough."""
+        """Allocate pages and lay out the canvas, with guidance also its twin; None if no free run
+        of pages is long enough."""
         canvas_len = self._rules.canvas_len(request)
-        first_page = self.pages.allocate(self._config.pages_for(canvas_len))
+        num_pages = self._config.pages_for(canvas_len)
+        first_page = self.pages.allocate(num_pages * num_canvases(request))
         if first_page is None:
             return None
-        first_slot = first_page * self._config.page_size
+        first_slot, twin_offset = first_page * self._config.page_size, 0
         self._canvases.lay_out(first_slot, request.prompt_ids, canvas_len)
+        if num_canvases(request) == 2:
+            twin_offset = num_pages * self._config.page_size
+            self._canvases.lay_out(first_slot + twin_offset, [], canvas_len)
         start = self._rules.first_block_start(request)
-        return Admission(request, first_page, first_slot, canvas_len, start)
+        return Admission(request, first_page, first_slot, canvas_len, start, twin_offset)
 
     def _recover(self) -> None:
         """Count an iteration without a memory failure; after enough of them, double the budget, up

@@ -6,6 +6,7 @@ import torch
 
 from engine.config import EngineConfig
 from engine.errors import UserError
+from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 
 MEMORY_FILE = Path("/proc/meminfo")
@@ -35,7 +36,12 @@ def num_pages(config: EngineConfig, model: Transformer) -> int:
             f"engine.memory_fraction={config.memory_fraction}: leaves no room for a page of "
             f"{page_bytes} bytes on {device}; raise it, or use a smaller model or a larger device"
         )
-    return min(fitting, config.max_sequences * config.pages_for(model.config.max_positions))
+    return min(fitting, most_pages(config, model.config))
+
+
+def most_pages(config: EngineConfig, model: ModelConfig) -> int:
+    """How many pages max_sequences canvases of the longest context have."""
+    return config.max_sequences * config.pages_for(model.max_positions)
 
 
 def fitting_pages(config: EngineConfig, page_bytes: int, free: int) -> int:

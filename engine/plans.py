@@ -50,7 +50,10 @@ class Plan:
     s: Sequences
     """All live sequences."""
     places: Places
-    """Those of the plan, in order of priority."""
+    """Those of the plan, in order of priority, but those with guidance last."""
+    num_guided: int
+    """So many of them, the last ones, have a twin: the forward computes the same positions of
+    both canvases (engine/guidance.py)."""
     decoding: Places
     """Those of them whose logits are computed."""
     num_decoding: int
@@ -59,6 +62,8 @@ class Plan:
     """The end of each span."""
     kind: Values
     """SpanKind."""
+    span_lens_B: np.ndarray
+    """Query tokens of each sequence without those of its twin."""
     num_query_tokens_B: np.ndarray
     num_query_tokens: int
     asked: Asked
@@ -91,20 +96,29 @@ class Needs:
     is_shifted: bool
 
     def num_query_tokens(self) -> np.ndarray:
-        """Length of each live sequence's span, [B]."""
+        """Length of each live sequence's span, [B]; twice that with guidance."""
         if self.live.is_uncached_S is not None:
-            return np.bincount(self._query_tokens(ALL).sequence_Q, minlength=len(self.live))
-        assert self.spans.skips_cached is False, "a policy that leaves out positions says so"
-        return self._array(self.spans.end - self.spans.start)
+            lens_B = np.bincount(self._query_tokens(ALL).sequence_Q, minlength=len(self.live))
+        else:
+            assert self.spans.skips_cached is False, "a policy that leaves out positions says so"
+            lens_B = self._array(self.spans.end - self.spans.start)
+        if self.live.num_guided:
+            lens_B = lens_B * self._num_canvases_of(ALL)
+        return lens_B
 
     def plan(self, places: Places, num_query_tokens_B: np.ndarray) -> Plan:
         """The plan of these sequences; `num_query_tokens_B` are those of all live ones."""
-        s, spans = self.live.arrays, self.spans
+        s, spans, num_guided = self.live.arrays, self.spans, 0
+        if self.live.num_guided:
+            places, num_guided = self._guided_last(places)
         end_B, lengths_B, query_tokens = (
             self._array(spans.end)[places],
             num_query_tokens_B[places],
             None,
         )
+        cost_B = lengths_B
+        if num_guided:
+            lengths_B = cost_B // self._num_canvases_of(places)
         if self.live.is_uncached_S is not None:
             query_tokens = self._query_tokens(places)
             end_B = query_tokens.position_Q[np.cumsum(lengths_B) - 1] + 1
@@ -120,13 +134,15 @@ class Needs:
         return Plan(
             s=s,
             places=places,
+            num_guided=num_guided,
             decoding=decoding,
             num_decoding=num_decoding,
             start_B=self._array(spans.start)[places],
             end_B=end_B,
             kind=spans.kind if isinstance(spans.kind, int) else spans.kind[places],
-            num_query_tokens_B=lengths_B,
-            num_query_tokens=int(np.add.reduce(lengths_B)),
+            span_lens_B=lengths_B,
+            num_query_tokens_B=cost_B,
+            num_query_tokens=int(np.add.reduce(cost_B)),
             asked=_asked(s, places, asked_BL),
             opens_B=opens_B,
             query_tokens=query_tokens,
@@ -150,6 +166,16 @@ class Needs:
         if self.is_shifted:
             is_kept_Q |= _at(s.is_asked_BL, place_Q, offset_Q + 1)
         return QueryTokens(sequence_Q[is_kept_Q], position_Q[is_kept_Q], slots_Q[is_kept_Q])
+
+    def _num_canvases_of(self, places: Places) -> np.ndarray:
+        return 1 + (self.live.arrays.twin_offset[places] > 0)
+
+    def _guided_last(self, places: Places) -> tuple[np.ndarray, int]:
+        """The same sequences, those with guidance behind the others; and how many these are."""
+        place_B = np.arange(len(self.live))[places]
+        has_twin_B = self.live.arrays.twin_offset[place_B] > 0
+        ordered = np.concatenate((place_B[~has_twin_B], place_B[has_twin_B]))
+        return ordered, int(np.count_nonzero(has_twin_B))
 
     def _array(self, value: Values) -> np.ndarray:
         return value if isinstance(value, np.ndarray) else np.full(len(self.live), value)

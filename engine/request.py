@@ -50,7 +50,9 @@ class Request:
     """The probability that a token's confidence is (engine/model/authors.py); None: as the model's
     authors have it."""
     guidance: float = 0.0
-    """Weight of classifier-free guidance; 0: none."""
+    """Weight w of classifier-free guidance (LLaDA's `cfg_scale`, arXiv 2502.09992): the logits are
+    z_un + (w + 1) (z - z_un), with z_un those of a canvas whose prompt is masks. This takes twice
+    the pages and query tokens. 0: none."""
     stop: tuple[str, ...] = ()
     """Texts that end the generation; they are not part of it."""
     seed: int = 0
@@ -96,7 +98,8 @@ class Result:
     """Forwards of any kind that this sequence took part in."""
     num_refreshes: int = 0
     num_query_tokens: int = 0
-    """Positions of this sequence fed through the model, over all its forwards."""
+    """Positions of this sequence fed through the model, over all its forwards; with guidance, of
+    both canvases."""
     mean_confidence: float | None = None
     """Mean over `token_ids` of the model's probability of the token when it was committed; None if
     there are no tokens."""

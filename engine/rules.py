@@ -24,7 +24,13 @@ NOT_FINITE = (
     "the model's logits are not finite: take model.dtype=bfloat16 or float32; if it is one of "
     "these already, check the weights for damage"
 )
-"""The error of a sequence whose confidences are NaN."""
+
+
+def not_finite(request: Request) -> str:
+    """The error of a sequence whose confidences are NaN."""
+    if request.guidance > 0:
+        return f"{NOT_FINITE}; or lower guidance={request.guidance}"
+    return NOT_FINITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from engine.clock import clock_of
 from engine.decoding.logits import Logits
 from engine.decoding.suppress import HeldBack
 from engine.device_batch import Batch
+from engine.guidance import Unconditional, guided
 from engine.kernel_choice import Kernels
 from engine.kernels.tiles import HostTiles
 from engine.model.transformer import Transformer
@@ -53,12 +54,13 @@ class ModelRunner:
         return self.model.embed.weight.dtype
 
     def forward(self, batch: Batch, token_ids_Q: Tensor, added_ND: Tensor | None = None) -> Tensor:
-        """Hidden states from which the logits of the requested positions and, behind them, of the
-        softened ones follow, [N, D] with N = M + X.
+        """Hidden states from which the logits follow: of the requested positions, behind them of
+        the softened ones, and behind these of the requested ones in twins: [M + X + G, D].
 
-        `added_ND` is added to the embeddings of these positions. Also writes K and V of every query
-        token to the pages.
+        `added_ND`, N = M + X, is added to the embeddings of the first two, and of twins as of the
+        positions that they are of. Also writes K and V of every query token to the pages.
         """
+        twins = batch.twins
         with self.clock:
             index_N, logit_index_N = batch.index_M, batch.logit_index_M
             if batch.softened is not None:
@@ -67,15 +69,26 @@ class ModelRunner:
             x_QD = self.model.embed.weight.index_select(0, token_ids_Q)
             if added_ND is not None:
                 x_QD.index_add_(0, index_N, added_ND)
+                if twins is not None:
+                    num_asked, num_guided = batch.index_M.shape[0], twins.index_G.shape[0]
+                    added_GD = added_ND[num_asked - num_guided : num_asked]
+                    x_QD.index_add_(0, twins.index_G, added_GD)
             attend = self.kernels.attend(self.kv, batch)
             operations = self.kernels.operations(batch)
             hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
+            if twins is not None:
+                logit_index_N = torch.cat((logit_index_N, twins.logit_index_G))
             return hidden_QD.index_select(0, logit_index_N)
 
-    def logits(self, hidden_MD: Tensor) -> Logits:
-        """Logits for the hidden states, with -inf at the words that are never predicted."""
+    def logits(self, hidden_MD: Tensor, without: Unconditional | None = None) -> Logits:
+        """Logits for the hidden states, with -inf at the words that are never predicted. `without`:
+        what guides all of them."""
         with self.clock:
             local_MU = self.kernels.logits(hidden_MD)
+            if without is not None:
+                twin_MU = self.kernels.logits(without.hidden_GD)
+                local_MU = guided(local_MU, twin_MU, without.weight_G)
+                del twin_MU
         config, parallel = self.model.config, self.model.parallel
         logits = Logits(
             local_MU,

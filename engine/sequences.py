@@ -78,6 +78,9 @@ class Sequences:
     num_skipped: np.ndarray
     """Consecutive iterations whose query-token budget had no room for this sequence's span."""
     seed: np.ndarray
+    twin_offset: np.ndarray
+    """Slots from a canvas position to the same position of the twin canvas, which a sequence with
+    guidance has (engine/guidance.py); 0: it has none."""
     temperature: np.ndarray
     """float64."""
     opens: np.ndarray
@@ -89,6 +92,8 @@ class Sequences:
     """0: all words."""
     top_p: np.ndarray
     """float64; 1: all words."""
+    guidance: np.ndarray
+    """float64."""
     has_changed: np.ndarray
     """bool: whether the last decoding forward committed or replaced anything."""
     has_failed_alone: np.ndarray
@@ -109,7 +114,7 @@ class Sequences:
         return self.first_slot.size
 
 
-_FLOATS = ("temperature", "top_p")
+_FLOATS = ("temperature", "top_p", "guidance")
 _FLAGS = ("opens", "has_changed", "has_failed_alone")
 _TABLES = ("counts_2B", "decoding_counts_3B", "is_masked_BL", "is_asked_BL")
 _NUMBERS = tuple(
@@ -125,6 +130,7 @@ class Admission(NamedTuple):
     first_slot: int
     canvas_len: int
     first_block_start: int
+    twin_offset: int
 
 
 class LiveSequences:
@@ -139,6 +145,8 @@ class LiveSequences:
         self, *, num_slots: int, block_length: int, edits: bool, tracks_uncached: bool
     ) -> None:
         self.requests: list[Request] = []
+        self.num_guided = 0
+        """Sequences with guidance."""
         # A block may be shorter than block_length, so `block_length` slots from its start may reach
         # beyond the last one.
         self.token_S = np.full(num_slots + block_length, NO_TOKEN, dtype=np.int32)
@@ -166,13 +174,16 @@ class LiveSequences:
         self._numbers[:, first : len(self)] = 0
         self._flags[:, first : len(self)] = False
         self.arrays = s = self._views()
-        for i, (request, first_page, first_slot, canvas_len, start) in enumerate(admissions, first):
+        for i, admission in enumerate(admissions, first):
+            request, first_page, first_slot, canvas_len, start, twin_offset = admission
             s.first_page[i], s.first_slot[i] = first_page, first_slot
             s.canvas_len[i], s.first_block_start[i] = canvas_len, start
             s.num_prompt_tokens[i] = len(request.prompt_ids)
             s.end_position[i] = len(request.prompt_ids) + request.max_new_tokens
             s.seed[i], s.temperature[i] = request.seed, request.temperature
             s.view[i], s.top_k[i], s.top_p[i] = filters_of(request)
+            s.twin_offset[i], s.guidance[i] = twin_offset, request.guidance
+            self.num_guided += twin_offset > 0
             self.token_S[first_slot : first_slot + canvas_len] = NO_TOKEN
             if self.is_uncached_S is not None:
                 self.is_uncached_S[first_slot : first_slot + canvas_len] = False
@@ -184,6 +195,8 @@ class LiveSequences:
         is_kept = np.ones(len(self), dtype=np.bool_)
         is_kept[places] = False
         num_live, num_kept = len(self), int(np.count_nonzero(is_kept))
+        if self.num_guided:
+            self.num_guided -= int(np.count_nonzero(self.arrays.twin_offset[places]))
         for memory in (self._numbers, self._floats, self._flags):
             memory[:, :num_kept] = memory[:, :num_live][:, is_kept]
         for rows in {id(x): x for x in (self._is_masked_BL, self._is_asked_BL)}.values():

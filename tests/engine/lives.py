@@ -52,6 +52,8 @@ class Setting:
     config: EngineConfig
     stops: bool = False
     """Whether requests have stop strings."""
+    guided: float = 0.0
+    """The share of requests with guidance."""
 
     @property
     def model(self) -> ModelConfig:
@@ -106,6 +108,7 @@ class Life:
 
     def request(self, request_id: int) -> Request:
         draw, filters = self.draw, random.Random(request_id)
+        is_guided = self.setting.guided > 0 and draw.random() < self.setting.guided
         return Request(
             request_id=request_id,
             prompt_ids=[draw.randrange(18) for _ in range(draw.randint(1, 30))],
@@ -114,6 +117,7 @@ class Life:
             top_k=filters.choice([None, None, 3]),
             top_p=filters.choice([None, None, 0.5]),
             confidence=filters.choice([None, "filtered"]),
+            guidance=draw.choice([0.5, 2]) if is_guided else 0.0,
             seed=draw.randrange(-(2**63), 2**63),
             stop=self.stop(),
         )
@@ -180,7 +184,10 @@ class Life:
         kinds = np.broadcast_to(ours.kind, len(ours)).tolist()
         assert kinds == [span.kind for _, span in plain]
         assert ours.by_kind() == by_kind(plain)
-        assert ours.num_query_tokens == sum(span.num_query_tokens for _, span in plain)
+        assert ours.num_query_tokens == sum(plain_iterations.cost(*each) for each in plain)
+        num_guided = sum(sequence.num_canvases == 2 for sequence, _ in plain)
+        assert ours.num_guided == num_guided
+        self.count("mixed" if 0 < num_guided < len(plain) else "unmixed")
         decoding = np.arange(len(self.ours.live))[ours.decoding].tolist()
         assert decoding == [
             place for place, (_, span) in zip(places, plain, strict=True) if span.is_decoding
@@ -194,6 +201,7 @@ class Life:
     def assert_same_state(self) -> None:
         live, plain = self.ours.live, self.plain.live
         assert live.requests == [sequence.request for sequence in plain]
+        assert live.num_guided == sum(sequence.num_canvases == 2 for sequence in plain)
         assert self.ours.waiting == self.plain.waiting
         assert self.ours.token_budget == self.plain.token_budget
         assert vars(self.ours.pages) == vars(self.plain.pages)
@@ -220,7 +228,7 @@ class Life:
 
 
 NUMBERS = (
-    *("first_page", "first_slot", "canvas_len", "num_prompt_tokens", "end_position"),
+    *("first_page", "first_slot", "twin_offset", "canvas_len", "num_prompt_tokens", "end_position"),
     *("first_block_start", "block_start", "block_end", "block_index", "previous_block_start"),
     *("attn_block_start", "visible_end", "num_masked_at_block_start", "num_iterations_in_block"),
     *("opens", "num_iterations_since_opening"),
@@ -232,17 +240,23 @@ NUMBERS = (
 
 def by_kind(plan: plain_iterations.Plan) -> list[tuple[SpanKind, int, int]]:
     """The number of spans of each kind, and of their query tokens."""
-    lengths = {kind: [s.num_query_tokens for _, s in plan if s.kind is kind] for kind in SpanKind}
+    lengths = {
+        kind: [plain_iterations.cost(*each) for each in plan if each[1].kind is kind]
+        for kind in SpanKind
+    }
     return [(kind, len(each), sum(each)) for kind, each in lengths.items() if each]
 
 
 def assert_same_batch(ours: HostBatch, plain: HostBatch) -> None:
     for name in HostBatch.__dataclass_fields__:
         one, other = getattr(ours, name), getattr(plain, name)
+        assert type(one) is type(other), name
         if isinstance(one, HostFilters) and isinstance(other, HostFilters):
             assert one.views == other.views
             one, other = (np.array([x.view_B, x.top_k_B, x.top_p_B]) for x in (one, other))
-        np.testing.assert_array_equal(one, other, err_msg=name, strict=isinstance(one, np.ndarray))
+        # One array, or the arrays of the twins or of softened positions.
+        for x, y in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
+            np.testing.assert_array_equal(x, y, err_msg=name, strict=isinstance(x, np.ndarray))
     assert ours.any_sampled == plain.any_sampled
 
 

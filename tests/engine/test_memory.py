@@ -86,7 +86,7 @@ def test_a_failed_allocation_changes_no_row(
     real_forward, layer = engine.runner.forward, engine.runner.model.layers[1]
     monkeypatch.setattr(engine.runner, "forward", numbered)
     in_layer = (attempts[0] % 7 == 3 for _ in repeat(0))
-    monkeypatch.setattr(layer, "forward", fail_sometimes(layer.forward, in_layer, error))
+    monkeypatch.setattr(layer, "add_mlp", fail_sometimes(layer.add_mlp, in_layer, error))
     in_head = (attempts[0] % 7 == 5 for _ in repeat(0))
     monkeypatch.setattr(
         engine.runner, "logits", fail_sometimes(engine.runner.logits, in_head, error)
@@ -168,8 +168,8 @@ def test_logits_never_exceed_their_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     sizes = []
     real = engine.runner.logits
 
-    def logits(hidden_MD: torch.Tensor) -> Logits:
-        made: Logits = real(hidden_MD)
+    def logits(*hidden: Any) -> Logits:
+        made: Logits = real(*hidden)
         sizes.append(made.local_MU.nbytes)
         return made
 

@@ -177,6 +177,31 @@ def test_stop_strings_end_sequences_as_the_plain_rules_say(
     assert all(events[name] for name in ("eos", "length", "stop")), events
 
 
+@pytest.mark.parametrize(
+    ("policy", "attention"), [each for each in SERVED if each[0] != "vicinity-rare"]
+)
+@pytest.mark.parametrize("is_shifted", [False, True])
+def test_arrays_and_plain_rules_agree_with_guidance(
+    policy: str, attention: str, is_shifted: bool
+) -> None:
+    """Guided sequences take two canvases, and stand with and without others in a plan."""
+    events: Counter[str] = Counter()
+    for seed, (memory, guided) in enumerate(
+        (memory, guided) for memory in MEMORY.values() for guided in (0.5, 1.0)
+    ):
+        strategy = "edits" if POLICIES[policy].serves_edits and seed % 2 else "commits"
+        made = setting(
+            *(policy, strategy, attention, is_shifted),
+            stop_at_eos=True,
+            config=EngineConfig(**memory, page_size=PAGE),
+            guided=guided,
+        )
+        life = Life(made, seed)
+        life.run(14)
+        events += Counter(life.events)
+    assert all(events[name] for name in ("mixed", "give_way", "partial", "whole")), events
+
+
 def test_the_lives_contain_failures_and_aborts() -> None:
     """Confidences that are NaN, spans that never fit into memory, and aborts are compared too."""
     made = setting(

@@ -61,7 +61,8 @@ def decode(
     if soft is not None:
         assert soft.keys() <= SOFT_DEFAULTS.keys(), f"unknown settings among {list(soft)}"
         soft = SOFT_DEFAULTS | soft
-    dense = DenseCache(model, len(state.canvas))
+    dense, twin = (DenseCache(model, len(state.canvas)) for _ in range(2))
+    guidance = request.guidance
     while True:
         is_opening = state.opens
         asked = _asked(state, edits=decoding["name"] == "edit")
@@ -74,12 +75,17 @@ def decode(
         if state.is_shifted and forward.has_logits:
             forward.positions = sorted({*forward.positions, *(i - 1 for i in asked)})
         hidden = dense.forward(embed(model, state, forward.positions, soft), forward.positions)
+        if guidance:
+            embedded = embed(model, state.without_prompt(), forward.positions, soft)
+            hidden_twin = twin.forward(embedded, forward.positions)
         iteration = state.num_decoding_iterations
         _count(state, forward)
         if not forward.has_logits:
             continue
         rows = [forward.positions.index(i - state.is_shifted) for i in asked]
-        logits = dict(zip(asked, dense.logits(hidden[rows]), strict=True))
+        without_prompt = hidden_twin[rows] if guidance else None
+        found = dense.logits(hidden[rows], without_prompt, guidance)
+        logits = dict(zip(asked, found, strict=True))
         form = decoding.get("suppress_eos")
         if form == "logits":
             for z in logits.values():
@@ -153,7 +159,7 @@ def _count(state: State, forward: Forward) -> None:
         state.num_refreshes += 1
         state.last_refresh = state.num_iterations
     state.num_iterations += 1
-    state.num_query_tokens += len(forward.positions)
+    state.num_query_tokens += len(forward.positions) * (2 if state.request.guidance else 1)
     if state.attention_length is not None:
         state.num_cached = min(forward.positions[-1] + 1, state.attention_block[0])
     state.uncached -= set(forward.positions)

@@ -50,10 +50,17 @@ class DenseCache:
             return self.k.shape[1]
         return (position // self.block_length + 1) * self.block_length
 
-    def logits(self, hidden: Tensor) -> list[Floats]:
-        """float32, one row per hidden state; -inf at the mask token."""
+    def logits(
+        self, hidden: Tensor, without_prompt: Tensor | None = None, guidance: float = 0.0
+    ) -> list[Floats]:
+        """float32, one row per hidden state; -inf at the mask token. With `guidance`, guided by the
+        logits of the hidden states that a canvas of masks for a prompt has there (LLaDA)."""
         with torch.no_grad():
             logits = self.model.logits(hidden).numpy().copy()
+            if without_prompt is not None:
+                unconditional = self.model.logits(without_prompt).numpy()
+                scale = np.float32(guidance + 1)
+                logits = unconditional + scale * (logits - unconditional)
         assert not np.isnan(logits).any(), "a query saw K and V that no forward has written"
         logits[:, self.model.config.mask_token_id] = -np.inf
         return list(logits)

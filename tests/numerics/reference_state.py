@@ -16,7 +16,7 @@ The model's attention blocks may be longer than the blocks that are denoised (su
 the canvas consists of whole attention blocks.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -117,6 +117,11 @@ class State:
         self.num_iterations_since_opening = 0
         self.num_masked_at_block_start = len(self.masked())
         self.previous_logits, self.memory = {}, {}
+
+    def without_prompt(self) -> "State":
+        """The same with masks for a prompt, as classifier-free guidance has it."""
+        canvas = [self.mask] * self.prompt_len + self.canvas[self.prompt_len :]
+        return replace(self, canvas=canvas)
 
     def has_all(self) -> bool:
         """Whether no position before the limit is masked."""

@@ -1,10 +1,12 @@
 """Packs the spans of sequences one by one, in plain Python and small arrays."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from engine.batch import HostBatch, Softened
+from engine.guidance import HostTwins
 from engine.model.config import ModelConfig
 from engine.sampling import HostFilters, View, filters_of
 from tests.engine.plain.iterations import Plan
@@ -12,7 +14,41 @@ from tests.engine.plain.sequence import Positions, Sequence
 
 
 def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBatch:
-    """The batch of a plan."""
+    """The batch of a plan: its sequences and, behind them, their twins."""
+    twins = [(as_twin(sequence), span) for sequence, span in plan if sequence.num_canvases == 2]
+    batch = _pack(plan, model, softens_canvas)
+    if not twins:
+        return batch
+    both, twin = (_pack(part, model, softens_canvas=False) for part in ([*plan, *twins], twins))
+    step = batch.positions_Q.size
+    batch = replace(
+        batch,
+        positions_Q=both.positions_Q,
+        slots_Q=both.slots_Q,
+        query_starts=both.query_starts,
+        first_slot_R=both.first_slot_R,
+        context_lens_R=both.context_lens_R,
+    )
+    if not twin.index_M.size:
+        return batch
+    weights = [sequence.request.guidance + 1 for sequence, _ in twins]
+    return replace(
+        batch,
+        twins=HostTwins(
+            index_G=twin.index_M + step,
+            logit_index_G=twin.logit_index_M + step,
+            slots_G=twin.slots_M,
+            weight_G=np.array(weights, dtype=np.float64)[twin.sequence_M],
+        ),
+    )
+
+
+def as_twin(sequence: Sequence) -> Sequence:
+    return replace(sequence, first_slot=sequence.first_slot + sequence.twin_offset)
+
+
+def _pack(plan: Plan, model: ModelConfig, softens_canvas: bool) -> HostBatch:
+    """The batch of as many canvases."""
     spans = [_array(span.positions) for _, span in plan]
     requested = [_array(s.requested_positions if span.is_decoding else []) for s, span in plan]
     query_starts = np.concatenate(([0], np.cumsum([positions.size for positions in spans])))

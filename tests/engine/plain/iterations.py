@@ -71,7 +71,7 @@ class IterationManager:
         retired and returned.
         """
         self._num_clean = 0
-        self.token_budget = max(1, sum(span.num_query_tokens for _, span in plan) // 2)
+        self.token_budget = max(1, sum(cost(*each) for each in plan) // 2)
         if len(plan) > 1:
             return None
         sequence = plan[0][0]
@@ -107,29 +107,37 @@ class IterationManager:
         """The spans that fit into the query-token budget, in order of priority: a sequence whose
         forward failed for lack of memory when it ran alone, then those that have sat out the most
         iterations, then by order of admission. The first is planned even if it exceeds the
-        budget."""
+        budget. Those with guidance stand behind the others."""
         plan: Plan = []
         num_tokens = 0
         for sequence in sorted(self.live, key=lambda s: (not s.has_failed_alone, -s.num_skipped)):
             span = self._rules.span(sequence, self._policy)
-            if plan and num_tokens + span.num_query_tokens > self.token_budget:
+            if plan and num_tokens + cost(sequence, span) > self.token_budget:
                 sequence.num_skipped += 1
                 continue
             sequence.num_skipped = 0
-            num_tokens += span.num_query_tokens
+            num_tokens += cost(sequence, span)
             plan.append((sequence, span))
-        return plan
+        return sorted(plan, key=lambda each: each[0].num_canvases)
 
     def _admit(self, request: Request) -> Sequence | None:
-        """Allocate pages and lay out the canvas; None if no free run of pages is long enough."""
-        canvas_len = self._rules.canvas_len(request)
-        first_page = self.pages.allocate(self._config.pages_for(canvas_len))
+        """Allocate pages, with guidance for two canvases one after the other; None if no free run
+        of pages is long enough."""
+        num_pages = self._config.pages_for(self._rules.canvas_len(request))
+        has_twin = request.guidance > 0
+        first_page = self.pages.allocate(2 * num_pages if has_twin else num_pages)
         if first_page is None:
             return None
-        first_slot = first_page * self._config.page_size
-        return self._rules.sequence(request, first_page, first_slot)
+        size = self._config.page_size
+        twin_offset = num_pages * size if has_twin else 0
+        return self._rules.sequence(request, first_page, first_page * size, twin_offset)
 
     def retire(self, sequence: Sequence) -> None:
         """Free the pages of a sequence and remove it from the live ones."""
         self.pages.free(sequence.first_page)
         self.live.remove(sequence)
+
+
+def cost(sequence: Sequence, span: Span) -> int:
+    """Query tokens of a sequence's forward."""
+    return span.num_query_tokens * sequence.num_canvases

@@ -8,7 +8,7 @@ from engine.cache.base import CachePolicy, SpanKind
 from engine.decoding.base import DecodingStrategy
 from engine.model.authors import Opening
 from engine.request import FinishReason, Request, Result
-from engine.rules import NOT_FINITE
+from engine.rules import not_finite
 from engine.sequences import whole_blocks
 from tests.engine.plain import stops as plain_stops
 from tests.engine.plain.sequence import Positions, Sequence
@@ -40,7 +40,9 @@ class SequenceRules:
             len(request.prompt_ids) + request.max_new_tokens, self.attn_block_length
         )
 
-    def sequence(self, request: Request, first_page: int, first_slot: int) -> Sequence:
+    def sequence(
+        self, request: Request, first_page: int, first_slot: int, twin_offset: int
+    ) -> Sequence:
         """The record of a new sequence, which has entered its first block."""
         num_prompt_tokens = len(request.prompt_ids)
         tail = 0 if self.attn_block_length is None else num_prompt_tokens % self.block_length
@@ -48,6 +50,7 @@ class SequenceRules:
             request=request,
             first_page=first_page,
             first_slot=first_slot,
+            twin_offset=twin_offset,
             canvas_len=self.canvas_len(request),
             attn_block_length=self.attn_block_length,
             first_block_start=num_prompt_tokens - tail,
@@ -75,7 +78,7 @@ class SequenceRules:
         sequence.has_failed_alone = False
         sequence.num_iterations += 1
         sequence.num_refreshes += is_refresh
-        sequence.num_query_tokens += span.num_query_tokens
+        sequence.num_query_tokens += span.num_query_tokens * sequence.num_canvases
         sequence.num_iterations_since_refresh = (
             0 if is_refresh else sequence.num_iterations_since_refresh + 1
         )
@@ -102,7 +105,7 @@ class SequenceRules:
         """Record a decoding forward's commits at the requested positions. Returns the result if the
         sequence is done or has failed."""
         if any(map(math.isnan, confidences)):
-            return Result.failed(sequence.request, NOT_FINITE)
+            return Result.failed(sequence.request, not_finite(sequence.request))
         self.record_commits(sequence, requested, tokens, confidences)
         return self.result(sequence) if self.turn(sequence) else None
 

@@ -20,6 +20,7 @@ class Sequence:
     first_slot: int
     """Slot of canvas position 0; position p is at first_slot + p."""
     canvas_len: int
+    twin_offset: int = 0
     attn_block_length: int | None = None
     """Length of the attention blocks of a block-causal model, which begin at multiples of it. An
     attention block is denoised as one block, or as several sub-blocks (arXiv 2509.26328). None: the
@@ -70,6 +71,11 @@ class Sequence:
     """Consecutive iterations whose query-token budget had no room for this sequence's span."""
     has_failed_alone: bool = False
     """Whether its last forward ran out of memory with no other sequence in it."""
+
+    @property
+    def num_canvases(self) -> int:
+        """2 with guidance: each forward also computes the same positions of the twin."""
+        return 2 if self.twin_offset else 1
 
     @property
     def num_prompt_tokens(self) -> int:
