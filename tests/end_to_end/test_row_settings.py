@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine import LLM
 from engine.model.load import load_model
 from engine.request import Request
 from pipeline.config.job import JobConfig, PromptConfig
@@ -181,3 +182,40 @@ def test_a_run_with_other_override_columns_is_refused(
     with pytest.raises(SystemExit):
         run(changed, 0)
     assert "columns.temperature: temperature there, not set now" in capfd.readouterr().err
+
+
+def test_columns_of_filters_and_guidance_give_the_rows_of_llm(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = prompts(9)
+    columns: dict[str, list[Any]] = {
+        "temperature": [0.9, 1.4, 0.0],
+        "top_k": [None, 3, 1],
+        "top_p": [None, 0.5],
+        "guidance": [None, 0.0, 1.5, None],
+        "seed": [*range(9)],
+    }
+    for i, row in enumerate(rows):
+        row.update({name: values[i % len(values)] for name, values in columns.items()})
+    data = write_parquet(tmp_path / "in.parquet", rows)
+    decoding = {"name": "threshold", "threshold": 0.3}
+    run(job(checkpoint, data, tmp_path / "run", decoding=decoding), 0)
+    llm = LLM(
+        *(checkpoint,),
+        **{"dtype": "float32", "device": "cpu", "block_length": 4, "max_sequences": 2},
+        **{"decoding": decoding, "cache": "dual"},
+    )
+    answers = llm.generate(
+        [row["prompt"] for row in rows],
+        max_new_tokens=8,
+        guidance=[row["guidance"] or 0.0 for row in rows],
+        **{name: [row[name] for row in rows] for name in columns if name != "guidance"},
+        progress=False,
+    )
+    ours = {row["row_id"]: row for row in output_rows(tmp_path / "run")}
+    for i, answer in enumerate(answers):
+        assert (answer.error, ours[f"in:{i}"]["error"]) == (None, None)
+        assert ours[f"in:{i}"]["token_ids"] == answer.token_ids
+    assert sum(row["num_query_tokens"] for row in ours.values()) == sum(
+        answer.num_query_tokens for answer in answers
+    )

@@ -276,3 +276,27 @@ def test_guided_logits_stay_within_their_bytes(dtype: torch.dtype) -> None:
     assert made.nbytes == 4 * G * U
     assert live.peak <= G * U * bytes_per_guided_logit(1, dtype.itemsize) + 8 * G
     assert bytes_per_guided_logit(BYTES_PER_LOGIT[False], 4) == BYTES_PER_LOGIT[False]
+
+
+def test_guidance_is_refused_where_soft_iteration_has_the_scope_of_the_canvas() -> None:
+    soft = {"scope": "canvas"}
+    engine = Combination({"name": "dual"}, DUAL.decoding, soft).engine(tiny_model(), **SETTINGS)
+    results = results_of(engine, mixed(4))
+    errors = {i: result.error for i, result in results.items()}
+    assert errors[0] is errors[2] is None
+    assert "engine.soft.scope=block" in (errors[1] or "") and errors[3]
+
+
+def test_guided_logits_are_filtered_and_no_row_depends_on_its_neighbours() -> None:
+    requests = [
+        replace(r, top_p=0.6, top_k=(None, 5)[i % 2], temperature=0.8, confidence="filtered")
+        for i, r in enumerate(mixed(6, guidance=1.5))
+    ]
+    together = DUAL.run(tiny_model(), requests, **SETTINGS)
+    for request in requests:
+        alone = DUAL.run(tiny_model(), [request], **SETTINGS)[request.request_id]
+        assert alone.token_ids == together[request.request_id].token_ids
+    one_word = [replace(r, top_k=1) for r in requests]
+    fixed = Combination({"name": "dual"}, {"name": "fixed"})
+    drawn = fixed.run(tiny_model(), one_word, **SETTINGS)
+    assert all(result.mean_confidence in (None, 1.0) for result in drawn.values())

@@ -102,14 +102,15 @@ def test_the_tokens_are_those_of_lladas_own_loop(steps: int, cfg_scale: float) -
 
 
 def guided_and_others(count: int = 3) -> list[Request]:
-    """Greedy and sampled, with weights of guidance and without."""
-    return [
+    """Greedy and sampled, with weights of guidance and without; the loop knows raw confidences."""
+    requests = [
         *(replace(r, guidance=(0.5, 0.0, 1.5)[r.request_id % 3]) for r in mixed_requests(count)),
         *(
             replace(r, request_id=-1 - i, temperature=0.7, guidance=(0.0, 1.0)[i % 2])
             for i, r in enumerate(mixed_requests(count, seed=8))
         ),
     ]
+    return [replace(request, confidence="raw") for request in requests]
 
 
 def cases() -> Iterator[Any]:
