@@ -11,9 +11,9 @@ from torch import Tensor
 
 from engine.decoding.base import DecodingStrategy
 from engine.decoding.logits import Logits
-from engine.decoding.noise import position_gumbel
+from engine.decoding.noise import position_gumbel, position_noise
 from engine.decoding.order import check_order, propose_in_order
-from engine.decoding.positions import AskedPositions, Proposals, rank_of
+from engine.decoding.positions import AskedPositions, Proposals, is_last, rank_of
 from engine.errors import UserError
 from engine.model.authors import Opening
 
@@ -90,13 +90,22 @@ class Dream(DecodingStrategy):
     def choose(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
         share_B, is_last_B = self._share(asked)
         if self.order == "random":
+            # Not by the scores: those of positions that commit last are changed.
             share_M = asked.of_sequence(share_B.masked_fill(is_last_B, 1))
-            return asked.is_masked_M & (proposals.score_M < share_M)
+            is_chosen_M = asked.is_masked_M & (position_noise(asked) < share_M)
+            return is_chosen_M & (self._is_free(asked, proposals) | asked.of_sequence(is_last_B))
         num_masked_B = torch.zeros_like(asked.seed_B)
         num_masked_B.index_add_(0, asked.sequence_M, asked.is_masked_M.long())
         quota_B = torch.where(is_last_B, num_masked_B, (num_masked_B * share_B).long())
         is_chosen_M = rank_of(asked, proposals.score_M) < asked.of_sequence(quota_B)
         return asked.is_masked_M & is_chosen_M
+
+    def _is_free(self, asked: AskedPositions, proposals: Proposals) -> Tensor:
+        """Whether the position need not wait for others of its block to commit (suppress_eos)."""
+        waits_M = is_last(proposals.log_odds_M)
+        num_others_B = torch.zeros_like(asked.seed_B)
+        num_others_B.index_add_(0, asked.sequence_M, (asked.is_masked_M & ~waits_M).long())
+        return ~waits_M | (asked.of_sequence(num_others_B) == 0)
 
     def _share(self, asked: AskedPositions) -> tuple[Tensor, Tensor]:
         """1 - t_(i + 1) / t_i, float32 [B], and whether the iteration is the last, bool [B]."""

@@ -34,6 +34,7 @@ DECODER_SETTINGS: dict[str, list[Settings]] = {
     "entropy_bound": [{"bound": 0.1}, {"bound": 0.35}],
     "klass": [{}, {"threshold": 0.6, "num_stable": 1}],
     "edit": [{}, {"threshold": 0.9, "edit_threshold": 0.9}],
+    "dream": [{}, {"iterations_per_block": 8}],
 }
 SOFT_DECODERS = ("threshold", "hierarchical")
 """Strategies that are also run with soft iteration, at the first of their settings."""

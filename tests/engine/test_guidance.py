@@ -284,7 +284,8 @@ def test_guidance_is_refused_where_soft_iteration_has_the_scope_of_the_canvas() 
     results = results_of(engine, mixed(4))
     errors = {i: result.error for i, result in results.items()}
     assert errors[0] is errors[2] is None
-    assert "engine.soft.scope=block" in (errors[1] or "") and errors[3]
+    assert "engine.soft.scope=block" in (errors[1] or "")
+    assert errors[3]
 
 
 def test_guided_logits_are_filtered_and_no_row_depends_on_its_neighbours() -> None:

@@ -5,6 +5,7 @@ import math
 import torch
 
 from tests.numerics.reference_view import Commits, View, in_order
+from tests.numerics.reference_view import is_last as waits
 from tests.numerics.reference_words import entropy, lead_doubt, random_order
 
 
@@ -28,7 +29,11 @@ def dream(
     share = 1.0 if is_last else float(1 - times[i + 1] / times[i])
     if order == "random":
         uniform = {j: random_order(view.seed, view.iteration, j) / 2**52 for j in view.masked}
-        return {j: proposals[j] for j in view.masked if uniform[j] < share}
+        waiting = {j for j in view.masked if waits(proposals[j])}
+        if is_last or len(waiting) == len(view.masked):
+            waiting = set()
+        drawn_ones = [j for j in view.masked if uniform[j] < share and j not in waiting]
+        return {j: proposals[j] for j in drawn_ones}
     quota = len(view.masked)
     if not is_last:
         quota = int(torch.tensor(float(quota)) * (1 - times[i + 1] / times[i]))
@@ -41,6 +46,8 @@ def dream(
     }
 
     def drawn(j: int) -> float:
+        if waits(proposals[j]):
+            return -math.inf
         uniform = (random_order(view.seed, view.iteration, j) + 0.5) / 2**52
         return scores[order](j) / order_temperature - math.log(-math.log(uniform))
 

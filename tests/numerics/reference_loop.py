@@ -93,12 +93,15 @@ def decode(
         if soft is not None and soft["scope"] == "canvas":
             soften(model, dense, state, forward.positions, hidden, soft)
         view = _view(state, logits, iteration, soft)
+        is_greedy = is_opening and state.attention_length is not None
+        if is_filtered(model, request) and not is_greedy:
+            scaled = {i: z / np.float32(request.temperature) for i, z in logits.items()}
+            view = replace(view, logits=scaled, temperature=1.0)
         if form == "confidence":
             view = replace(view, last=state.eos)
         if form == "softmax":
             view = replace(view, last=state.eos, uncounted=state.eos)
         if is_opening:
-            is_greedy = state.attention_length is not None
             commits = _alone(view, asked[0], decoding, is_greedy=is_greedy)
         else:
             commits = DECODERS[decoding["name"]](view, **_settings(decoding))
@@ -163,6 +166,14 @@ def _count(state: State, forward: Forward) -> None:
     if state.attention_length is not None:
         state.num_cached = min(forward.positions[-1] + 1, state.attention_block[0])
     state.uncached -= set(forward.positions)
+
+
+def is_filtered(model: Transformer, request: Request) -> bool:
+    """Whether the strategy sees the logits divided by the temperature (there are no filters here:
+    tests/numerics/authors has them)."""
+    assert request.top_k is request.top_p is None, "this loop knows no filters"
+    confidence = request.confidence or model.config.rules.confidence
+    return confidence == "filtered" and request.temperature > 0
 
 
 def _view(

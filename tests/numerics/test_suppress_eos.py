@@ -38,6 +38,11 @@ OTHERS = [
     {"name": "fixed", "iterations_per_block": 3, "order": order}
     for order in ("margin", "entropy", "random")
 ] + [
+    *(
+        {"name": "dream", "iterations_per_block": 3, "order": order}
+        for order in ("margin", "random")
+    ),
+    {"name": "dream", "order": "entropy", "order_temperature": 0.5},
     {"name": "factor", "factor": 40.0},
     {"name": "entropy_bound", "bound": 9.0},
     {"name": "edit", "threshold": 0.3, "edit_threshold": 0.0, "max_post_iterations": 3},

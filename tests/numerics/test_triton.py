@@ -38,6 +38,7 @@ def both(attention: str, cache: str, decoding: str, **settings: object) -> objec
 
 CASES = [
     both("bidirectional", "none", "fixed", iterations_per_block=2, order="margin"),
+    both("bidirectional", "none", "dream", iterations_per_block=3, order="entropy"),
     both("bidirectional", "prefix", "factor", factor=3.0),
     both("bidirectional", "dual", "credit", threshold=0.6, alpha=1.5),
     both("bidirectional", "commit", "entropy_bound", bound=3.0),
