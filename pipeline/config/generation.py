@@ -31,7 +31,9 @@ class GenerationConfig:
     over all words. `filtered`: after temperature, top_k and top_p, as it was drawn; at temperature
     0, as the model's authors have it. null: which of the two the model's authors take."""
     guidance: float = 0.0
-    """Weight of classifier-free guidance; 0: none."""
+    """Weight w of classifier-free guidance (LLaDA's `cfg_scale`): the logits are
+    z_un + (w + 1) (z - z_un), with z_un those without the prompt. This takes twice the pages and
+    query tokens. 0: none."""
     stop: list[str] | None = None
     """Texts that end a generation, which is cut before the first of them; null: none."""
     num_samples: int = 1

@@ -96,8 +96,7 @@ def _refuse_llada2_2(raw: Raw) -> None:
         raise UserError(
             f"config.json {stated}: this is LLaDA2.2, which is not supported: it routes a block to "
             "a limited number of experts (expert_capacity), and edits with a DELETE and a SPLIT "
-            "token. Without these its answers would be wrong; take LLaDA2.1 (model=llada2_1_mini, "
-            "model=llada2_1_flash)"
+            "token. Without these its answers would be wrong; take LLaDA2.1 (model=llada2_1_mini)"
         )
 
 
