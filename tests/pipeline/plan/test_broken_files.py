@@ -149,7 +149,7 @@ def test_many_broken_parts_are_counted(
 
 
 def test_sound_files_are_looked_at_quickly(done: RunFolder, tmp_path: Path) -> None:
-    """60,000 parts take some seconds of one core."""
+    """0.3 ms each on a fast core, 0.6 on a slow one; 60,000 parts take less than a minute."""
     plan, content = load(done), Path(done.data_file(0)).read_bytes()
     parts = [replace(plan.parts[0], index=index) for index in range(2_000)]
     folder = RunFolder(tmp_path / "many")
@@ -158,7 +158,7 @@ def test_sound_files_are_looked_at_quickly(done: RunFolder, tmp_path: Path) -> N
         Path(folder.data_file(part.index)).write_bytes(content)
     began = time.process_time()
     assert set_aside_broken(replace(plan, parts=parts), folder) == []
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 3.0
 
 
 def test_a_table_that_is_whole_is_not_moved(done: RunFolder) -> None:
