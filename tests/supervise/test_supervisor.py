@@ -298,10 +298,3 @@ def test_a_requeue_that_slurm_refuses_is_told(
     assert Supervisor(start(tmp_path), Told()).run([]) == 1
     assert last(tmp_path).outcome == "failed"
     assert (last(tmp_path).why or "").endswith("; scontrol: Requested operation is disabled")
-
-
-def test_the_command_line() -> None:
-    args, words = supervise.arguments(["runs/a", "--finish", "--", "conf=demo", "--", "-x"])
-    assert (args.run, args.finish, words) == ("runs/a", True, ["conf=demo", "--", "-x"])
-    args, words = supervise.arguments(["s3://b/a", "--"])
-    assert (args.run, args.finish, words) == ("s3://b/a", False, [])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.run_folder.layout import RunFolder
 from pipeline.status.__main__ import main
+from tests.pipeline.generate.test_driver import Job, StandIn
 
 
 class Status:
@@ -27,3 +29,11 @@ class Status:
         printed = self._capsys.readouterr()
         assert isinstance(stop.value.code, int)
         return stop.value.code, (printed.out or printed.err).splitlines()
+
+
+def done(a_job: Job, parts: set[int]) -> RunFolder:
+    """The job's folder with these parts done, of 5."""
+    a_job.run(StandIn(room=3))
+    for part in set(range(5)) - parts:
+        a_job.folder.data_file(part).unlink()
+    return a_job.folder
