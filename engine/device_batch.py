@@ -168,7 +168,8 @@ class BatchSender:
         rooms = _rooms(buffer)
         for (name, (is_wide, start, end)), array in zip(places.of.items(), arrays, strict=True):
             rooms[is_wide][start : start + array.size] = array
-            rooms[is_wide][start + array.size : end] = padding.get(name, 0)
+            if array.size < end - start:
+                rooms[is_wide][start + array.size : end] = padding.get(name, 0)
         return buffer
 
     def _padding(self, host: HostBatch | None) -> dict[str, int]:

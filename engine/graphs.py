@@ -6,9 +6,11 @@ sizes, so that few graphs serve all plans and little is padded. A plan with guid
 graph: they are the last of the requested ones, where a graph has padding.
 """
 
+import gc
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -23,8 +25,10 @@ from engine.memory import is_out_of_memory
 
 log = logging.getLogger("engine")
 
-MOST_QUERY_TOKENS = 1024
-"""Longer forwards take the GPU longer than their launches take the host."""
+MOST_QUERY_TOKENS = 4096
+"""Longer forwards take the GPU longer than their launches take even a slow host: on one whose
+launches take 70 us each, LLaDA-MoE's forward of 2,048 tokens took 13 ms of the GPU and 18.5 of the
+host."""
 MOST_GRAPHS = 64
 """A graph keeps its inputs, and the driver's copy of its launches: a few MB. Runs of 1 to 128
 sequences with prompts of 300 to 600 tokens had at most 43 graphs, whatever the cache policy."""
@@ -76,8 +80,11 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use CUDA meanwhile, to ask for the free memory, say.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            with (
+                collector_paused(),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
             ):
                 output = function()
         except (RuntimeError, MemoryError) as error:
@@ -90,6 +97,20 @@ class CudaCapture:
                 "because the decoding strategy reads a tensor on the host; set engine.graphs=false"
             ) from error
         return Captured(graph.replay, output)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without Python's garbage collector: in the middle of a capture it could free an engine that
+    nobody uses any more, with its pinned memory and its graphs, by CUDA calls that break the
+    capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +191,9 @@ class Graphs:
 
 
 def padded_shape(host: HostBatch, tiles: Sequence[HostTiles]) -> BatchShape:
-    """The shape that a plan is padded to. Padding query tokens costs up to 1/8 and half as much on
-    average. Padding the others costs little: a few rows of the head, or nothing."""
+    """The shape that a plan is padded to. Padding query tokens costs up to 1/8, of long plans up to
+    1/16, and half as much on average. Padding the others costs little: a few rows of the head, or
+    nothing."""
     num_query_tokens = padded_query_tokens(host.positions_Q.size)
     exact = BatchShape.of(host, tiles)
     return exact._replace(
@@ -186,8 +208,10 @@ def padded_shape(host: HostBatch, tiles: Sequence[HostTiles]) -> BatchShape:
 
 
 def padded_query_tokens(num_tokens: int) -> int:
-    """Steps of 8 up to 128 query tokens, then of at most 1/8 of them."""
-    step = max(8, _power_of_two(num_tokens) // 16)
+    """Steps of 8 up to 128 query tokens, then of at most 1/8 of them, and above 1,024, where the
+    GPU's time grows with every token, of at most 1/16."""
+    parts = 16 if num_tokens <= 1024 else 32
+    step = max(8, _power_of_two(num_tokens) // parts)
     return _rounded_up(num_tokens, step)
 
 

@@ -1,6 +1,6 @@
 """Brings the report of an iteration to the host: the only data that the host reads in it."""
 
-import time
+import os
 
 import numpy as np
 import torch
@@ -33,6 +33,6 @@ class ReportReader:
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(self._device))
         while not arrived.query():
-            time.sleep(0)
+            os.sched_yield()  # sleeping, for however short a time, takes 60 us
         # A copy, because the next report overwrites the pinned memory.
         return arriving.numpy()[:, :num_asked].copy()

@@ -75,10 +75,9 @@ class ModelRunner:
                     x_QD.index_add_(0, twins.index_G, added_GD)
             attend = self.kernels.attend(self.kv, batch)
             operations = self.kernels.operations(batch)
-            hidden_QD = self.model(x_QD, batch.positions_Q, attend, operations)
             if twins is not None:
                 logit_index_N = torch.cat((logit_index_N, twins.logit_index_G))
-            return hidden_QD.index_select(0, logit_index_N)
+            return self.model(x_QD, batch.positions_Q, attend, operations, logit_index_N)
 
     def logits(self, hidden_MD: Tensor, without: Unconditional | None = None) -> Logits:
         """Logits for the hidden states, with -inf at the words that are never predicted. `without`:

@@ -204,7 +204,9 @@ def combine_kernel(
         if ROWS:
             row = tl.load(row_ptr + row).to(tl.int64)
         y = tl.load(y_ptr + row * D + d, mask=has_row, other=0.0).to(tl.float32)
-        acc += tl.where(has_row, weight * y, 0.0)
+        # Fused by name: the compiler does it or not, depending on WHOLE, and bits would depend on
+        # whether a graph pads the rows. Without a row y is 0.
+        acc = tl.fma(weight, y, acc)
     if SHARED:
         acc += tl.load(shared_ptr + m * D + d, mask=ok, other=0.0).to(tl.float32)
     if NORM:

@@ -57,8 +57,8 @@ def rotate(x_QHE: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projects to queries, keys and values, calls `attend`, and projects back. Has this rank's
-    share of the heads."""
+    """Projects to queries, keys and values, calls `attend`, and has the projection back, which the
+    transformer calls. Has this rank's share of the heads."""
 
     def __init__(self, config: ModelConfig, layer: int, parallel: TensorParallel) -> None:
         super().__init__()
@@ -75,12 +75,11 @@ class Attention(nn.Module):
             for _ in range(2)
         )
 
-    def forward(
+    def mixed(
         self, h_QD: Tensor, cos_QR: Tensor, sin_QR: Tensor, attend: "Attend", ops: Operations
     ) -> Tensor:
-        qkv_QF = ops.linear(h_QD, self.qkv)
-        o_QHE = attend(self, qkv_QF, cos_QR, sin_QR)
-        return ops.linear(o_QHE.flatten(1), self.out)
+        """What attention gives the output projection, [Q, H E]."""
+        return attend(self, ops.linear(h_QD, self.qkv), cos_QR, sin_QR).flatten(1)
 
     def heads(
         self, qkv_QF: Tensor, cos_QR: Tensor, sin_QR: Tensor

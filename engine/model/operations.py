@@ -46,6 +46,9 @@ class Operations(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """The residual sum x + moe(h) and its norm, for a rank that holds the whole model."""
 
+    def of_selected(self) -> Operations:
+        """The same for rows that are selected from the query tokens, of which none is padding."""
+
 
 class TorchOperations:
     """Plain torch."""
@@ -75,6 +78,9 @@ class TorchOperations:
         self, x_QD: Tensor, h_QD: Tensor, moe: MoE, norm: RMSNorm
     ) -> tuple[Tensor, Tensor]:
         return self.add_norm(x_QD, moe(h_QD, self), norm)
+
+    def of_selected(self) -> Operations:
+        return self
 
 
 TORCH = TorchOperations()

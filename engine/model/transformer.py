@@ -78,18 +78,34 @@ class Transformer(nn.Module):
         return self.head.weight
 
     def forward(
-        self, x_QD: Tensor, positions_Q: Tensor, attend: Attend, ops: Operations = TORCH
+        self,
+        x_QD: Tensor,
+        positions_Q: Tensor,
+        attend: Attend,
+        ops: Operations = TORCH,
+        rows_N: Tensor | None = None,
     ) -> Tensor:
         """Embeddings of the query tokens, as `embed` gives them, and their canvas positions, int64
-        [Q] -> hidden states [Q, D] after the final norm."""
+        [Q] -> hidden states [Q, D] after the final norm.
+
+        With `rows_N`, int64 [N], only those of these rows, [N, D]: behind the last attention, which
+        has written the last K and V, nothing is computed of the others."""
         rotary_dim = self.config.rotary_dim or self.config.head_dim
         rotary = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
         layers: list[Any] = list(self.layers)
         norms = [*(layer.attn_norm for layer in layers), self.norm]
+        if not layers and rows_N is not None:
+            x_QD = x_QD.index_select(0, rows_N)
         x_QD, h_QD = ops.add_norm(x_QD, None, norms[0])
         for layer, next_norm in zip(layers, norms[1:], strict=True):
             # One frame for both halves: a caller's names would keep tensors of the half before.
-            o_QD = layer.parallel.sum(layer.attn(h_QD, *rotary, attend, ops))
+            o_QD = layer.attn.mixed(h_QD, *rotary, attend, ops)
+            if rows_N is not None and layer is layers[-1]:
+                if rows_N.shape[0] == 0:
+                    return x_QD.new_empty((0, x_QD.shape[1]))
+                o_QD, x_QD = o_QD.index_select(0, rows_N), x_QD.index_select(0, rows_N)
+                ops = ops.of_selected()
+            o_QD = layer.parallel.sum(ops.linear(o_QD, layer.attn.out))
             x_QD, h_QD = ops.add_norm(x_QD, o_QD, layer.mlp_norm)
             del o_QD
             x_QD, h_QD = layer.add_mlp(x_QD, h_QD, next_norm, ops)

@@ -84,6 +84,9 @@ class TritonOperations:
             h_QD, x_QD, *weights, norm.weight, norm.eps, shared_QD, num_rows=self.num_rows
         )
 
+    def of_selected(self) -> "TritonOperations":
+        return self if self.num_rows is None else replace(self, num_rows=None)
+
 
 def laid_out(model: Transformer, is_own: Callable[["Product"], bool]) -> TritonOperations:
     """The operations of a model, which is on its device already. `is_own` says which shapes of

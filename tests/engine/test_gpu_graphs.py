@@ -1,5 +1,6 @@
 """On a GPU, forwards that are captured as CUDA graphs generate what eager ones do."""
 
+import gc
 import logging
 import subprocess
 import sys
@@ -96,6 +97,25 @@ def test_few_graphs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert results_of(engine) == results_of(eager)
     assert engine.forwards.graphs is not None
     assert len(engine.forwards.graphs) == 2
+
+
+def test_engines_that_nobody_uses_are_not_freed_in_a_capture() -> None:
+    """They refer to themselves, so that only the garbage collector frees them, with their graphs
+    and pinned memory; it runs often, and looks at nothing older than the test."""
+    eager = results_of(engine_of(THRESHOLD, graphs=False, dtype=torch.bfloat16))
+    frequency = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100, 1, 1)
+    try:
+        for _ in range(3):
+            engine = engine_of(THRESHOLD, graphs=True, dtype=torch.bfloat16)
+            assert results_of(engine) == eager
+            engine.itself = engine  # type: ignore[attr-defined]
+            del engine
+    finally:
+        gc.set_threshold(*frequency)
+        gc.unfreeze()
 
 
 def with_device_part(engine: DiffusionEngine, device_part: Any) -> None:

@@ -118,11 +118,12 @@ def test_sizes_grow_in_steps_of_an_eighth_at_most() -> None:
     sizes = [padded_query_tokens(number) for number in range(1, MOST_QUERY_TOKENS + 1)]
     assert sizes == sorted(sizes)
     for number, size in enumerate(sizes, 1):
-        assert number <= size < number + max(8, number / 8)
+        assert number <= size < number + max(8, number / (8 if number <= 1024 else 16))
     assert padded_query_tokens(128) == 128
     assert padded_query_tokens(129) == 144
     assert padded_query_tokens(513) == 576
-    assert len(set(sizes)) == 40
+    assert padded_query_tokens(1025) == 1088
+    assert len(set(sizes)) == 72
 
 
 @pytest.mark.parametrize("num_requests", [1, 2, 3, 4, 8])

@@ -93,6 +93,21 @@ def test_experts_of_two_ranks_add_up(place: Place, is_sorted: bool) -> None:
 
 
 @everywhere
+@pytest.mark.parametrize("is_sigmoid", [True, False])
+def test_rows_that_pad_a_graph_change_no_bit(place: Place, is_sigmoid: bool) -> None:
+    """Of wide rows, so that a sum that is rounded once more shows."""
+    router = router_of(place, D=256, is_sigmoid=is_sigmoid)
+    experts, norm = experts_of(place, D=256), place.normal(256)
+    h, x, shared = place.normal(3, 40, 256)
+    expected = moe(h[:33], x[:33], router, experts, norm, 1e-5, shared[:33])
+    for y in (h, x, shared):
+        y[33:] = torch.nan
+    got = moe(h, x, router, experts, norm, 1e-5, shared, num_rows=place.ints([33]))
+    for part in range(2):
+        assert torch.equal(got[part][:33], expected[part])
+
+
+@everywhere
 def test_a_token_that_is_not_finite_stays_alone(place: Place) -> None:
     router, experts = router_of(place), experts_of(place)
     h, x = place.normal(2, 5, 48)

@@ -37,6 +37,7 @@ def wide_block_causal() -> Transformer:
         num_attention_heads=8,
         num_key_value_heads=2,
         head_dim=128,
+        rotary_dim=64,
         intermediate_size=2048,
         moe_intermediate_size=256,
     )

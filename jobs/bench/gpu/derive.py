@@ -24,17 +24,19 @@ def derive(models: list[BenchModel], measurements: list[Measurement], rates: Rat
     for model in models:
         its = [one for one in measurements if one["model"] == model.name]
         for one in its:
-            _idle(one)
+            idle(one)
             if rates is not None:
                 _floors(model, one, its, rates)
 
 
-def _idle(one: Measurement) -> None:
-    """The card's idle time in a block iteration: what an unprofiled iteration takes beyond the
-    card's busy time in a profiled one."""
+def idle(one: Measurement) -> None:
+    """The card's idle time in a block iteration: beside a graph's replay, as measured (see
+    idle_of_graphs_ms); without graphs, what an unprofiled iteration takes beyond the card's busy
+    time in a profiled one."""
     block, profile = one.get("block"), one.get("profile", {})
-    if block and "busy_ms" in profile:
+    if block and "idle_ms" not in block and "busy_ms" in profile:
         block["idle_ms"] = block["ms"] - profile["busy_ms"]
+    if block and "idle_ms" in block:
         block["idle_share"] = block["idle_ms"] / block["ms"]
 
 

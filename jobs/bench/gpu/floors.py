@@ -67,10 +67,16 @@ def parts(config: ModelConfig, forward: Forward) -> list[Part]:
     What does not count: embeddings, norms, rotary embeddings and the activations between the parts.
     """
     Q = forward.num_query_tokens
-    linears = [
-        Part(name, BYTES_OF_2 * N * K, 2 * Q * N * K, count)
-        for name, N, K, count in linear_shapes(config)
-    ]
+    linears = []
+    for name, N, K, count in linear_shapes(config):
+        # Behind the last attention only the requested positions are computed.
+        lasts = int(
+            name != "qkv" and (config.experts is None or name not in ("gate and up", "down"))
+        )
+        linears += [
+            Part(name, BYTES_OF_2 * N * K, 2 * rows * N * K, times)
+            for rows, times in ((Q, count - lasts), (forward.num_asked, lasts))
+        ]
     H, K, E = config.num_heads, config.num_kv_heads, config.head_dim
     kv_bytes = BYTES_OF_2 * 2 * forward.num_sequences * forward.context * K * E
     attention = Part(
@@ -116,8 +122,15 @@ def _experts(config: ModelConfig, forward: Forward) -> list[Part]:
     if experts is None:
         return []
     weights = 3 * config.hidden_size * experts.expert_size
-    pairs = forward.num_query_tokens * experts.num_chosen
-    num_bytes = BYTES_OF_2 * forward.num_touched * weights
-    num_bytes += BYTES_OF_2 * 2 * pairs * (config.hidden_size + experts.expert_size)
     count = config.num_layers - experts.num_dense_layers
-    return [Part("experts", num_bytes, 2 * pairs * weights, count)]
+    touched_last = min(forward.num_touched, touched_at_random(experts, forward.num_asked))
+    its = []
+    for num_tokens, num_touched, times in (
+        (forward.num_query_tokens, forward.num_touched, count - 1),
+        (forward.num_asked, touched_last, 1),
+    ):
+        pairs = num_tokens * experts.num_chosen
+        num_bytes = BYTES_OF_2 * num_touched * weights
+        num_bytes += BYTES_OF_2 * 2 * pairs * (config.hidden_size + experts.expert_size)
+        its.append(Part("experts", num_bytes, 2 * pairs * weights, times))
+    return its

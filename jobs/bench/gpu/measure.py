@@ -56,6 +56,8 @@ class Iteration:
     """One call of run_iteration."""
 
     ms: float
+    forward_ms: float
+    """In the model, on the device's own clock; of a graph, in all of its work."""
     num_forwards: dict[str, int]
     """By kind of span, counted once per sequence."""
     num_query_tokens: int
@@ -80,10 +82,15 @@ class Bench:
     iterations: list[Iteration] = field(default_factory=list)
 
     @property
+    def is_small(self) -> bool:
+        """Whether a block iteration is a graph, if there are graphs."""
+        num_tokens = self.case.batch * self.model.block_length
+        return num_tokens <= MOST_QUERY_TOKENS and self.engine.config.graphs
+
+    @property
     def num_warm_blocks(self) -> int:
         """Blocks until every shape of a forward has been compiled and, if it is small, captured."""
-        is_small = self.case.batch * self.model.block_length <= MOST_QUERY_TOKENS
-        return SIGHTINGS if is_small and self.engine.config.graphs else 1
+        return SIGHTINGS if self.is_small else 1
 
     @property
     def num_tokens(self) -> int:
@@ -93,12 +100,14 @@ class Bench:
     def iterate(self) -> Iteration:
         stats = self.engine.stats
         forwards, tokens = dict(stats.num_forwards), dict(stats.num_query_tokens)
+        forward_s = stats.forward_s
         start = time.perf_counter()
         results = self.engine.run_iteration()
         ms = 1e3 * (time.perf_counter() - start)
         assert not results, f"a sequence ended while it was measured: {results[0].error}"
         iteration = Iteration(
             ms=ms,
+            forward_ms=1e3 * (stats.forward_s - forward_s),
             num_forwards=_difference(stats.num_forwards, forwards),
             num_query_tokens=sum(_difference(stats.num_query_tokens, tokens).values()),
         )
@@ -180,6 +189,8 @@ def measure(bench: Bench, deadline: Deadline) -> dict[str, Any]:
             figures["tokens_per_s"] = (bench.num_tokens - num_tokens) / wall_s
         measured = bench.iterations[num_warm:]
         figures |= of_kinds(measured)
+        if bench.is_small and bench.engine.forwards.graphs and "block" in figures:
+            figures["block"]["idle_ms"] = idle_of_graphs_ms(measured)
         num_padding = bench.engine.stats.num_padding_tokens - num_padding
         num_query_tokens = sum(iteration.num_query_tokens for iteration in measured)
         figures["padding"] = num_padding / (num_padding + num_query_tokens)
@@ -222,6 +233,14 @@ def of_kinds(iterations: list[Iteration]) -> dict[str, Any]:
                 "num_query_tokens": statistics.median(i.num_query_tokens for i in its),
             }
     return figures
+
+
+def idle_of_graphs_ms(iterations: list[Iteration]) -> float:
+    """Median time of a block iteration in which the device had nothing to do: what is beyond the
+    replay of its graph, as far as it was replayed in the iterations with the most sequences."""
+    its = [one for one in iterations if one.kind == "block"]
+    most = max(one.num_sequences for one in its)
+    return statistics.median(one.ms - one.forward_ms for one in its if one.num_sequences == most)
 
 
 def _difference(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:

@@ -178,14 +178,15 @@ def test_memory_fraction_is_lowered_to_fit_logits_and_activations() -> None:
 
 
 SMALL_IDS = {"vocab_size": VOCAB_SIZE, "mask_token_id": MASK, "eos_token_id": EOS}
+# Three layers: the last one computes less, and the first one of LLaDA2 has no experts.
 SMALL_QWEN = SMALL_IDS | {
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 3,
     "hidden_size": 256,
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "head_dim": 32,
 }
-SMALL_LLADA = SMALL_IDS | {"n_layers": 2, "n_heads": 8, "n_kv_heads": 8, "embedding_size": None}
+SMALL_LLADA = SMALL_IDS | {"n_layers": 3, "n_heads": 8, "n_kv_heads": 8, "embedding_size": None}
 SMALL = {
     "wide MLP": ("llada_8b", SMALL_LLADA | {"d_model": 256, "mlp_hidden_size": 768}),
     "wide attention": ("llada_8b", SMALL_LLADA | {"d_model": 512, "mlp_hidden_size": 64}),
@@ -193,7 +194,7 @@ SMALL = {
     "normed heads": ("sdar_8b", SMALL_QWEN | {"intermediate_size": 64}),
     "experts": (
         "llada_moe",
-        SMALL_QWEN | {"expert_intermediate_size": 128, "moe_layer_freq": [1, 1]},
+        SMALL_QWEN | {"expert_intermediate_size": 128, "moe_layer_freq": [1, 1, 1]},
     ),
     "shared expert": (
         "llada2_flash",
