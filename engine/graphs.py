@@ -31,7 +31,7 @@ launches take 70 us each, LLaDA-MoE's forward of 2,048 tokens took 13 ms of the 
 host."""
 MOST_GRAPHS = 64
 """A graph keeps its inputs, and the driver's copy of its launches: a few MB. Runs of 1 to 128
-sequences with prompts of 300 to 600 tokens had at most 43 graphs, whatever the cache policy."""
+sequences with prompts of 300 to 600 tokens had at most 30 graphs, whatever the cache policy."""
 SIGHTINGS, SIGHTINGS_WHEN_FULL = 2, 16
 """How often a shape must come before it is captured, which takes as long as some eager forwards.
 More often where another graph has to go for it, so that shapes which take turns cost little."""

@@ -34,7 +34,7 @@ class TritonKernels:
             # So much that a whole piece of logits fits twice.
             self._operations = laid_out_with_same_bits(model, 2 * config.logits_bytes)
         else:
-            self._operations = laid_out(model, lambda product: False)
+            self._operations = laid_out(model, lambda product: 0)
         self.reduction = TritonReduction(config.batch_invariant)
         self._num_heads = len(model.parallel.share(model.config.num_heads))
 

@@ -61,7 +61,7 @@ def _moe(
         bias_X=_empty(X, dtype=F32) if is_sigmoid else None,
         num_chosen=8, is_sigmoid=is_sigmoid, is_normalised=is_sigmoid, scale=1.0,
         num_groups=8 if is_sigmoid else 1, num_chosen_groups=4 if is_sigmoid else 1,
-        counts_X=_ints(X), use_own_linear=True,
+        counts_X=_ints(X), own_below=2**62,
     )  # fmt: skip
     own = X // 2 if is_partial else X
     weights = experts.ExpertWeights(

@@ -33,9 +33,9 @@ class RouterWeights:
     num_chosen_groups: int
     counts_X: Tensor
     """int32 scratch, zeros before and after every layer; all layers on one stream share it."""
-    use_own_linear: bool = False
-    """Multiply by engine/kernels/linear.py rather than cuBLAS, for shapes at which cuBLAS's bits
-    depend on the number of rows. Float32 parts always are."""
+    own_below: int = 0
+    """Below so many rows multiply by engine/kernels/linear.py rather than cuBLAS, where cuBLAS's
+    bits depend on the number of rows. Float32 parts always are."""
 
     @property
     def num_experts(self) -> int:
@@ -84,7 +84,7 @@ def router_logits(h_MD: Tensor, router: RouterWeights) -> Tensor:
     if router.parts.dtype == torch.float32:
         return linear(h_MD.float(), router.parts)
     assert h_MD.dtype == router.parts.dtype, "a router in parts is for hidden states in bfloat16"
-    if router.use_own_linear:
+    if h_MD.shape[0] < router.own_below:
         return linear(h_MD, router.parts, out_dtype=torch.float32)
     return torch.mm(h_MD, router.parts.t(), out_dtype=torch.float32)
 

@@ -26,13 +26,13 @@ from engine.kernels.route import RouterWeights, router_logits, split_in_three
 from engine.kernels.swiglu import swiglu
 from engine.model.layers import RMSNorm
 from engine.model.moe import MoE, Router
-from engine.model.same_bits import SIZES, bits_depend_on_rows
+from engine.model.same_bits import ALWAYS, SIZES, rows_for_own_kernel
 from engine.model.transformer import Transformer
 
 log = logging.getLogger("engine")
 
-CHECKED: WeakKeyDictionary[Transformer, dict[tuple[object, ...], bool]] = WeakKeyDictionary()
-"""Of each model, which of its products change a row's bits with its neighbours (see
+CHECKED: WeakKeyDictionary[Transformer, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+"""Of each model, below how many rows the engine's own kernel computes its products (see
 laid_out_with_same_bits)."""
 
 
@@ -48,19 +48,21 @@ class TritonOperations:
     """The kernels, with the weights of one model laid out for them."""
 
     moes: Mapping[MoE, MoEWeights]
-    own_linears: frozenset[nn.Module]
-    """The linears that the kernel computes instead of cuBLAS."""
-    own_head: bool
+    own_linears: Mapping[nn.Module, int]
+    """The linears that the kernel computes instead of cuBLAS, and below how many rows."""
+    own_head: int
+    """Below how many rows it computes the head."""
     num_rows: Tensor | None = None
     """int32 [1]: query tokens from this one on only pad a graph; None if there are none."""
 
     def linear(self, x_QD: Tensor, layer: nn.Linear) -> Tensor:
-        if layer in self.own_linears:
+        if x_QD.shape[0] < self.own_linears.get(layer, 0):
             return linear(x_QD, layer.weight, layer.bias)
         return F.linear(x_QD, layer.weight, layer.bias)
 
     def head(self, hidden_MD: Tensor, weight_VD: Tensor) -> Tensor:
-        return (linear if self.own_head else F.linear)(hidden_MD, weight_VD)
+        is_own = hidden_MD.shape[0] < self.own_head
+        return (linear if is_own else F.linear)(hidden_MD, weight_VD)
 
     def add_norm(
         self, x_QD: Tensor, delta_QD: Tensor | None, norm: RMSNorm
@@ -88,9 +90,9 @@ class TritonOperations:
         return self if self.num_rows is None else replace(self, num_rows=None)
 
 
-def laid_out(model: Transformer, is_own: Callable[["Product"], bool]) -> TritonOperations:
-    """The operations of a model, which is on its device already. `is_own` says which shapes of
-    linear the engine's own kernel computes instead of cuBLAS."""
+def laid_out(model: Transformer, own_below: Callable[["Product"], int]) -> TritonOperations:
+    """The operations of a model, which is on its device already. `own_below` says below how many
+    rows the engine's own kernel computes a shape of linear instead of cuBLAS."""
     experts = model.config.experts
     scratch_X = torch.zeros(
         experts.num_experts if experts else 0, dtype=torch.int32, device=model.embed.weight.device
@@ -100,41 +102,43 @@ def laid_out(model: Transformer, is_own: Callable[["Product"], bool]) -> TritonO
         for module in model.modules()
         if isinstance(module, MoE)
     }
-    own = [product for product in _products(model, moes) if is_own(product)]
-    if any(product.is_router for product in own):
+    own = [(product, own_below(product)) for product in _products(model, moes)]
+    for below in (below for product, below in own if product.is_router and below):
         moes = {
-            module: weights._replace(router=replace(weights.router, use_own_linear=True))
+            module: weights._replace(router=replace(weights.router, own_below=below))
             for module, weights in moes.items()
         }
     return TritonOperations(
         moes=moes,
-        own_linears=frozenset(layer for product in own for layer in product.layers),
-        own_head=any(product.is_head for product in own),
+        own_linears={layer: below for product, below in own for layer in product.layers if below},
+        own_head=max(below for product, below in own if product.is_head),
     )
 
 
 def laid_out_with_same_bits(model: Transformer, check_bytes: int) -> TritonOperations:
-    """`laid_out` with the engine's own kernel wherever cuBLAS was found, now and on this device, to
-    give a row other bits with other neighbours; in Triton's interpreter, everywhere.
+    """`laid_out` with the engine's own kernel where cuBLAS was found, now and on this device, to
+    give a row other bits with other neighbours, below the number of rows from which on it gives
+    those of the kernel; in Triton's interpreter, everywhere.
 
     The check takes up to `check_bytes` of memory, or half of what is free; it gives it back. The
     log names the shapes, and says how long the check took. A second engine for the same model takes
     over what was found.
     """
     if not model.embed.weight.is_cuda:
-        return laid_out(model, lambda product: True)
+        return laid_out(model, lambda product: ALWAYS)
     start, names = time.perf_counter(), list[str]()
     weight, places, known = model.embed.weight, count(), CHECKED.setdefault(model, {})
     room = min(check_bytes, torch.cuda.mem_get_info(weight.device)[0] // 2)
 
-    def is_own(product: Product) -> bool:
+    def own_below(product: Product) -> int:
         key = (weight.device, weight.dtype, check_bytes, next(places))
         if key not in known:
-            known[key] = product.changes_bits(room)
-        names.extend([product.name] * known[key])
+            known[key] = product.own_below(room)
+        if below := known[key]:
+            names.append(product.name + ("" if below == ALWAYS else f" below {below} rows"))
         return known[key]
 
-    operations = laid_out(model, is_own)
+    operations = laid_out(model, own_below)
     torch.cuda.empty_cache()
     log.info(
         "engine.batch_invariant: linears whose bits depend on the batch on this GPU, so that the "
@@ -151,6 +155,9 @@ class Product:
 
     name: str
     compute: Callable[[Tensor], Tensor]
+    """By cuBLAS."""
+    own: Callable[[Tensor], Tensor]
+    """By the engine's kernel."""
     num_outputs: int
     num_inputs: int
     like: Tensor
@@ -158,14 +165,15 @@ class Product:
     is_head: bool = False
     is_router: bool = False
 
-    def changes_bits(self, check_bytes: int) -> bool:
-        """Whether a row's bits change with its neighbours, as far as rows fit into the memory."""
+    def own_below(self, check_bytes: int) -> int:
+        """Below how many rows `own` is to compute (see rows_for_own_kernel), as far as rows fit
+        into the memory."""
         size = self.like.itemsize
         # Two results and their comparison; the inputs, also in float32, and a copy of them.
         out_size = torch.float32.itemsize if self.is_router else size
         row_bytes = (2 * out_size + 1) * self.num_outputs + (4 + 2 * size) * self.num_inputs
         most_rows = min(SIZES[-1], max(2, check_bytes // row_bytes))
-        return bits_depend_on_rows(self.compute, self.num_inputs, most_rows, self.like)
+        return rows_for_own_kernel(self.compute, self.own, self.num_inputs, most_rows, self.like)
 
 
 def _products(model: Transformer, moes: Mapping[MoE, MoEWeights]) -> Iterator[Product]:
@@ -180,6 +188,7 @@ def _products(model: Transformer, moes: Mapping[MoE, MoEWeights]) -> Iterator[Pr
         yield Product(
             name=f"{num_outputs}x{num_inputs}",
             compute=partial(F.linear, weight=layers[0].weight, bias=layers[0].bias),
+            own=partial(linear, w_NK=layers[0].weight, bias_N=layers[0].bias),
             num_outputs=num_outputs,
             num_inputs=num_inputs,
             like=like,
@@ -189,6 +198,7 @@ def _products(model: Transformer, moes: Mapping[MoE, MoEWeights]) -> Iterator[Pr
     yield Product(
         name=f"head {head_VD.shape[0]}x{head_VD.shape[1]}",
         compute=partial(F.linear, weight=head_VD),
+        own=partial(linear, w_NK=head_VD),
         num_outputs=head_VD.shape[0],
         num_inputs=head_VD.shape[1],
         like=like,
@@ -200,6 +210,7 @@ def _products(model: Transformer, moes: Mapping[MoE, MoEWeights]) -> Iterator[Pr
         yield Product(
             name=f"router {router.parts.shape[0]}x{router.parts.shape[1]}",
             compute=partial(router_logits, router=router),
+            own=partial(router_logits, router=replace(router, own_below=ALWAYS)),
             num_outputs=router.parts.shape[0],
             num_inputs=router.parts.shape[1],
             like=like,

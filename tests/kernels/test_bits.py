@@ -133,7 +133,7 @@ def test_routers(sizes: Sizes) -> None:
     for X, _, chosen, is_sigmoid in sizes.mixtures:
         router = router_of(place, X, sizes.D, chosen, is_sigmoid=is_sigmoid)
         h = place.normal(max(sizes.counts), sizes.D)
-        its = replace(router, use_own_linear=True)
+        its = replace(router, own_below=2**62)
         assert_same_bits({c: router_logits(rows_of(h, c), its) for c in sizes.counts})
 
 

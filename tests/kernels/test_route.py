@@ -97,7 +97,7 @@ def test_three_parts_choose_as_float32_does() -> None:
     h = place.normal(100, 2048)
     for own in (False, True):
         router.counts_X.zero_()
-        chosen, weights, _ = route(h, replace(router, use_own_linear=own))
+        chosen, weights, _ = route(h, replace(router, own_below=2**62 if own else 0))
         expected, expected_weights = route_reference(h, router)
         same = is_same_choice(chosen, expected)
         assert same.float().mean() > 0.99

@@ -32,9 +32,9 @@ def derive(models: list[BenchModel], measurements: list[Measurement], rates: Rat
 def idle(one: Measurement) -> None:
     """The card's idle time in a block iteration: beside a graph's replay, as measured (see
     idle_of_graphs_ms); without graphs, what an unprofiled iteration takes beyond the card's busy
-    time in a profiled one."""
+    time in a profiled one, unless that had more to do: its positions are others."""
     block, profile = one.get("block"), one.get("profile", {})
-    if block and "idle_ms" not in block and "busy_ms" in profile:
+    if block and "idle_ms" not in block and profile.get("busy_ms", block["ms"]) < block["ms"]:
         block["idle_ms"] = block["ms"] - profile["busy_ms"]
     if block and "idle_ms" in block:
         block["idle_share"] = block["idle_ms"] / block["ms"]

@@ -31,7 +31,7 @@ CHECKS = {
     "float32": "float32 tokens of",
 }
 """What is checked of every model, and what the report calls it."""
-GIB_OF_A_PROCESS = 7
+GIB_OF_A_PROCESS = 8
 """Memory of a process that checks or warms up, at most: two layers, and a forward's activations."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.kernels import linear as own
 from engine.model import triton_operations
-from engine.model.same_bits import bits_depend_on_rows
+from engine.model.same_bits import ALWAYS, rows_for_own_kernel
 from engine.model.triton_operations import Product, laid_out
 from tests.tiny import tiny_llada2_model
 
@@ -39,21 +39,37 @@ def last_rows_differ(x: Tensor) -> Tensor:
     return y
 
 
+def off(x: Tensor) -> Tensor:
+    """Other bits than `by_row`, but always the same ones."""
+    return by_row(x) * 1.5
+
+
 @pytest.mark.parametrize(
     ("product", "expected"),
     [
-        (by_row, False),
-        (split_up_to(1), True),
-        (split_up_to(16), True),
-        (split_up_to(256), True),
-        (last_rows_differ, True),
-        (lambda x: by_row(x).bfloat16(), False),
+        (by_row, 0),
+        (split_up_to(1), 2),
+        (split_up_to(16), 17),
+        (split_up_to(255), 256),
+        (split_up_to(299), 300),
+        (split_up_to(300), 0),
+        (last_rows_differ, ALWAYS),
+        (lambda x: by_row(x) if x.shape[0] in (8, 300) else off(x), 300),
+        (lambda x: off(x) if x.shape[0] in (8, 300) else by_row(x), ALWAYS),
     ],
 )
-def test_what_depends_on_the_rows_is_found(
-    product: Callable[[Tensor], Tensor], expected: bool
+def test_the_own_kernel_computes_up_to_where_bits_are_its_own(
+    product: Callable[[Tensor], Tensor], expected: int
 ) -> None:
-    assert bits_depend_on_rows(product, 32, 300, WEIGHT) is expected
+    assert rows_for_own_kernel(product, by_row, 32, 300, WEIGHT) == expected
+    narrow = rows_for_own_kernel(
+        lambda x: product(x).bfloat16(), lambda x: by_row(x).bfloat16(), 32, 300, WEIGHT
+    )
+    assert narrow <= expected
+
+
+def test_bits_of_its_own_kind_that_never_change_stay_with_cublas() -> None:
+    assert rows_for_own_kernel(off, by_row, 32, 300, WEIGHT) == 0
 
 
 def test_rows_beyond_the_limit_are_not_tried() -> None:
@@ -63,7 +79,7 @@ def test_rows_beyond_the_limit_are_not_tried() -> None:
         sizes.append(x.shape[0])
         return by_row(x)
 
-    assert not bits_depend_on_rows(product, 32, 100, WEIGHT)
+    assert rows_for_own_kernel(product, by_row, 32, 100, WEIGHT) == 0
     assert max(sizes) == 100
     assert {1, 2, 7, 16, 33, 64} <= set(sizes)
 
@@ -71,13 +87,13 @@ def test_rows_beyond_the_limit_are_not_tried() -> None:
 def test_memory_limits_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
     monkeypatch.setattr(
-        triton_operations, "bits_depend_on_rows", lambda *args: tried.append(args[2])
+        triton_operations, "rows_for_own_kernel", lambda *args: tried.append(args[3])
     )
     product = Product(
-        name="", compute=by_row, num_outputs=24, num_inputs=32, like=WEIGHT, layers=[]
+        name="", compute=by_row, own=by_row, num_outputs=24, num_inputs=32, like=WEIGHT, layers=[]
     )
     for check_bytes in (0, (9 * 24 + 12 * 32) * 50, 2**40):
-        product.changes_bits(check_bytes)
+        product.own_below(check_bytes)
     assert tried == [2, 50, 16384]
 
 
@@ -87,26 +103,29 @@ def test_only_shapes_that_change_bits_are_computed_by_the_own_kernel(
     model = tiny_llada2_model()
     seen: list[Product] = []
 
-    def is_down_or_router(product: Product) -> bool:
+    def down_or_router(product: Product) -> int:
         seen.append(product)
-        return product.is_router or product.layers[:1] == [model.layers[0].mlp.down]
+        if product.is_router:
+            return ALWAYS
+        return 4 if product.layers[:1] == [model.layers[0].mlp.down] else 0
 
-    operations = laid_out(model, is_down_or_router)
+    operations = laid_out(model, down_or_router)
     linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.head]
     assert sorted(map(id, (layer for product in seen for layer in product.layers))) == sorted(
         map(id, linears)
     )
     assert [product.name for product in seen if product.is_head] == ["head 97x48"]
-    assert operations.own_linears == {model.layers[0].mlp.down}
+    assert operations.own_linears == {model.layers[0].mlp.down: 4}
     assert not operations.own_head
-    assert all(weights.router.use_own_linear for weights in operations.moes.values())
+    assert all(weights.router.own_below == ALWAYS for weights in operations.moes.values())
     calls = []
     monkeypatch.setattr(
         triton_operations, "linear", lambda x, *rest: calls.append(1) or own.linear(x, *rest)
     )
-    for layer in (model.layers[0].mlp.down, model.layers[0].mlp.gate_up):
-        x = torch.randn(3, layer.in_features)
-        torch.testing.assert_close(operations.linear(x, layer), layer(x), rtol=1e-5, atol=1e-5)
+    for layer, rows in ((model.layers[0].mlp.down, (3, 4)), (model.layers[0].mlp.gate_up, (3,))):
+        for count in rows:
+            x = torch.randn(count, layer.in_features)
+            torch.testing.assert_close(operations.linear(x, layer), layer(x), rtol=1e-5, atol=1e-5)
     assert len(calls) == 1
 
 
@@ -115,11 +134,11 @@ def test_a_model_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its second engine takes over what was found, and another model is checked anew."""
     checked: list[str] = []
 
-    def changes_bits(product: Product, check_bytes: int) -> bool:
+    def own_below(product: Product, check_bytes: int) -> int:
         checked.append(product.name)
-        return product.is_head
+        return ALWAYS if product.is_head else 0
 
-    monkeypatch.setattr(Product, "changes_bits", changes_bits)
+    monkeypatch.setattr(Product, "own_below", own_below)
     model = tiny_llada2_model().cuda()
     first, second = (triton_operations.laid_out_with_same_bits(model, 2**20) for _ in range(2))
     assert len(checked) == len(set(checked)) > 1

@@ -19,7 +19,7 @@ def test_requested_rows_are_those_of_a_whole_forward(
     name: str, rows: list[int], kernels: bool
 ) -> None:
     model = MODELS[name]()
-    ops = laid_out(model, lambda product: True) if kernels else None
+    ops = laid_out(model, lambda product: 2**62) if kernels else None
     seen: list[tuple[int, Tensor]] = []
 
     def hidden(rows_N: Tensor | None) -> Tensor:
