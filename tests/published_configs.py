@@ -248,6 +248,87 @@ SDAR_MOE = SDAR | {
     "router_aux_loss_coef": 0.001,
 }
 
+# As far as it was seen: the keys are those of Seed-Coder, on which both families are built.
+_SEED: dict[str, Any] = {
+    "attention_bias": False,
+    "attention_dropout": 0.1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 48,
+    "initializer_range": 0.009882118,
+    "intermediate_size": 80,
+    "layer_norm_eps": None,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 1,
+    "resid_pdrop": 0.1,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 500000.0,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "vocab_size": 155136,
+}
+ILLADA = _SEED | {
+    "architectures": ["ILLaDAForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "configuration_illada.ILLaDAConfig",
+        "AutoModel": "modeling_illada.ILLaDAForCausalLM",
+        "AutoModelForCausalLM": "modeling_illada.ILLaDAForCausalLM",
+    },
+    "model_type": "illada",
+    "tie_word_embeddings": True,
+    "transformers_version": "4.57.1",
+}
+STABLE_DIFFCODER = _SEED | {
+    "architectures": ["StableDiffcoderForCausalLM"],
+    "auto_map": {
+        "AutoModelForCausalLM": "modeling_stable_diffcoder.StableDiffcoderForCausalLM",
+    },
+    "model_type": "llama",
+    "tie_word_embeddings": False,
+    "transformers_version": "4.46.2",
+}
+
+DREAM_REASONER = _QWEN | {
+    "architectures": ["DreamForCausalLM"],
+    "attention_bias": False,
+    "auto_map": {
+        "AutoConfig": "configuration_dream.DreamConfig",
+        "AutoModel": "modeling_dream.DreamForCausalLM",
+        "AutoModelForCausalLM": "modeling_dream.DreamForCausalLM",
+    },
+    "block_size": 32,
+    "head_dim": 16,
+    "mask_token_id": 151669,
+    "max_position_embeddings": 32768,
+    "model_type": "Dream",
+    "pad_token_id": 151643,
+    "vocab_size": 151936,
+}
+
+RND1 = SDAR_MOE | {
+    "architectures": ["RND1LM"],
+    "auto_map": {
+        "AutoConfig": "configuration_rnd.RND1Config",
+        "AutoModel": "modeling_rnd.RND1Model",
+        "AutoModelForMaskedLM": "modeling_rnd.RND1LM",
+    },
+    "eos_token_id": 151645,
+    "is_causal": False,
+    "mask_token_id": 151669,
+    "max_position_embeddings": 40960,
+    "model_type": "rnd1",
+    "moe_backend": "hf",
+    "num_diffusion_steps": 256,
+    "rope_scaling": False,
+    "sliding_window": False,
+}
+del RND1["fuse_cross_entropy"]
+
 CONFIGS = {
     "llada": LLADA,
     "llada_moe": LLADA_MOE,
@@ -258,6 +339,10 @@ CONFIGS = {
     "fast_dllm_v2_small": FAST_DLLM_V2_SMALL,
     "sdar": SDAR,
     "sdar_moe": SDAR_MOE,
+    "illada": ILLADA,
+    "stable_diffcoder": STABLE_DIFFCODER,
+    "dream_reasoner": DREAM_REASONER,
+    "rnd1": RND1,
 }
 LAYOUT_OF = {
     "llada_8b": "llada",
@@ -276,5 +361,11 @@ LAYOUT_OF = {
     "sdar_4b": "sdar",
     "sdar_8b": "sdar",
     "sdar_30b": "sdar_moe",
+    "illada_8b": "illada",
+    "illada_8b_base": "illada",
+    "stable_diffcoder": "stable_diffcoder",
+    "stable_diffcoder_base": "stable_diffcoder",
+    "dream_reasoner": "dream_reasoner",
+    "rnd1_base": "rnd1",
 }
 """Name in conf/model (`model=NAME`) -> layout."""

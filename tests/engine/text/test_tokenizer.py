@@ -20,6 +20,13 @@ USER_TURN = {
     "llada_moe": "<role>HUMAN</role>hi<|role_end|><role>ASSISTANT</role>",
     "llada2": "<role>SYSTEM</role>detailed thinking off<|role_end|>"
     "<role>HUMAN</role>hi<|role_end|><role>ASSISTANT</role>",
+    "illada": "<[begin▁of▁sentence]>user\nhi<[end▁of▁sentence]><[begin▁of▁sentence]>assistant\n",
+    "stable_diffcoder": "<[begin▁of▁sentence]>system\n"
+    "You are an AI programming assistant, utilizing the Seed-Coder model, developed by ByteDance "
+    "Seed, and you only answer questions related to computer science. For politically sensitive "
+    "questions, security and privacy issues, and other non-computer science questions, you will "
+    "refuse to answer.\n\n<[end▁of▁sentence]>"
+    "<[begin▁of▁sentence]>user\nhi<[end▁of▁sentence]><[begin▁of▁sentence]>assistant\n",
     "qwen": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
 }
 
@@ -62,7 +69,7 @@ def test_the_familys_chat_template_makes_special_tokens(
     assert prompter.tokenizer.decode(ids) == wanted
     special = {id for _, _, named in TOKENIZERS.values() for id in named.values()}
     assert sum(id in special for id in ids) >= 3
-    assert prompter.text([*ids, *model.eos_token_ids]).strip()[:4] not in ("<|im", "<rol")
+    assert prompter.text([*ids, *model.eos_token_ids]).strip()[:4] not in ("<|im", "<rol", "<[be")
 
 
 @pytest.mark.parametrize(
