@@ -141,7 +141,8 @@ def _check_copy(file: Path, name: str, parameter: Tensor) -> None:
     """
     num_rows = max(1, WINDOW_BYTES // parameter[:1].nbytes)
     for first in range(0, parameter.shape[0], num_rows):
-        opened, rows = safe_open(file, framework="pt"), parameter[first : first + num_rows]
+        opened: Any = safe_open(file, framework="pt")
+        rows = parameter[first : first + num_rows]
         if not torch.equal(opened.get_slice(name)[first : first + num_rows].to(rows), rows):
             raise UserError(
                 f"{file}: {name} differs from the embedding, though by config.json the head is "

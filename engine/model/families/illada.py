@@ -26,7 +26,7 @@ NAMES = Names()
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<[begin▁of▁sentence]>{{ message['role'] }}\n{{ message['content'] }}"
-    "{% if message['role'] == 'system' %}\n\n{% endif %}<[end▁of▁sentence]>{% endfor %}"
+    "{% if message['role'] == 'system' %}{{ '\\n\\n' }}{% endif %}<[end▁of▁sentence]>{% endfor %}"
     "{% if add_generation_prompt %}<[begin▁of▁sentence]>assistant\n{% endif %}"
 )
 
