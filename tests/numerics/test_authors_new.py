@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from engine.errors import UserError
 from tests.numerics.authors import block_diffusion, dream, llada
 from tests.numerics.combinations import Combination
+from tests.numerics.exact import assert_exact
 from tests.numerics.reference_state import first_end
 from tests.numerics.test_authors import APART, BLOCK, CAUSAL, Case, Loop, model_of, requests
+from tests.tiny import mixed_requests
 
 Settings = dict[str, Any]
 
@@ -148,3 +151,33 @@ def test_rnd1s_schedule_is_not_lladas() -> None:
     first = Combination(case.cache, case.decoding | {"remainder": "first"})
     others = first.run(model, asked, **case.engine)
     assert any(spread[i].token_ids != others[i].token_ids for i in spread)
+
+
+@pytest.mark.parametrize(
+    ("layout", "caches"),
+    [
+        ("rnd1", ["none", "prefix", "dual", "vicinity", "commit", "dkv"]),
+        ("dream", ["dual"]),
+        ("fast_dllm_v2", ["none", "block_causal"]),
+        ("stable_diffcoder", ["block_causal"]),
+    ],
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "sampled"])
+def test_a_spread_remainder_goes_with_all_caches_and_models(
+    layout: str, caches: list[str], temperature: float
+) -> None:
+    """Where the model's authors open a block by its first position alone, this does not."""
+    model = model_of(layout, ())
+    asked = mixed_requests(5, seed=4, temperature=temperature)
+    for cache in caches:
+        decoding = {"name": "fixed", "remainder": "spread", "iterations_per_block": 3}
+        assert_exact(model, Combination({"name": cache}, decoding), asked, 4)
+
+
+def test_a_spread_remainder_takes_no_other_opening() -> None:
+    decoding = {"name": "fixed", "remainder": "spread"}
+    combination = Combination({"name": "none"}, decoding, opening="alone")
+    with pytest.raises(
+        UserError, match=r"engine\.opening=alone with decoding=fixed: .*may commit no"
+    ):
+        combination.engine(model_of("rnd1", ()))
