@@ -21,13 +21,17 @@ FAMILY_ASSUMED: dict[str, Any] = {
 DEFAULTS = "illada_8b"
 NAMES = Names()
 
-# The published template was not seen. These are the turns of Seed-Coder, with whose vocabulary
-# iLLaDA was trained; its Instruct checkpoint comes with a template of its own.
+# The published template was not seen. These are the turns of Seed-Coder, whose vocabulary has the
+# same size and special ids; the tokens are those that the checkpoint's tokenizer names.
+CHECK_TOKENS = (
+    "{% if not bos_token or not eos_token %}{{ raise_exception('the checkpoint has no chat "
+    "template, and its tokenizer names no bos_token and eos_token to make one of') }}{% endif %}"
+)
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "<[begin▁of▁sentence]>{{ message['role'] }}\n{{ message['content'] }}"
-    "{% if message['role'] == 'system' %}{{ '\\n\\n' }}{% endif %}<[end▁of▁sentence]>{% endfor %}"
-    "{% if add_generation_prompt %}<[begin▁of▁sentence]>assistant\n{% endif %}"
+    CHECK_TOKENS + "{% for message in messages %}"
+    "{{ bos_token }}{{ message['role'] + '\\n' + message['content'] }}"
+    "{% if message['role'] == 'system' %}{{ '\\n\\n' }}{% endif %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token + 'assistant\\n' }}{% endif %}"
 )
 
 

@@ -19,11 +19,11 @@ NAMES = Names()
 # The turns and the default system turn of Seed-Coder, which it was trained on from; its own
 # template was not seen.
 CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}<[begin▁of▁sentence]>system\n"
+    illada.CHECK_TOKENS + "{% if messages[0]['role'] != 'system' %}{{ bos_token + 'system\\n' }}"
     "You are an AI programming assistant, utilizing the Seed-Coder model, developed by ByteDance "
     "Seed, and you only answer questions related to computer science. For politically sensitive "
     "questions, security and privacy issues, and other non-computer science questions, you will "
-    "refuse to answer.\n\n<[end▁of▁sentence]>{% endif %}"
+    "refuse to answer.{{ '\\n\\n' + eos_token }}{% endif %}"
 ) + illada.CHAT_TEMPLATE
 
 
