@@ -32,9 +32,9 @@ FREE = {
 }
 """Settings that may change between launches."""
 AS_BEFORE = {
+    "decoding.remainder": "first",
     "decoding.form": "paper",
     "decoding.counts_own": False,
-    "decoding.remainder": "first",
 }
 """Settings that earlier versions did not have, and the values at which they do what these did."""
 LATER_SETTINGS = ("top_k", "top_p", "confidence", "guidance", "stop")
