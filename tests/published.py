@@ -79,6 +79,16 @@ TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
     ),
     "fast_dllm_v2": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"|<MASK>|": 151665}),
     "sdar": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"<|MASK|>": 151669}),
+    "stable_diffcoder": (
+        "PreTrainedTokenizerFast",
+        155136,
+        {
+            "<[begin▁of▁sentence]>": 0,
+            "<[PAD▁TOKEN]>": 1,
+            "<[end▁of▁sentence]>": 2,
+            "<[MASK_TOKEN]>": 5,
+        },
+    ),
 }
 NAMED = {
     "llada": {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"},
@@ -86,12 +96,19 @@ NAMED = {
     "dream": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
     "fast_dllm_v2": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     "sdar": {"eos_token": "<|im_end|>", "mask_token": "<|MASK|>"},
+    "stable_diffcoder": {
+        "bos_token": "<[begin▁of▁sentence]>",
+        "eos_token": "<[end▁of▁sentence]>",
+    },
 }
 TOKENIZER_OF = {
     "llada2": "llada_moe",
     "llada2_1": "llada_moe",
     "fast_dllm_v2_small": "fast_dllm_v2",
     "sdar_moe": "sdar",
+    "illada": "stable_diffcoder",
+    "dream_reasoner": "sdar",
+    "rnd1": "sdar",
 }
 
 
@@ -135,7 +152,7 @@ def published_tensors(
         elif leaf == "down_proj":
             for j, down in enumerate(tensor):
                 tensors[f"{root}.{j}.down_proj.weight"] = down.contiguous()
-        elif name != "lm_head.weight" or not raw.get("tie_word_embeddings"):
+        elif name != "lm_head.weight" or not raw.get("tie_word_embeddings") or layout == "illada":
             tensors[name] = tensor.clone()
     if layout.startswith("llada2"):
         for i in range(raw["num_hidden_layers"]):
@@ -151,12 +168,15 @@ def write_tokenizer(folder: Path, layout: str) -> None:
     kind = TOKENIZER_OF.get(layout, layout)
     cls, num_words, named = TOKENIZERS[kind]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {letter: id for id, letter in enumerate(letters)}
-    words |= {f"unused {id}": id for id in range(len(letters), num_words)}
     by_id = {id: token for token, id in named.items()}
-    added = {
-        by_id.get(id, f"<|reserved_token_{id}|>"): id for id in range(num_words, max(by_id) + 1)
-    }
+    # Seed's added tokens come before the words, all others' behind them.
+    first_word = max(by_id) + 1 if max(by_id) < num_words else 0
+    words = {letter: id for id, letter in enumerate(letters, first_word)}
+    words |= {f"unused {id}": id for id in range(len(letters) + first_word, num_words)}
+    added_ids = range(first_word) if first_word else range(num_words, max(by_id) + 1)
+    added = {by_id.get(id, f"<|reserved_token_{id}|>"): id for id in added_ids}
+    if first_word:
+        words |= added
     flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
     config = {
         "added_tokens_decoder": {
@@ -228,7 +248,10 @@ def _reference_config(layout: str, raw: dict[str, Any]) -> tuple[str, dict[str, 
             "tie_word_embeddings": raw["weight_tying"],
         }
     else:
-        left_out = ("model_type", "auto_map", "architectures", "rope_theta", "rope_scaling")
+        left_out = (
+            *("model_type", "auto_map", "architectures", "rope_theta", "rope_scaling"),
+            "sliding_window",  # RND1's is false, which transformers refuses
+        )
         fields = {key: value for key, value in raw.items() if key not in left_out}
     rope = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
     if layout == "llada_moe":
@@ -253,6 +276,10 @@ _TYPES = {
     "llada2_1": "glm4_moe",
     "sdar": "qwen3",
     "sdar_moe": "qwen3_moe",
+    "illada": "llama",
+    "stable_diffcoder": "llama",
+    "dream_reasoner": "qwen3",
+    "rnd1": "qwen3_moe",
 }
 
 

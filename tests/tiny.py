@@ -14,7 +14,7 @@ from engine.model.transformer import Transformer
 from engine.model.weight_map import weight_map
 from engine.model.weights import save_weights
 from engine.request import Request
-from tests.published_configs import LLADA, LLADA2_1
+from tests.llada_configs import LLADA, LLADA2_1
 
 VOCAB_SIZE, MASK, EOS = 97, 95, 96
 

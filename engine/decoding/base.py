@@ -48,18 +48,24 @@ class DecodingStrategy:
     edits: ClassVar[bool] = False
     """Whether the strategy may change committed tokens of the active block; their positions are
     then requested too."""
-    may_commit_nothing: ClassVar[bool] = False
-    """Whether a forward may commit no position of a sequence that has masked ones, by the
-    strategy's schedule; it must finish every block all the same."""
-    opening: ClassVar[Opening | None] = None
-    """The rule for forwards that open a block which belongs to the strategy (EngineConfig.opening);
-    None: that of the model's authors."""
 
     @property
     def reads_whole_logits(self) -> bool:
         """Whether `propose` asks the logits for more than `best`, `entropy` and `at`: memory is set
         aside for copies of all of them."""
         return False
+
+    @property
+    def may_commit_nothing(self) -> bool:
+        """Whether a forward may commit no position of a sequence that has masked ones, by the
+        strategy's schedule; it must finish every block all the same."""
+        return False
+
+    @property
+    def opening(self) -> Opening | None:
+        """The rule for forwards that open a block which belongs to the strategy
+        (EngineConfig.opening); None: that of the model's authors."""
+        return None
 
     @property
     def max_post_iterations(self) -> int:

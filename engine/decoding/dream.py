@@ -4,7 +4,6 @@ Shape letters as in engine/decoding/positions.py.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,8 +46,6 @@ class Dream(DecodingStrategy):
     the masked positions."""
     eps: float = 1e-3
     """The time at the end of the grid."""
-    may_commit_nothing: ClassVar[bool] = True
-    opening: ClassVar[Opening | None] = "free"
 
     def __post_init__(self) -> None:
         if self.iterations_per_block is not None and self.iterations_per_block < 1:
@@ -73,6 +70,14 @@ class Dream(DecodingStrategy):
     @property
     def reads_whole_logits(self) -> bool:
         return self.order == "margin"
+
+    @property
+    def may_commit_nothing(self) -> bool:
+        return True
+
+    @property
+    def opening(self) -> Opening | None:
+        return "free"
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         proposals = propose_in_order(self.order, asked, logits)

@@ -12,7 +12,7 @@ from engine.model.config import ModelConfig
 from engine.model.families import FAMILIES, config_of
 from engine.model.moe import keep_routers_float32
 from engine.model.transformer import Transformer
-from engine.model.weight_map import weight_map
+from engine.model.weight_map import head_copy, weight_map
 from engine.model.weights import check_files, load_weights
 from engine.parallel import ALONE, TensorParallel
 
@@ -94,7 +94,8 @@ def check_weights(folder: Path) -> None:
         UserError: as for read_config and load_weights.
     """
     config = read_config(folder)
-    check_files(weight_map(config, FAMILIES[config.family].NAMES), folder)
+    names = FAMILIES[config.family].NAMES
+    check_files(weight_map(config, names), folder, head_copy(config, names))
 
 
 def load_model(
@@ -115,5 +116,6 @@ def load_model(
     model = model.to(dtype)
     keep_routers_float32(model)
     model = model.to_empty(device=device)
-    load_weights(model, weight_map(config, FAMILIES[config.family].NAMES), folder)
+    names = FAMILIES[config.family].NAMES
+    load_weights(model, weight_map(config, names), folder, head_copy(config, names))
     return model.eval().requires_grad_(False)

@@ -115,6 +115,11 @@ def weight_map(config: ModelConfig, names: Names) -> WeightMap:
     return pieces
 
 
+def head_copy(config: ModelConfig, names: Names) -> dict[str, str]:
+    """Tensor -> parameter that it must equal: a checkpoint with a tied head may hold it as well."""
+    return {f"{names.head}.weight": "embed.weight"} if config.tied_head else {}
+
+
 def tensor_shapes(pieces: WeightMap) -> dict[str, tuple[int, ...]]:
     """Tensor name -> shape, for every tensor of a checkpoint with these pieces."""
     shapes: dict[str, tuple[int, ...]] = {}

@@ -1,7 +1,7 @@
 """Reads a checkpoint's safetensors files into a Transformer, tensor by tensor, and writes them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from engine.model.weight_map import Piece, WeightMap, tensor_shapes
 WINDOW_BYTES = 2**26
 """A file is opened again after this many bytes were read from it: safetensors maps it into memory,
 and the pages that were read stay resident as long as the mapping lives."""
+NO_COPIES: Mapping[str, str] = {}
 SHOWN_FAULTS = 20
 """Longest list of faults in one error message; the others are only counted."""
 
@@ -33,8 +34,11 @@ class Target(NamedTuple):
     is_router: bool
 
 
-def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
-    """Fill the parameters of `model`, in place, from all `*.safetensors` files of `folder`.
+def load_weights(
+    model: Transformer, pieces: WeightMap, folder: Path, copies: Mapping[str, str] = NO_COPIES
+) -> None:
+    """Fill the parameters of `model`, in place, from all `*.safetensors` files of `folder`. Tensors
+    of `copies` (name -> parameter) may be there too, and must then equal the parameter.
 
     Each rank of a tensor-parallel group reads only its share. Values are converted to the dtype and
     device of the parameters. Apart from the model, host memory holds one tensor at a time and about
@@ -42,20 +46,27 @@ def load_weights(model: Transformer, pieces: WeightMap, folder: Path) -> None:
 
     Raises:
         UserError: there is no safetensors file, one cannot be read, or tensors are missing,
-            surplus, misshapen or in two files. The message names them, up to SHOWN_FAULTS.
+            surplus, misshapen or in two files. The message names them, up to SHOWN_FAULTS. Or a
+            copy has other values.
     """
-    shapes = check_files(pieces, folder)
+    shapes = check_files(pieces, folder, copies)
     targets: dict[str, list[Target]] = defaultdict(list)
     for target in _targets(model, pieces):
         targets[target.piece.name].append(target)
     with torch.no_grad():
         for file, names in shapes.items():
             _read_file(file, [targets[name] for name in names if name in targets])
+        for file, names in shapes.items():
+            for name in copies.keys() & names.keys():
+                _check_copy(file, name, model.get_parameter(copies[name]))
 
 
-def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[int, ...]]]:
-    """Check the tensors of all `*.safetensors` files of `folder` against `pieces`; returns each
-    file's tensor shapes, in the order in which the tensors lie in the file. Reads only the headers.
+def check_files(
+    pieces: WeightMap, folder: Path, copies: Mapping[str, str] = NO_COPIES
+) -> dict[Path, dict[str, tuple[int, ...]]]:
+    """Check the tensors of all `*.safetensors` files of `folder` against `pieces` and `copies`;
+    returns each file's tensor shapes, in the order in which the tensors lie in the file. Reads only
+    the headers.
 
     Raises:
         UserError: as for load_weights.
@@ -67,7 +78,11 @@ def check_files(pieces: WeightMap, folder: Path) -> dict[Path, dict[str, tuple[i
             "or download it again"
         )
     shapes = {file: _shapes_in(file) for file in files}
-    _check_names(folder, shapes, tensor_shapes(pieces))
+    wanted = tensor_shapes(pieces)
+    stored = {name for names in shapes.values() for name in names}
+    for name in copies.keys() & stored:
+        wanted[name] = pieces[copies[name]][0].shape
+    _check_names(folder, shapes, wanted)
     return shapes
 
 
@@ -117,6 +132,24 @@ def _read(opened: Any, target: Target) -> int:
     tensor = opened.get_slice(target.piece.name)[target.share]
     target.rows.copy_(tensor)
     return int(tensor.nbytes)
+
+
+def _check_copy(file: Path, name: str, parameter: Tensor) -> None:
+    """
+    Raises:
+        UserError: the tensor has other values than the parameter.
+    """
+    num_rows = max(1, WINDOW_BYTES // parameter[:1].nbytes)
+    for first in range(0, parameter.shape[0], num_rows):
+        opened: Any = safe_open(file, framework="pt")
+        rows = parameter[first : first + num_rows]
+        if not torch.equal(opened.get_slice(name)[first : first + num_rows].to(rows), rows):
+            raise UserError(
+                f"{file}: {name} differs from the embedding, though by config.json the head is "
+                "tied to it: if this tensor is the head, say so in a copy of the checkpoint's "
+                "config.json (tie_word_embeddings=false, or LLaDA's weight_tying=false); if the "
+                "embedding is, delete the tensor"
+            )
 
 
 def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:

@@ -32,6 +32,7 @@ FREE = {
 }
 """Settings that may change between launches."""
 AS_BEFORE = {
+    "decoding.remainder": "first",
     "decoding.form": "paper",
     "decoding.counts_own": False,
 }

@@ -13,6 +13,7 @@ from tests.published import write_tokenizer, write_weights
 from tests.published_configs import LAYOUT_OF
 
 NAMES = ["llada_1_5", "llada_moe", "llada2_1_mini", "dream_base", "fast_dllm_v2", "sdar_30b"]
+NAMES += ["illada_8b", "stable_diffcoder", "dream_reasoner", "rnd1_base"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,6 +25,7 @@ STRATEGIES: list[DecodingStrategy] = [
     *(decoder() for decoder in DECODERS.values()),
     Fixed(iterations_per_block=4),
     *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
+    Fixed(iterations_per_block=5, order="entropy", remainder="spread"),
     Threshold(threshold=0.4),
     Factor(factor=3.0),
     Factor(factor=3.0, form="code"),

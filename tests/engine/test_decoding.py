@@ -132,6 +132,34 @@ def test_fixed_commits_its_quota_over_a_block() -> None:
         assert int(run(Fixed(iterations_per_block=3), asked, logits_MV)[1].sum()) == quota
 
 
+@pytest.mark.parametrize(
+    ("num_masked", "iterations", "commits"),
+    [
+        (8, 5, [2, 2, 1, 2, 1]),
+        (2, 5, [1, 0, 1, 0, 0]),
+        (6, 3, [2, 2, 2]),
+        (9, 1, [9]),
+        (1, None, [1]),
+        (16, None, [1] * 16),
+        # 22 x float32(13 / 22) is less than 13 in float32, so 12 are kept.
+        (22, None, [*[1] * 8, 2, 0, *[1] * 12]),
+    ],
+)
+def test_fixed_spreads_the_remainder(
+    num_masked: int, iterations: int | None, commits: list[int]
+) -> None:
+    """After each of S iterations, floor(M s / S) masks are left when s iterations are."""
+    strategy, left = Fixed(iterations_per_block=iterations, remainder="spread"), num_masked
+    for t, quota in enumerate(commits):
+        asked, logits_MV = ragged([max(left, 1)], seed=t)
+        asked.num_iterations_in_block_B[:] = t
+        asked.num_masked_at_block_start_B[:] = num_masked
+        commit_M = run(strategy, asked, logits_MV)[1]
+        assert left == 0 or int(commit_M.sum()) == quota, t
+        left -= quota
+    assert left == 0
+
+
 def test_factor_takes_the_longest_prefix() -> None:
     """The condition (n + 1)(1 - c) <= 1 for doubts 1 - c of 0.05, 0.1, 0.26, ...: n = 1 and 2 give
     0.1 and 0.3 and pass; n = 3 gives 1.04 and fails."""
@@ -316,6 +344,7 @@ def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
         ("threshold", {"threshold": 1.5}, "decoding.threshold=1.5"),
         ("fixed", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
         ("fixed", {"order": "best"}, "decoding.order='best'"),
+        ("fixed", {"remainder": "last"}, "decoding.remainder='last': give one of first, spread"),
         ("factor", {"factor": 0.0}, "decoding.factor=0.0"),
         ("factor", {"form": "last"}, "decoding.form='last': give one of paper, code"),
         ("hierarchical", {"threshold": 0.3}, "decoding.low_threshold=0.4"),

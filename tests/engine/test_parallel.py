@@ -59,7 +59,7 @@ def test_ranks_with_shares_of_a_model_generate_the_same_tokens(
 
 
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("layout", ["llada_moe", "llada2", "sdar_moe"])
+@pytest.mark.parametrize("layout", ["llada_moe", "llada2", "sdar_moe", "rnd1"])
 def test_ranks_with_whole_experts_generate_the_same_tokens(
     layout: str, size: int, tmp_path: Path
 ) -> None:

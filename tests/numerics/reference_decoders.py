@@ -2,7 +2,7 @@
 
 Each strategy is a function of a View (what one forward showed of the active block), with its
 settings as keyword arguments. It returns the proposals to write into the canvas, by position.
-Every strategy but `dream` commits at least its best masked position.
+Every strategy but `dream` and a `fixed` that spreads commits at least its best masked position.
 """
 
 import math
@@ -20,13 +20,23 @@ MAX_POST_ITERATIONS = 16
 
 
 def fixed(
-    view: View, *, iterations_per_block: int | None = None, order: str = "confidence"
+    view: View,
+    *,
+    iterations_per_block: int | None = None,
+    order: str = "confidence",
+    remainder: str = "first",
 ) -> Commits:
     """The same number of commits in every iteration; the first ones also take the remainder (LLaDA,
-    arXiv 2502.09992). The orders `margin` and `entropy` are Dream's (arXiv 2508.15487)."""
+    arXiv 2502.09992). The orders `margin` and `entropy` are Dream's (arXiv 2508.15487). With
+    `spread`, RND1's: a share of all masks is kept, the smaller the fewer iterations are left."""
     proposals = view.propose()
     ranked = in_order(view, proposals, order)
     num_masked = view.num_masked_at_block_start
+    if remainder == "spread":
+        length = iterations_per_block or num_masked
+        left = max(length - 1 - view.iteration_in_block, 0)
+        num_kept = int(np.float32(num_masked) * np.float32(left / length))
+        return {i: proposals[i] for i in ranked[: len(ranked) - num_kept]}
     share, rest = divmod(num_masked, iterations_per_block or num_masked)
     num_commits = max(1, share + (view.iteration_in_block < rest))
     return {i: proposals[i] for i in ranked[:num_commits]}

@@ -54,7 +54,8 @@ def decode(
     settings; absent settings have their defaults. A block-causal model's blocks are denoised whole,
     or in sub-blocks if `block_length` is less. `opening`: what commits in the forward that opens a
     block; None: as for Dream's sampler, or else as the model's authors have it."""
-    opening = opening or ("free" if decoding["name"] == "dream" else model.config.rules.opening)
+    is_timed = decoding["name"] == "dream" or decoding.get("remainder") == "spread"
+    opening = opening or ("free" if is_timed else model.config.rules.opening)
     state = first_state(model, request, block_length, opening)
     if decoding["name"] == "edit" and cache["name"] == "dkv":
         raise ValueError("decoding 'edit' changes committed tokens, cache 'dkv' keeps them")

@@ -26,6 +26,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "fast_dllm_v2_small": {"bd_size": 16},
     "sdar": {"block_size": 8},
     "sdar_moe": {"block_size": 8},
+    "rnd1": {},
 }
 CAUSAL_CACHES: list[dict[str, Any]] = [
     {"name": "none"},

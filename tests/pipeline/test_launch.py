@@ -83,13 +83,16 @@ def test_humaneval_is_ready_for_the_real_model(launched: Launched) -> None:
     assert (config.generation.max_new_tokens, config.task) == (512, "humaneval")
 
 
+BLOCK_CAUSAL = ("demo_block", "llada2", "fast", "sdar", "stable_diffcoder", "dream_reasoner")
+
+
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_makes_a_valid_job_whose_groups_can_still_be_chosen(
     launched: Launched, name: str
 ) -> None:
     config = launched.one("conf=humaneval", f"model={name}")
     is_causal = isinstance(config.cache, BlockCausalCache)
-    assert is_causal == name.startswith(("demo_block", "llada2", "fast", "sdar"))
+    assert is_causal == name.startswith(BLOCK_CAUSAL)
     assert config.model.dtype == ("float32" if name.startswith("demo") else "bfloat16")
     assert config.prompt.chat != name.endswith("_base")
     other = launched.one(

@@ -9,7 +9,18 @@ from typing import Protocol
 from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.config_json import ConfigJson, Raw, classes_of
-from engine.model.families import dream, fast_dllm_v2, llada, llada2, llada_moe, sdar
+from engine.model.families import (
+    dream,
+    dream_reasoner,
+    fast_dllm_v2,
+    illada,
+    llada,
+    llada2,
+    llada_moe,
+    rnd1,
+    sdar,
+    stable_diffcoder,
+)
 from engine.model.weight_map import Names
 
 
@@ -33,6 +44,10 @@ FAMILIES: dict[str, Family] = {
     "dream": dream,
     "fast_dllm_v2": fast_dllm_v2,
     "sdar": sdar,
+    "illada": illada,
+    "stable_diffcoder": stable_diffcoder,
+    "dream_reasoner": dream_reasoner,
+    "rnd1": rnd1,
 }
 """ModelConfig.family -> the family's module."""
 
@@ -45,11 +60,17 @@ MODEL_TYPES = {
     "Fast_dLLM_Qwen": "fast_dllm_v2",
     "sdar": "sdar",
     "sdar_moe": "sdar",
+    "rnd1": "rnd1",
 }
 """`model_type` in config.json -> family. Published LLaDA-MoE checkpoints say `llada` as well."""
 
-CLASSES: dict[str, str] = {}
-"""What is part of the name of the authors' class -> family, where the model_type is another's."""
+CLASSES: dict[str, str] = {
+    "ILLaDA": "illada",
+    "StableDiffcoder": "stable_diffcoder",
+    "DreamForCausalLM": "dream_reasoner",
+}
+"""What is part of the name of the authors' class -> family, where the model_type is another's
+(`llama`, `Dream`) or was not seen (iLLaDA)."""
 
 NOT_READ = {
     "llada2_moe_veomni": (

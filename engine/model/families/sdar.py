@@ -42,24 +42,26 @@ def read_config(raw: Raw, name: str = "") -> ModelConfig:
         UserError: a key has a value that this loader does not support.
     """
     check_assumed(raw, ASSUMED | FAMILY_ASSUMED, "SDAR", HARMLESS)
-    experts = None
-    if "num_experts" in raw:
-        experts = ExpertsConfig(
-            num_experts=raw["num_experts"],
-            num_chosen=raw["num_experts_per_tok"],
-            expert_size=raw["moe_intermediate_size"],
-            score="softmax",
-            is_normalised=raw["norm_topk_prob"],
-        )
     return ModelConfig(
         family="sdar",
         rules=RULES,
         mlp_size=raw["intermediate_size"],
         qk_norm=True,
         block_length=_block_length(raw, name),
-        experts=experts,
+        experts=read_experts(raw) if "num_experts" in raw else None,
         **read_sizes(raw),
         **read_token_ids(raw, mask=151669, eos=151643, turn_ends=[IM_END_ID]),
+    )
+
+
+def read_experts(raw: Raw) -> ExpertsConfig:
+    """The experts of Qwen3-MoE's keys."""
+    return ExpertsConfig(
+        num_experts=raw["num_experts"],
+        num_chosen=raw["num_experts_per_tok"],
+        expert_size=raw["moe_intermediate_size"],
+        score="softmax",
+        is_normalised=raw["norm_topk_prob"],
     )
 
 

@@ -178,10 +178,55 @@ SDAR_30B = SDAR_8B | {
     "num_key_value_heads": 4,
 }
 
+DREAM_REASONER = SDAR_8B | {
+    "model_type": "Dream",
+    "architectures": ["DreamForCausalLM"],
+    "block_size": 32,
+    "mask_token_id": 151669,
+}
+RND1 = SDAR_30B | {
+    "model_type": "rnd1",
+    "eos_token_id": 151645,
+    "mask_token_id": 151669,
+    "max_position_embeddings": 40960,
+}
+
+STABLE_DIFFCODER: Raw = {
+    "model_type": "llama",
+    "architectures": ["StableDiffcoderForCausalLM"],
+    "attention_bias": False,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "pad_token_id": 1,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "vocab_size": 155136,
+}
+ILLADA = STABLE_DIFFCODER | {
+    "model_type": "illada",
+    "architectures": ["ILLaDAForCausalLM"],
+    "tie_word_embeddings": True,
+}
+
 PUBLISHED: dict[str, Published] = {
     "llada_8b": Published("GSAI-ML/LLaDA-8B-Instruct", LLADA),
     "llada_8b_base": Published("GSAI-ML/LLaDA-8B-Base", LLADA),
     "llada_1_5": Published("GSAI-ML/LLaDA-1.5", LLADA),
+    "illada_8b": Published("GSAI-ML/iLLaDA-8B-Instruct", ILLADA),
+    "illada_8b_base": Published("GSAI-ML/iLLaDA-8B-Base", ILLADA),
+    "stable_diffcoder": Published("ByteDance-Seed/Stable-DiffCoder-8B-Instruct", STABLE_DIFFCODER),
+    "stable_diffcoder_base": Published("ByteDance-Seed/Stable-DiffCoder-8B-Base", STABLE_DIFFCODER),
+    "dream_reasoner": Published("Dream-org/DreamReasoner-8B", DREAM_REASONER),
+    "rnd1_base": Published("radicalnumerics/RND1-Base-0910", RND1),
     "llada_moe": Published("inclusionAI/LLaDA-MoE-7B-A1B-Instruct", LLADA_MOE),
     "llada_moe_base": Published("inclusionAI/LLaDA-MoE-7B-A1B-Base", LLADA_MOE),
     "llada2_mini": Published("inclusionAI/LLaDA2.0-mini", LLADA2_MINI),

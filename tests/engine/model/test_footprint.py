@@ -44,6 +44,10 @@ BILLIONS = {
     "fast_dllm_v2_1_5b": 1.54,
     "sdar_8b": 8.19,
     "sdar_30b": 30.53,
+    "illada_8b": 7.62,
+    "stable_diffcoder": 8.25,
+    "dream_reasoner": 8.19,
+    "rnd1_base": 30.53,
 }
 
 

@@ -70,7 +70,36 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (DREAM | {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling=.*'default'"),
     (CONFIGS["llada"] | {"rope_full_precision": False}, "rope_full_precision=False"),
     (DREAM | {"model_type": "llama"}, "model_type='llama' is not one of"),
+    (DREAM | {"block_size": 32}, "block_size=32: not known to the dream loader"),
+    (CONFIGS["dream_reasoner"] | {"use_qk_norm": False}, "use_qk_norm=False: the DreamReasoner l"),
+    (CONFIGS["dream_reasoner"] | {"attention_bias": True}, "attention_bias=True"),
+    (CONFIGS["illada"] | {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05: the iLLaDA loader"),
+    (CONFIGS["illada"] | {"mlp_bias": True}, "mlp_bias=True: the iLLaDA loader supports only"),
+    (CONFIGS["illada"] | {"head_dim": 16}, "head_dim=16: the iLLaDA loader supports only 12"),
+    (CONFIGS["stable_diffcoder"] | {"attention_bias": True}, "attention_bias=True"),
+    (CONFIGS["rnd1"] | {"is_causal": True}, "is_causal=True: the RND1 loader supports only False"),
+    (CONFIGS["rnd1"] | {"decoder_sparse_step": 2}, "decoder_sparse_step=2: the RND1 loader"),
 ]
+
+
+def test_families_are_told_apart_by_the_names_of_their_classes() -> None:
+    """DreamReasoner says that it is a Dream, Stable-DiffCoder that it is a Llama."""
+    reasoner, coder = CONFIGS["dream_reasoner"], CONFIGS["stable_diffcoder"]
+    assert config_of(reasoner, "x").family == "dream_reasoner"
+    assert config_of(DREAM, "x").family == "dream"
+    for left_out in ("auto_map", "architectures"):
+        some = {key: value for key, value in coder.items() if key != left_out}
+        assert config_of(some, "x").family == "stable_diffcoder"
+    with pytest.raises(ValueError, match="model_type='llama' is not one of"):
+        config_of(coder | {"architectures": ["LlamaForCausalLM"], "auto_map": {}}, "x")
+
+
+def test_illada_is_tied_unless_its_config_says_otherwise() -> None:
+    raw = {key: v for key, v in CONFIGS["illada"].items() if key != "tie_word_embeddings"}
+    assert config_of(raw, "x").tied_head
+    assert not config_of(raw | {"tie_word_embeddings": False}, "x").tied_head
+    coder = {k: v for k, v in CONFIGS["stable_diffcoder"].items() if k != "tie_word_embeddings"}
+    assert not config_of(coder, "x").tied_head
 
 
 @pytest.mark.parametrize(("raw", "message"), REFUSED)

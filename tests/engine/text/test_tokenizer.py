@@ -8,6 +8,7 @@ import pytest
 
 from engine.model.families import FAMILIES, config_of
 from engine.model.load import read_config
+from engine.text.messages import PromptError
 from engine.text.tokenizer import check_tokens, load_tokenizer
 from pipeline.config.job import PromptConfig
 from pipeline.prompt.prompter import Prompter
@@ -20,6 +21,13 @@ USER_TURN = {
     "llada_moe": "<role>HUMAN</role>hi<|role_end|><role>ASSISTANT</role>",
     "llada2": "<role>SYSTEM</role>detailed thinking off<|role_end|>"
     "<role>HUMAN</role>hi<|role_end|><role>ASSISTANT</role>",
+    "illada": "<[begin▁of▁sentence]>user\nhi<[end▁of▁sentence]><[begin▁of▁sentence]>assistant\n",
+    "stable_diffcoder": "<[begin▁of▁sentence]>system\n"
+    "You are an AI programming assistant, utilizing the Seed-Coder model, developed by ByteDance "
+    "Seed, and you only answer questions related to computer science. For politically sensitive "
+    "questions, security and privacy issues, and other non-computer science questions, you will "
+    "refuse to answer.\n\n<[end▁of▁sentence]>"
+    "<[begin▁of▁sentence]>user\nhi<[end▁of▁sentence]><[begin▁of▁sentence]>assistant\n",
     "qwen": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
 }
 
@@ -62,7 +70,7 @@ def test_the_familys_chat_template_makes_special_tokens(
     assert prompter.tokenizer.decode(ids) == wanted
     special = {id for _, _, named in TOKENIZERS.values() for id in named.values()}
     assert sum(id in special for id in ids) >= 3
-    assert prompter.text([*ids, *model.eos_token_ids]).strip()[:4] not in ("<|im", "<rol")
+    assert prompter.text([*ids, *model.eos_token_ids]).strip()[:4] not in ("<|im", "<rol", "<[be")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +97,26 @@ def test_a_class_of_the_checkpoints_own_without_its_files_is_refused(tmp_path: P
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(ValueError, match=r"no tokenizer can be loaded .* never run"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["illada", "stable_diffcoder"])
+def test_a_template_of_named_tokens_needs_their_names(tmp_path: Path, layout: str) -> None:
+    write_tokenizer(tmp_path, layout)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = tmp_path / name
+        file.write_text(
+            json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "bos_token"})
+        )
+    template = FAMILIES[layout].CHAT_TEMPLATE
+    prompter = Prompter(tmp_path, PromptConfig(), 1000, template)
+    with pytest.raises(PromptError, match="names no bos_token and eos_token to make one of"):
+        prompter.token_ids({"prompt": "hi"})
+
+
+def test_a_system_turn_of_ones_own_replaces_seed_coders(folders: dict[str, Path]) -> None:
+    template = FAMILIES["stable_diffcoder"].CHAT_TEMPLATE
+    config = PromptConfig(system="Be brief.")
+    prompter = Prompter(folders["stable_diffcoder"], config, 1000, template)
+    assert prompter.tokenizer.decode(prompter.token_ids({"prompt": "hi"})) == (
+        "<[begin▁of▁sentence]>system\nBe brief.\n\n<[end▁of▁sentence]>" + USER_TURN["illada"]
+    )

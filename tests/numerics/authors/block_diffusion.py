@@ -152,6 +152,32 @@ def stable_diffcoder(
     return run.generated()
 
 
+def dream_reasoner(model: Transformer, request: Request, *, threshold: float) -> list[int]:
+    """DreamReasoner (generation_utils.py, low_confidence_dynamic): as SDAR, with as many steps as
+    the block has positions. The last step commits all that is left. Filters: top_k first, at
+    temperature 0 too."""
+    sampling = Sampling(
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        is_filtered=True,
+        filters_greedy=True,
+    )
+    run = _begin(model, request, sampling)
+    for block in _blocks(run):
+        for step in range(len(block)):
+            masked = run.masked(block)
+            if not masked:
+                break
+            drawn = run.draw(_rows(run, block), masked)
+            above = [i for i in drawn if drawn[i].confidence > threshold]
+            chosen = above or best_first(drawn)[:1]
+            if step == len(block) - 1:
+                chosen = masked
+            run.commit({i: drawn[i].word for i in chosen})
+    return run.generated()
+
+
 def _begin(model: Transformer, request: Request, sampling: Sampling) -> Progress:
     return begin(model, request, sampling, _length(model))
 

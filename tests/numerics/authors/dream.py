@@ -105,8 +105,10 @@ def fast_dllm_dream(
 
 def rnd1(model: Transformer, request: Request, *, steps: int | None = None) -> list[int]:
     """RND1 (sampling.py): no blocks; after step k of S, floor(M (S - k) / S) of M masks are kept,
-    those of the highest entropy. Filters: top_k first; they apply to greedy runs too, which sample
-    at temperature 1."""
+    those of the highest entropy; their code multiplies in float32. Filters: top_k first; they apply
+    to greedy runs too, which are theirs with temperature 1 and `greedy`. Their M is one less than
+    the number of new tokens, and the canvas ends with a padding token: a place that is kept for an
+    EOS, and stays empty."""
     sampling = Sampling(
         temperature=request.temperature,
         top_k=request.top_k,
@@ -123,6 +125,6 @@ def rnd1(model: Transformer, request: Request, *, steps: int | None = None) -> l
             break
         drawn = run.draw(full(model, run.canvas), masked)
         order = sorted(masked, key=lambda i: (drawn[i].entropy, i))
-        num_kept = int(num_masked * (step / steps))
+        num_kept = int(torch.tensor(num_masked) * (step / steps))
         run.commit({i: drawn[i].word for i in order[: len(order) - num_kept]})
     return run.generated()
