@@ -5,6 +5,7 @@ trained from, the logits at a position predict the token of the next position.
 """
 
 from engine.model.authors import AuthorsRules
+from engine.model.chatml import QWEN2_5
 from engine.model.config import ModelConfig
 from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
 from engine.model.weight_map import Names
@@ -19,11 +20,7 @@ RULES = AuthorsRules(
 sampling."""
 NAMES = Names()
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+CHAT_TEMPLATE = QWEN2_5
 
 
 def read_config(raw: Raw, name: str = "") -> ModelConfig:

@@ -22,6 +22,11 @@ USER_TURN = {
     "<role>HUMAN</role>hi<|role_end|><role>ASSISTANT</role>",
     "qwen": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
 }
+WITH_QWENS_SYSTEM = ("dream", "fast_dllm_v2", "fast_dllm_v2_small")
+USER_TURN |= dict.fromkeys(
+    WITH_QWENS_SYSTEM,
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + USER_TURN["qwen"],
+)
 
 
 @pytest.fixture(scope="module")
