@@ -83,7 +83,11 @@ TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
 NAMED = {
     "llada": {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"},
     "llada_moe": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
-    "dream": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
+    "dream": {
+        "bos_token": "<|beginoftext|>",
+        "eos_token": "<|endoftext|>",
+        "mask_token": "<|mask|>",
+    },
     "fast_dllm_v2": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     "sdar": {"eos_token": "<|im_end|>", "mask_token": "<|MASK|>"},
 }

@@ -42,7 +42,7 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     Raises:
         UserError: they do not, or generation.max_new_tokens leaves no room for a prompt.
     """
-    model = read_config(checkpoint)
+    model = read_config(checkpoint, config.model.max_positions)
     check_model(model, config.engine, config.cache)
     opening_of(model, config.engine, config.decoding)
     max_positions = model.max_positions
@@ -124,7 +124,8 @@ def make_engine(
     text_of: TextOf,
 ) -> DiffusionEngine:
     """`engine_config` takes the place of config.engine."""
-    model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
+    dtype = getattr(torch, config.model.dtype)
+    model = load_model(checkpoint, dtype, device, parallel, config.model.max_positions)
     return DiffusionEngine(
         model,
         config=engine_config,

@@ -19,6 +19,8 @@ RULES = AuthorsRules(
 """Those of Fast-dLLM's Dream, whose blocks and cache `model=dream` takes, and of Dream's own
 sampling."""
 NAMES = Names()
+CONTEXT = 2048
+"""Prompt and answer together (the authors' README); config.json says 131072, Qwen2.5's."""
 
 CHAT_TEMPLATE = QWEN2_5
 
@@ -32,12 +34,16 @@ def read_config(raw: Raw, name: str = "") -> ModelConfig:
     """
     family_assumed = {"use_mrope": False, "attention_bias": True}
     check_assumed(raw, ASSUMED | family_assumed, "Dream")
+    sizes = read_sizes(raw)
+    stated = sizes.pop("max_positions")
     return ModelConfig(
         family="dream",
         rules=RULES,
         mlp_size=raw["intermediate_size"],
         qkv_bias=True,
         is_shifted=True,
-        **read_sizes(raw),
+        max_positions=min(stated, CONTEXT),
+        stated_positions=stated,
+        **sizes,
         **read_token_ids(raw, mask=151666, eos=151643, turn_ends=[IM_END_ID]),
     )

@@ -3,7 +3,6 @@ published ones: of LLaDA-8B, Dream and Fast_dLLM_v2 (both Qwen2.5's), SDAR (Qwen
 which LLaDA2 was trained from."""
 
 import json
-from pathlib import Path
 
 import pytest
 
