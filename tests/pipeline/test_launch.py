@@ -89,7 +89,7 @@ def test_every_model_makes_a_valid_job_whose_groups_can_still_be_chosen(
 ) -> None:
     config = launched.one("conf=humaneval", f"model={name}")
     is_causal = isinstance(config.cache, BlockCausalCache)
-    assert is_causal == name.startswith(("demo_block", "llada2", "fast", "sdar"))
+    assert is_causal == name.startswith(("demo_block", "llada2", "fast", "sdar", "trado"))
     assert config.model.dtype == ("float32" if name.startswith("demo") else "bfloat16")
     assert config.prompt.chat != name.endswith("_base")
     other = launched.one(

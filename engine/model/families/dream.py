@@ -1,4 +1,4 @@
-"""Dream-7B (arXiv 2508.15487).
+"""Dream-7B (arXiv 2508.15487), Dream-Coder-7B, DiffuCoder-7B (arXiv 2506.20639).
 
 The transformer is Qwen2's with bidirectional attention. As in the autoregressive model that it was
 trained from, the logits at a position predict the token of the next position.
@@ -11,6 +11,9 @@ from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, re
 from engine.model.weight_map import Names
 
 IM_END_ID = 151645
+DLM_PAD_ID = 151667
+"""With which DiffuCoder fills the canvas behind its answer, though its config.json says 151643. The
+tokenizers of the others have no such token."""
 
 DEFAULTS = "dream"
 RULES = AuthorsRules(
@@ -45,5 +48,5 @@ def read_config(raw: Raw, name: str = "") -> ModelConfig:
         max_positions=min(stated, CONTEXT),
         stated_positions=stated,
         **sizes,
-        **read_token_ids(raw, mask=151666, eos=151643, turn_ends=[IM_END_ID]),
+        **read_token_ids(raw, mask=151666, eos=151643, turn_ends=[IM_END_ID, DLM_PAD_ID]),
     )

@@ -1,4 +1,4 @@
-"""LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini (arXiv 2512.15745).
+"""LLaDA2.0-mini and -flash, their CAP variants, LLaDA2.1-mini and -flash (arXiv 2512.15745).
 
 The transformer has block-causal attention, a mixture of experts in every layer after the first
 (dense) one, normalised queries and keys, and rotary embedding on half of each head. Logits are not

@@ -1,4 +1,4 @@
-"""SDAR 1.7B to 8B, and 30B-A3B with experts (arXiv 2510.06303).
+"""SDAR 1.7B to 8B, and 30B-A3B with experts (arXiv 2510.06303); TraDo (arXiv 2509.06949).
 
 The transformer is Qwen3's, or Qwen3-MoE's, with block-causal attention; logits are not shifted. The
 published `config.json` files do not state the block length: the checkpoint's name does
