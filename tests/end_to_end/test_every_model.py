@@ -55,14 +55,11 @@ def test_a_job_of_every_model_runs_to_its_end(
     assert main([f"model={planned}", "gpu_memory_gb=300", *lengths]) == 0
     assert "engine.tensor_parallel=" in capsys.readouterr().out
     data = write_parquet(tmp_path / "prompts.parquet", prompts(NUM_ROWS))
+    edits = all_defaults()[name].decoding == "edit"
     config = composed(
         *(f"model={name}", f"model.path={checkpoint}", f"data.path={data}", f"output={output}"),
-        *(
-            f"generation.max_new_tokens={FEW_TOKENS}",
-            "engine.logits_bytes=400000000",
-            "threads=1",
-            "model.dtype=float32",
-        ),
+        *(f"generation.max_new_tokens={FEW_TOKENS}", "engine.logits_bytes=400000000"),
+        *("threads=1", "model.dtype=float32", *["decoding.max_post_iterations=1"] * edits),
     )
     run(config, 0)
     rows = output_rows(output)
