@@ -23,7 +23,8 @@ RULES = AuthorsRules(
 sampling."""
 NAMES = Names()
 CONTEXT = 2048
-"""Prompt and answer together (the authors' README); config.json says 131072, Qwen2.5's."""
+"""Prompt and answer together (Dream's README); config.json says 131072, Qwen2.5's. No context of
+Dream-Coder or DiffuCoder is published."""
 
 CHAT_TEMPLATE = QWEN2_5
 

@@ -1,6 +1,7 @@
 """The longest canvas: Dream's is its family's, and the user may set another, within what
 config.json states."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from engine.model.plan.__main__ import main
 from engine.parallel import ALONE
 from pipeline.generate.worker import make_engine, make_prompter
 from pipeline.prompt.prompter import PromptError
-from tests.checkpoints import job, write_checkpoint
+from pipeline.run import make_plan_of
+from pipeline.run_folder.layout import RunFolder
+from pipeline.workers.ranks import Worker
+from tests.checkpoints import job, prompts, write_checkpoint, write_parquet
+from tests.published import write_tokenizer
 from tests.published_configs import DREAM, LLADA
 from tests.tiny import write_tiny_checkpoint
 
@@ -103,6 +108,18 @@ def test_it_reaches_a_jobs_prompts_and_its_engine(checkpoint: Path) -> None:
         make_prompter(long, checkpoint)
     with pytest.raises(UserError, match=r"model\.max_positions=0: give at least 1, or null"):
         job(checkpoint, "in.parquet", "out", model__max_positions=0)
+
+
+def test_a_job_says_it_once_when_it_plans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "dream"
+    write_tokenizer(folder, "dream")
+    (folder / "config.json").write_text(json.dumps(DREAM))
+    data = write_parquet(tmp_path / "in.parquet", prompts(3))
+    config = job(folder, data, tmp_path / "run", model__max_positions=4096)
+    run_folder, worker = RunFolder(config.output), Worker(rank=0, world=1)
+    plan = make_plan_of(config, run_folder, worker, with_weights=False)
+    assert plan.fingerprint["model.max_positions"] == 4096
+    assert [text[:26] for text in caplog.messages] == ["model.max_positions=4096: "]
 
 
 def test_it_reaches_a_notebook(checkpoint: Path) -> None:
