@@ -104,7 +104,9 @@ def test_it_reaches_a_jobs_prompts_and_its_engine(checkpoint: Path) -> None:
     long = job(
         checkpoint, "in.parquet", "out", model__max_positions=64, generation__max_new_tokens=64
     )
-    with pytest.raises(UserError, match=r"generation\.max_new_tokens=64: .* context of 64; lower"):
+    with pytest.raises(
+        UserError, match=r"generation\.max_new_tokens=64: .* context of 64; lower it, or raise"
+    ):
         make_prompter(long, checkpoint)
     with pytest.raises(UserError, match=r"model\.max_positions=0: give at least 1, or null"):
         job(checkpoint, "in.parquet", "out", model__max_positions=0)
