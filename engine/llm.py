@@ -38,7 +38,7 @@ from engine.llm_arguments import (
 )
 from engine.model.authors import Confidence
 from engine.model.defaults import defaults_for
-from engine.model.load import fetch_checkpoint, load_model, read_config
+from engine.model.load import fetch_checkpoint, load_model, read_config, warn_of_long_canvases
 from engine.request import FinishReason, Request, Result
 from engine.text.chat import ChatTokenizer, PromptError, check_not_blank
 from engine.text.messages import ChatOptions, Tools
@@ -64,6 +64,7 @@ class LLM:
     Args:
         model: a checkpoint folder, or a name on the hub.
         revision: branch, tag or commit on the hub.
+        max_positions: the longest canvas, prompt and answer together.
         dtype: "float32", "bfloat16" or "float16".
         device: "cuda" if there is a GPU, otherwise "cpu".
         decoding: a name ("factor"), a name with settings ({"name": "factor", "factor": 2.0}),
@@ -71,6 +72,7 @@ class LLM:
         cache: likewise.
         block_length: positions denoised together.
         chat: whether a text goes through the chat template as a user turn.
+        add_bos: whether a prompt of text or messages begins with the tokenizer's BOS.
         system: a system turn before every prompt that has none.
         chat_template: the name of one of the checkpoint's chat templates, or a file.
         optional_keys: keys of messages and tools that the chat template may leave out; what it
@@ -90,12 +92,14 @@ class LLM:
         model: str | Path,
         *,
         revision: str | None = None,
+        max_positions: int | None = None,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         decoding: str | Mapping[str, Any] | DecodingStrategy | None = None,
         cache: str | Mapping[str, Any] | CachePolicy | None = None,
         block_length: int | None = None,
         chat: bool | None = None,
+        add_bos: bool | None = None,
         system: str | None = None,
         chat_template: str | Path | None = None,
         optional_keys: Sequence[str] = (),
@@ -103,6 +107,8 @@ class LLM:
     ) -> None:
         folder = fetch_checkpoint(str(model), revision)
         config = read_config(folder)
+        warn_of_long_canvases(config, max_positions)
+        config = config.with_positions(max_positions)
         defaults = defaults_for(str(model), config.family)
         self.name = str(model)
         self.device = device_of(device)
@@ -118,14 +124,18 @@ class LLM:
         check_chat(self.chat, system, optional_keys)
         self.system = system
         template = None if chat_template is None else str(chat_template)
-        options = ChatOptions(chat_template=template, optional_keys=tuple(optional_keys))
+        options = ChatOptions(
+            chat_template=template,
+            optional_keys=tuple(optional_keys),
+            add_bos=defaults.prompt.get("add_bos") if add_bos is None else add_bos,
+        )
         self.tokenizer = ChatTokenizer.of_checkpoint(folder, options)
         if self.chat and not self.tokenizer.has_chat_template:
             raise UserError(f"chat=True: {folder} has no chat template; set chat=False")
         if self.chat:
             self.tokenizer.check_user_turn(system)
         self.engine = DiffusionEngine(
-            load_model(folder, self.dtype, self.device),
+            load_model(folder, self.dtype, self.device, max_positions=max_positions),
             config=self.config,
             decoding=self.decoding,
             cache=self.cache,

@@ -24,6 +24,7 @@ from engine.model.load import (
     fetch_all_but_weights,
     fetch_checkpoint,
     read_config,
+    warn_of_long_canvases,
 )
 from engine.parallel import TensorParallel
 from pipeline.config.job import JobConfig
@@ -186,6 +187,7 @@ def make_plan_of(
     fetch = fetch_checkpoint if with_weights else fetch_all_but_weights
     checkpoint = fetch(config.model.path, config.model.revision)
     prompter = make_prompter(config, checkpoint)
+    warn_of_long_canvases(read_config(checkpoint), config.model.max_positions)
     if with_weights and not config.stand_in:
         check_weights(checkpoint)
     num_launches = 1 if folder.share is None else folder.share.num
@@ -229,7 +231,8 @@ def record_start(
     the start's number."""
     if not left.num_outcomes:
         return left
-    model = read_config(fetch_checkpoint(config.model.path, config.model.revision))
+    checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+    model = read_config(checkpoint, config.model.max_positions)
     block_length = block_length_of(model, config.engine)
     number = starts.record(config, folder, left.num_outcomes, worker, block_length)
     return replace(left, start=number)

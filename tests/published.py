@@ -47,6 +47,7 @@ QWEN_ADDED = {
     "<|im_end|>": 151645,
 }
 # Layout -> (tokenizer_class, number of words before the added tokens, added tokens with a name).
+# DiffuCoder's layout is Dream's, with another tokenizer.
 TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
     "llada": (
         "PreTrainedTokenizerFast",
@@ -77,6 +78,11 @@ TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
         QWEN_WORDS,
         QWEN_ADDED | {"<|beginoftext|>": 151665, "<|mask|>": 151666},
     ),
+    "diffucoder": (
+        "DreamTokenizer",
+        QWEN_WORDS,
+        QWEN_ADDED | {"<|beginoftext|>": 151665, "<|mask|>": 151666, "<|dlm_pad|>": 151667},
+    ),
     "fast_dllm_v2": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"|<MASK>|": 151665}),
     "sdar": ("Qwen2Tokenizer", QWEN_WORDS, QWEN_ADDED | {"<|MASK|>": 151669}),
     "stable_diffcoder": (
@@ -93,7 +99,12 @@ TOKENIZERS: dict[str, tuple[str, int, dict[str, int]]] = {
 NAMED = {
     "llada": {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"},
     "llada_moe": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
-    "dream": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
+    "dream": {
+        "bos_token": "<|beginoftext|>",
+        "eos_token": "<|endoftext|>",
+        "mask_token": "<|mask|>",
+    },
+    "diffucoder": {"eos_token": "<|endoftext|>", "mask_token": "<|mask|>"},
     "fast_dllm_v2": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     "sdar": {"eos_token": "<|im_end|>", "mask_token": "<|MASK|>"},
     "stable_diffcoder": {
@@ -188,7 +199,7 @@ def write_tokenizer(folder: Path, layout: str) -> None:
         **NAMED[kind],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if kind in ("dream", "sdar"):
+    if kind in ("dream", "diffucoder", "sdar"):
         config["auto_map"] = {"AutoTokenizer": [f"tokenization_{kind}.{cls}", None]}
         (folder / f"tokenization_{kind}.py").write_text("raise RuntimeError('its code was run')\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -197,7 +208,7 @@ def write_tokenizer(folder: Path, layout: str) -> None:
         (folder / "vocab.json").write_text(json.dumps(words))
         (folder / "merges.txt").write_text("#version: 0.2\n")
         (folder / "added_tokens.json").write_text(json.dumps(added))
-    if kind != "dream":
+    if cls != "DreamTokenizer":
         _backend(words, list(added), cls).save(str(folder / "tokenizer.json"))
 
 

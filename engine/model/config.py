@@ -1,6 +1,6 @@
 """The architecture of a transformer, as dataclasses that a family fills from `config.json`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.errors import UserError
@@ -85,11 +85,15 @@ class ModelConfig:
     rope_theta: float
     norm_eps: float
     max_positions: int
-    """The longest canvas (prompt and generation region together) that the model was trained for."""
+    """The longest canvas (prompt and generation region together) that the model was trained for, or
+    that the user allows (`with_positions`)."""
     mask_token_id: int
     eos_token_ids: tuple[int, ...]
     """Each of these ids ends a generation; the first is the checkpoint's `eos_token_id`."""
     tied_head: bool = False
+    stated_positions: int | None = None
+    """The longest canvas that config.json states, where the authors say that the model was trained
+    for fewer positions. None: max_positions."""
     qkv_bias: bool = False
     qk_norm: bool = False
     """Whether every query and key head gets an RMS norm, before the rotary embedding."""
@@ -123,6 +127,23 @@ class ModelConfig:
                 "bidirectional attention"
             )
         self._check_token_ids()
+
+    def with_positions(self, max_positions: int | None) -> "ModelConfig":
+        """The model with another longest canvas (model.max_positions); the same for None.
+
+        Raises:
+            UserError: fewer than one, or more than config.json states.
+        """
+        if max_positions is None:
+            return self
+        most = self.stated_positions or self.max_positions
+        if not 1 <= max_positions <= most:
+            raise UserError(
+                f"model.max_positions={max_positions}: give 1 to {most}, the most that the "
+                f"checkpoint's config.json states, or null for the {self.max_positions} that the "
+                "model was trained for"
+            )
+        return replace(self, max_positions=max_positions, stated_positions=most)
 
     def _check_rotary(self) -> None:
         if self.head_dim % 2:

@@ -38,7 +38,8 @@ class CheckpointDefaults:
     engine: dict[str, Any]
     """Fields of EngineConfig that differ from conf/engine."""
     prompt: dict[str, Any]
-    """Fields of the job's PromptConfig: `chat` is false for base models."""
+    """Fields of the job's PromptConfig: `chat` is false for base models, `add_bos` true for those
+    whose prompts begin with BOS."""
 
 
 def conf_folder() -> Path:

@@ -1,6 +1,7 @@
 """Loads a checkpoint by its folder or hub id: fetches it, reads its config, fills a Transformer."""
 
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from engine.model.weight_map import head_copy, weight_map
 from engine.model.weights import check_files, load_weights
 from engine.parallel import ALONE, TensorParallel
 
+log = logging.getLogger("engine")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 NEEDED_FILES = [*SMALL_FILES, "*.safetensors"]
 
@@ -64,11 +66,13 @@ def _fetch(path: str, revision: str | None, files: list[str], remedy: str) -> Pa
         ) from error
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The ModelConfig of a checkpoint folder.
+def read_config(folder: Path, max_positions: int | None = None) -> ModelConfig:
+    """The ModelConfig of a checkpoint folder, with `max_positions` as its longest canvas if that is
+    given.
 
     Raises:
-        UserError: there is no config.json, its model_type is unknown, or its family refuses it.
+        UserError: there is no config.json, its model_type is unknown, or its family refuses it; or
+            config.json states fewer positions than `max_positions`.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -80,11 +84,25 @@ def read_config(folder: Path) -> ModelConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); copy the checkpoint again") from error
     try:
-        return config_of(raw, str(folder))
+        config = config_of(raw, str(folder))
     except KeyError as error:
         raise UserError(f"{file}: {error.args[0]} is missing: not a complete checkpoint") from error
     except UserError as error:
         raise UserError(f"{file}: {str(error).removeprefix('config.json ')}") from error
+    return config.with_positions(max_positions)
+
+
+def warn_of_long_canvases(model: ModelConfig, max_positions: int | None) -> None:
+    """Log a warning if `max_positions` is more than the model, as its family reads it, was trained
+    for."""
+    trained = model.max_positions
+    if max_positions is not None and max_positions > trained:
+        log.warning(
+            "model.max_positions=%d: more than the %d positions that the model was trained for; "
+            "answers on longer canvases may be worse",
+            max_positions,
+            trained,
+        )
 
 
 def check_weights(folder: Path) -> None:
@@ -103,14 +121,15 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     parallel: TensorParallel = ALONE,
+    max_positions: int | None = None,
 ) -> Transformer:
     """The Transformer of a checkpoint folder, on `device`, in `dtype`, ready for inference. In a
-    tensor-parallel group: this rank's share of it.
+    tensor-parallel group: this rank's share of it. `max_positions`: as for read_config.
 
     Raises:
         UserError: as for read_config and load_weights.
     """
-    config = read_config(folder)
+    config = read_config(folder, max_positions)
     with torch.device("meta"):
         model = Transformer(config, parallel)
     model = model.to(dtype)

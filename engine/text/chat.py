@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from engine.errors import UserError
 from engine.model.families import FAMILIES
 from engine.model.load import read_config
+from engine.text.bos import bos_of, check_is_new
 from engine.text.messages import (
     ChatOptions,
     Tools,
@@ -57,7 +58,7 @@ class ChatTokenizer:
 
         Raises:
             UserError: the folder holds no tokenizer that can be read without running its code, or
-                a chat template that is broken or not there.
+                a chat template that is broken or not there; or the tokenizer has no BOS to add.
         """
         self.tokenizer = load_tokenizer(folder)
         self.options = options
@@ -69,6 +70,7 @@ class ChatTokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._special = SpecialText(self._backend)
+        self._bos = bos_of(self.tokenizer, folder, options)
         self._good_roles: set[str] = set()
         """Roles that spell no special token."""
 
@@ -96,7 +98,7 @@ class ChatTokenizer:
         prompts, on which it may depend.
 
         Raises:
-            UserError: the template fails, or leaves out one of the turns.
+            UserError: the template fails, leaves out a turn, or begins with the BOS of `add_bos`.
         """
         self.template.check()
         section = self.options.section
@@ -109,7 +111,7 @@ class ChatTokenizer:
             turns += ((system, what, f"leave it out, or {another}"),)
         for its, what, remedy in turns:
             try:
-                self.user_turn("prompt", ["Hello"], _first, its)
+                self.user_turn("prompt", ["Hello"], "".join, its)
             except PromptError as error:
                 refusal = error.__cause__
                 if isinstance(refusal, TemplateRefusal):
@@ -118,9 +120,12 @@ class ChatTokenizer:
                     raise UserError(f"{what}, {refusal}; {remedy}") from error
                 lost = "the chat template leaves out a content"
                 raise UserError(f"{what}, {lost}; {remedy}") from error
+            if its is None:
+                check_is_new(self._bos, self.template, self.options)
 
     def raw(self, name: str, contents: Sequence[str], render: Render) -> Encoded:
-        """The rendered text without chat template; the tokenizer adds BOS if it normally does.
+        """The rendered text without chat template; the tokenizer adds BOS if it normally does, or
+        as `add_bos` says.
 
         Raises:
             PromptError: not valid Unicode. `name` says in the message which prompt it is.
@@ -129,7 +134,8 @@ class ChatTokenizer:
         def rendered(change: Change) -> str:
             return render([change(content) for content in contents])
 
-        return self._encode(name, contents, rendered, add_special_tokens=True)
+        is_allowed = self.options.add_bos is not False
+        return self._encode(name, contents, rendered, add_special_tokens=is_allowed)
 
     def user_turn(
         self,
@@ -234,9 +240,10 @@ class ChatTokenizer:
             if any(self._special.found_in(text) for text in texts):
                 hidden = render(self._special.hide)
                 ids = self._special.encode(hidden, add_special_tokens)
-                return Encoded(ids, self._special.shown(hidden))
-            rendered = render(_same)
-            ids = self._backend.encode(rendered, add_special_tokens=add_special_tokens).ids
+                text = self._special.shown(hidden)
+            else:
+                text = render(_same)
+                ids = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         except TemplateRefusal as refusal:
             told = f"{name}: {self._special.shown(str(refusal))}; fix the turns"
             raise PromptError(told) from refusal
@@ -248,7 +255,9 @@ class ChatTokenizer:
             raise PromptError(
                 f"{name}: holds half a surrogate pair; make it valid Unicode"
             ) from None
-        return Encoded(ids, rendered)
+        if self._bos is None or ids[:1] == [self._bos.id]:
+            return Encoded(ids, text)
+        return Encoded([self._bos.id, *ids], self._bos.text + text)
 
 
 def check_not_blank(name: str, texts: Sequence[str]) -> None:
@@ -277,10 +286,6 @@ def _changed(turn: Turn, change: Change) -> Turn:
         key if key in KEYS else change(key): its if key == "role" else mapped(its, change)
         for key, its in turn.items()
     }
-
-
-def _first(texts: list[str]) -> str:
-    return texts[0]
 
 
 def _same(text: str) -> str:

@@ -28,6 +28,9 @@ class ChatOptions:
     """The name of one of the checkpoint's templates, or a file; None: the default one."""
     optional_keys: tuple[str, ...] = ()
     """Keys of messages and tools that the template may leave out."""
+    add_bos: bool | None = None
+    """True: every prompt begins with the tokenizer's BOS. False: no raw text does. None: raw text
+    does if the tokenizer itself puts it there."""
     section: str = ""
     """What messages put before a setting's name, such as "prompt."."""
     tools: str = "tools"

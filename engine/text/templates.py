@@ -5,6 +5,7 @@ several with names (a list in tokenizer_config.json, or additional_chat_template
 several, `default` is taken, and `tool_use`, if there is one, for conversations with tools.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -147,6 +148,16 @@ class TemplateRefusal(PromptError):
         """`is_own`: the template itself says why (raise_exception); else it fails."""
         super().__init__(reason)
         self.is_own = is_own
+
+
+def has_own_template(folder: Path) -> bool:
+    """Whether the checkpoint in `folder` comes with a chat template of its own."""
+    file = folder / "tokenizer_config.json"
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    if any((folder / "additional_chat_templates").glob("*.jinja")):
+        return True
+    return file.is_file() and bool(json.loads(file.read_text()).get("chat_template"))
 
 
 def _templates_in(own: Any, folder: Path) -> dict[str, Template]:

@@ -98,10 +98,19 @@ class CheckpointConfig:
     """Branch, tag or commit on the hub; null: main."""
     dtype: str = "float32"
     """float32, bfloat16 or float16."""
+    max_positions: int | None = None
+    """The longest canvas, prompt and answer together: a longer prompt is its row's error. null:
+    what the model was trained for (2048 for Dream, whatever its config.json says; else what
+    config.json says). More than that, up to what config.json says, is taken with a warning."""
 
     def __post_init__(self) -> None:
         if not self.path:
             raise UserError("model.path='': give a folder, or a name on the hub")
+        if self.max_positions is not None and self.max_positions < 1:
+            raise UserError(
+                f"model.max_positions={self.max_positions}: give at least 1, or null for the "
+                "context that the model was trained for"
+            )
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}")
 

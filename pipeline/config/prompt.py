@@ -33,6 +33,10 @@ class PromptConfig:
     the chat template. Null: none; a column with the default name is optional."""
     chat: bool = True
     """Text becomes one user turn in the checkpoint's chat template; false: it is used raw."""
+    add_bos: bool | None = None
+    """True: every prompt begins with the tokenizer's bos_token, put in front where it is not there
+    already; refused with a chat template that puts it there itself. False: raw text never begins
+    with it. Null: raw text does if the tokenizer itself puts it there."""
     chat_template: str | None = None
     """The chat template: the name of one of the checkpoint's own, or a file. Null: its default one,
     and its `tool_use`, if it has one, for rows with tools."""

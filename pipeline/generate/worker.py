@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.engine import DiffusionEngine
 from engine.errors import UserError
 from engine.legal import check_model, opening_of
+from engine.model.config import ModelConfig
 from engine.model.families import FAMILIES
 from engine.model.load import fetch_checkpoint, load_model, read_config
 from engine.parallel import TensorParallel
@@ -42,19 +43,25 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     Raises:
         UserError: they do not, or generation.max_new_tokens leaves no room for a prompt.
     """
-    model = read_config(checkpoint)
+    model = read_config(checkpoint, config.model.max_positions)
     check_model(model, config.engine, config.cache)
     opening_of(model, config.engine, config.decoding)
     max_positions = model.max_positions
     if config.generation.max_new_tokens >= max_positions:
         raise UserError(
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
-            f"prompt in the model's context of {max_positions}; lower it"
+            f"prompt in the model's context of {max_positions}; lower it{more_positions(model)}"
         )
     template = FAMILIES[model.family].CHAT_TEMPLATE
     prompter = Prompter(checkpoint, config.prompt, max_positions, template)
     check_tokens(prompter.tokenizer, model, checkpoint)
     return prompter
+
+
+def more_positions(model: ModelConfig) -> str:
+    """The other remedy for what exceeds the context, where config.json states a longer one."""
+    is_shorter = (model.stated_positions or 0) > model.max_positions
+    return ", or raise model.max_positions" if is_shorter else ""
 
 
 def make_driver(
@@ -124,7 +131,8 @@ def make_engine(
     text_of: TextOf,
 ) -> DiffusionEngine:
     """`engine_config` takes the place of config.engine."""
-    model = load_model(checkpoint, getattr(torch, config.model.dtype), device, parallel)
+    dtype = getattr(torch, config.model.dtype)
+    model = load_model(checkpoint, dtype, device, parallel, config.model.max_positions)
     return DiffusionEngine(
         model,
         config=engine_config,

@@ -58,4 +58,5 @@ def settings_taken(option: str, config: JobConfig, choices: DictConfig) -> str:
         f"decoding={choices.decoding}, cache={choices.cache}, block length "
         f"{'as in its config.json' if block_length is None else block_length}"
         f"{'' if config.prompt.chat else ', prompt.chat=false'}"
+        f"{', prompt.add_bos=true' if config.prompt.add_bos else ''}"
     )

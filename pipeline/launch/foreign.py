@@ -5,6 +5,8 @@ FOREIGN: dict[str, str] = {
     "pretrained_model_name_or_path checkpoint checkpoint_path ckpt ckpt_path hf_model llm",
     "model.revision": "model_revision",
     "model.dtype": "torch_dtype precision",
+    "model.max_positions": "max_model_len max_seq_len max_position_embeddings context_length "
+    "session_len model_max_length",
     "data.path": "input inputs input_file input_files input_path input_dir dataset dataset_path "
     "dataset_name data_path data_file data_files data_dir prompts prompt_file files file",
     "data.where": "filter condition query",
@@ -19,6 +21,7 @@ FOREIGN: dict[str, str] = {
     "prompt.messages_column": "messages_field conversation_column conversations",
     "prompt.system": "system_prompt system_message",
     "prompt.template": "prompt_template",
+    "prompt.add_bos": "add_bos_token",
     "prompt.chat": "apply_chat_template use_chat_template chat_template raw_prompt",
     "generation.max_new_tokens": "max_tokens max_output_tokens max_completion_tokens max_gen_toks "
     "max_length gen_length gen_len generation_length answer_length n_predict max_gen_len",
@@ -57,7 +60,7 @@ it."""
 ELSEWHERE = {
     "torchrun --nproc-per-node=N starts N workers": "data_parallel_size dp dp_size num_gpus gpus "
     "n_gpus num_workers workers nproc_per_node devices world_size num_processes device",
-    "there is no such setting: tokens are drawn from the whole distribution": "top_p top_k min_p "
+    "there is no such setting: temperature, top_k and top_p are what shapes a draw": "min_p "
     "repetition_penalty presence_penalty frequency_penalty num_beams do_sample",
 }
 """What to do -> names of things that no field sets."""

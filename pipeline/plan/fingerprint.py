@@ -14,7 +14,9 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.legal import opening_of
+from engine.model.families import FAMILIES
 from engine.model.load import read_config
+from engine.text.templates import has_own_template
 from pipeline.config.generation import ColumnsConfig
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.input.files import WHOLE_BYTES, InputFile
@@ -35,8 +37,12 @@ AS_BEFORE = {
     "decoding.remainder": "first",
     "decoding.form": "paper",
     "decoding.counts_own": False,
+    "prompt.add_bos": None,
 }
 """Settings that earlier versions did not have, and the values at which they do what these did."""
+FAMILY_TEMPLATE = "chat template of the family"
+TEMPLATES_AS_BEFORE = {"498f61c919abd439"}
+"""Of the families' chat templates that earlier versions had: LLaDA-MoE's (hashes)."""
 LATER_SETTINGS = ("top_k", "top_p", "confidence", "guidance", "stop")
 """Of the section `generation`: the first version did not have them. Without a value they change
 nothing."""
@@ -82,10 +88,12 @@ def fingerprint(
     for name, default in LATER_COLUMNS.items():
         if name not in overrides and kept[f"columns.{name}"] in (None, default):
             del kept[f"columns.{name}"]
-    if (opening := _opening(config, checkpoint)) is None:
-        del kept["engine.opening"]
-    else:
-        kept["engine.opening"] = opening
+    applied = {
+        "engine.opening": _opening(config, checkpoint),
+        "model.max_positions": _max_positions(config, checkpoint),
+        FAMILY_TEMPLATE: _family_template(config, checkpoint, prompt_columns),
+    }
+    kept = {k: v for k, v in (kept | applied).items() if k not in applied or v is not None}
     if kept.get("cache.sub_block_cache"):
         kept["cache.sub_block_cache"] = "by the sub-block's first position"
     if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
@@ -119,6 +127,28 @@ def _confidence(config: JobConfig, checkpoint: Path, overrides: Mapping[str, str
         return None
     confidence = settings.confidence or read_config(checkpoint).rules.confidence
     return None if confidence == "raw" else confidence
+
+
+def _max_positions(config: JobConfig, checkpoint: Path) -> int | None:
+    """model.max_positions as it is applied; None where it is what config.json states, as in earlier
+    versions."""
+    model = read_config(checkpoint).with_positions(config.model.max_positions)
+    stated = model.stated_positions or model.max_positions
+    return None if model.max_positions == stated else model.max_positions
+
+
+def _family_template(
+    config: JobConfig, checkpoint: Path, prompt_columns: Sequence[str]
+) -> str | None:
+    """A hash of the family's chat template, where prompts go through it; None for one that is as in
+    earlier versions."""
+    prompt = config.prompt
+    is_raw = not prompt.chat and (prompt.template is not None or prompt.column in prompt_columns)
+    if is_raw or prompt.chat_template is not None or has_own_template(checkpoint):
+        return None
+    text = FAMILIES[read_config(checkpoint).family].CHAT_TEMPLATE
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return None if digest in TEMPLATES_AS_BEFORE else digest
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> None:

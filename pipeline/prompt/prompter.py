@@ -51,6 +51,7 @@ class Prompter:
         options = ChatOptions(
             chat_template=config.chat_template,
             optional_keys=tuple(config.optional_keys or ()),
+            add_bos=config.add_bos,
             section="prompt.",
             tools=config.tools_column or "tools",
             without_tools="set prompt.tools_column=null",

@@ -83,7 +83,7 @@ def test_humaneval_is_ready_for_the_real_model(launched: Launched) -> None:
     assert (config.generation.max_new_tokens, config.task) == (512, "humaneval")
 
 
-BLOCK_CAUSAL = ("demo_block", "llada2", "fast", "sdar", "stable_diffcoder", "dream_reasoner")
+BLOCK_CAUSAL = ("demo_block", "llada2", "fast", "sdar", "trado", "stable_diffcoder", "dream_reasoner")
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -283,7 +283,9 @@ def test_several_paths_without_brackets_are_refused_unless_that_is_a_files_name(
         ("data.pth=x", "did you mean data.path=x?"),
         ("Seed=3", "did you mean seed=3?"),
         ("num_gpus=8", "torchrun --nproc-per-node=N starts N workers"),
-        ("top_p=0.9", "there is no such setting"),
+        ("min_p=0.9", "there is no such setting"),
+        ("top_p=0.9", "did you mean generation.top_p=0.9?"),
+        ("max_model_len=4096", "did you mean model.max_positions=4096?"),
         ("--tensor-parallel-size=8", "write engine.tensor_parallel=8"),
         ("--temperature", "write generation.temperature=VALUE"),
         ("--nonsense", "--cfg job"),

@@ -7,9 +7,9 @@ sub-blocks (engine.block_length=8).
 """
 
 from engine.model.authors import AuthorsRules
+from engine.model.chatml import QWEN2_5
 from engine.model.config import ModelConfig
 from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
-from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
 from engine.model.weight_map import Names
 
 BLOCK_LENGTH = 32
@@ -19,6 +19,7 @@ HARMLESS = ("conplemenrary_mask",)  # spelt so; of the training's loss
 DEFAULTS = "fast_dllm_v2"
 RULES = AuthorsRules(opening="alone", confidence="filtered")
 NAMES = Names()
+CHAT_TEMPLATE = QWEN2_5
 
 
 def read_config(raw: Raw, name: str = "") -> ModelConfig:

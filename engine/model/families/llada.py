@@ -56,9 +56,10 @@ NAMES = Names(
 CHAT_TEMPLATE = (
     "<|startoftext|>{% for message in messages %}"
     "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
-    "{{ message['content'] }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+    "<|start_header_id|>assistant<|end_header_id|>{{ '\\n\\n' }}"
 )
+"""The published one: contents are trimmed, and the answer is opened in any case."""
 
 
 def read_config(raw: Raw, name: str = "") -> ModelConfig:

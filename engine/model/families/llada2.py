@@ -1,4 +1,4 @@
-"""LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini (arXiv 2512.15745).
+"""LLaDA2.0-mini and -flash, their CAP variants, LLaDA2.1-mini and -flash (arXiv 2512.15745).
 
 The transformer has block-causal attention, a mixture of experts in every layer after the first
 (dense) one, normalised queries and keys, and rotary embedding on half of each head. Logits are not
@@ -8,10 +8,10 @@ shifted.
 from typing import Any
 
 from engine.errors import UserError
+from engine.model import chatml
 from engine.model.authors import AuthorsRules
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
-from engine.model.families import llada_moe
 from engine.model.weight_map import Names
 
 FAMILY_ASSUMED: dict[str, Any] = {
@@ -45,9 +45,18 @@ NAMES = Names(
 )
 
 CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}"
-    "<role>SYSTEM</role>detailed thinking off<|role_end|>{% endif %}"
-) + llada_moe.CHAT_TEMPLATE
+    "<role>SYSTEM</role>{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n"
+    "{% endif %}detailed thinking off<|role_end|>{% for message in messages %}"
+    + chatml.ONLY_THREE
+    + "{% if message['role'] == 'user' %}<role>HUMAN</role>{{ message['content'] }}<|role_end|>"
+    "{% elif message['role'] == 'assistant' %}<role>ASSISTANT</role>"
+    + chatml.ANSWER
+    + "<|role_end|>{% elif not loop.first %}"
+    "<role>SYSTEM</role>{{ message['content'] }}<|role_end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<role>ASSISTANT</role>{% endif %}"
+)
+"""Ling 2.0's, which the models were trained from: a system turn of the user's own stands before the
+line about thinking."""
 
 
 def read_config(raw: Raw, name: str = "") -> ModelConfig:

@@ -1,4 +1,4 @@
-"""SDAR 1.7B to 8B, and 30B-A3B with experts (arXiv 2510.06303).
+"""SDAR 1.7B to 8B, and 30B-A3B with experts (arXiv 2510.06303); TraDo (arXiv 2509.06949).
 
 The transformer is Qwen3's, or Qwen3-MoE's, with block-causal attention; logits are not shifted. The
 published `config.json` files do not state the block length: the checkpoint's name does
@@ -10,9 +10,9 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.model.authors import AuthorsRules
+from engine.model.chatml import QWEN3
 from engine.model.config import ExpertsConfig, ModelConfig
 from engine.model.config_json import ASSUMED, Raw, check_assumed, read_sizes, read_token_ids
-from engine.model.families.dream import CHAT_TEMPLATE as CHAT_TEMPLATE
 from engine.model.weight_map import Names
 
 FAMILY_ASSUMED: dict[str, Any] = {
@@ -32,6 +32,7 @@ IM_END_ID = 151645
 DEFAULTS = "sdar_8b"
 RULES = AuthorsRules(confidence="filtered")
 NAMES = Names()
+CHAT_TEMPLATE = QWEN3
 
 
 def read_config(raw: Raw, name: str = "") -> ModelConfig:

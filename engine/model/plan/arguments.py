@@ -12,7 +12,7 @@ from engine.config import EngineConfig
 from engine.errors import UserError
 from engine.model.config import ModelConfig
 from engine.model.families import config_of
-from engine.model.load import read_config
+from engine.model.load import read_config, warn_of_long_canvases
 from engine.model.plan.footprint import GB, Setup
 from engine.model.plan.published import PUBLISHED
 from engine.sequences import whole_blocks
@@ -37,6 +37,8 @@ class Arguments:
     max_new_tokens: int = 512
     canvas_tokens: int | None = None
     """None: prompt_tokens + max_new_tokens."""
+    max_positions: int | None = None
+    """The longest canvas (model.max_positions of a job). None: what the model was trained for."""
     memory_fraction: float = 0.8
     iteration_tokens: int = 16384
     page_size: int = 16
@@ -44,7 +46,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         names = ("gpu_memory_gb", "gpus", "prompt_tokens", "max_new_tokens", "canvas_tokens")
-        for name in names:
+        for name in (*names, "max_positions"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UserError(f"{name}={value}: give a number above 0")
@@ -88,12 +90,14 @@ def make_setup(arguments: Arguments) -> Setup:
             the model supports.
     """
     model = read_model(arguments.model)
+    warn_of_long_canvases(model, arguments.max_positions)
+    model = model.with_positions(arguments.max_positions)
     num_tokens = arguments.canvas_tokens or arguments.prompt_tokens + arguments.max_new_tokens
     if num_tokens > model.max_positions:
         raise UserError(
             f"a canvas of {num_tokens} tokens exceeds the {model.max_positions} positions that "
-            f"{arguments.model} was trained for: lower canvas_tokens, or prompt_tokens and "
-            "max_new_tokens"
+            f"{arguments.model} {_limit(model, arguments)}: lower canvas_tokens, or prompt_tokens "
+            f"and max_new_tokens{_more(model)}"
         )
     engine = EngineConfig(
         cache_tokens=None,
@@ -124,6 +128,16 @@ def read_model(name: str) -> ModelConfig:
     raise UserError(
         f"model={name} is neither a checkpoint folder nor one of {', '.join(PUBLISHED)}"
     )
+
+
+def _limit(model: ModelConfig, arguments: Arguments) -> str:
+    return "was trained for" if arguments.max_positions is None else "is given by max_positions"
+
+
+def _more(model: ModelConfig) -> str:
+    """The other remedy, where config.json states more positions."""
+    most = model.stated_positions or 0
+    return f", or set max_positions={most} or less" if most > model.max_positions else ""
 
 
 def _value(kind: object, text: str) -> str | float | int:

@@ -33,7 +33,8 @@ def test_defaults_are_what_hydra_composes(option: str, engine: str) -> None:
     assert component("cache", CACHE_POLICIES, defaults.cache) == config.cache
     settings = settings_in("engine", engine) | defaults.engine
     assert from_dict(EngineConfig, settings, "") == config.engine
-    assert {"chat": config.prompt.chat} == {"chat": True} | defaults.prompt
+    prompt = {"chat": config.prompt.chat, "add_bos": config.prompt.add_bos}
+    assert prompt == {"chat": True, "add_bos": None} | defaults.prompt
 
 
 def test_a_published_checkpoint_is_known_by_its_hub_id_its_folder_and_the_hubs_cache(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.model.families import FAMILIES, config_of
+from engine.model.families.dream import DLM_PAD_ID
 from engine.model.load import read_config
 from engine.text.messages import PromptError
 from engine.text.tokenizer import check_tokens, load_tokenizer
@@ -30,6 +31,11 @@ USER_TURN = {
     "<[begin▁of▁sentence]>user\nhi<[end▁of▁sentence]><[begin▁of▁sentence]>assistant\n",
     "qwen": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
 }
+WITH_QWENS_SYSTEM = ("dream", "fast_dllm_v2", "fast_dllm_v2_small")
+USER_TURN |= dict.fromkeys(
+    WITH_QWENS_SYSTEM,
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + USER_TURN["qwen"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +56,8 @@ def test_the_published_tokenizer_is_read_and_is_the_models(
     model, tokenizer = read_config(folder), load_tokenizer(folder)
     check_tokens(tokenizer, model, folder)
     assert "mask" in tokenizer.convert_ids_to_tokens(model.mask_token_id).lower()
-    assert all(
-        "end" in tokenizer.convert_ids_to_tokens(id) or id == 126348 for id in model.eos_token_ids
-    )
+    ends = [id for id in model.eos_token_ids if layout != "dream" or id != DLM_PAD_ID]
+    assert all("end" in tokenizer.convert_ids_to_tokens(id) or id == 126348 for id in ends)
     ids = tokenizer.encode("def f(x):  # ünï", add_special_tokens=False)
     assert tokenizer.decode(ids) == "def f(x):  # ünï"
 
@@ -71,6 +76,15 @@ def test_the_familys_chat_template_makes_special_tokens(
     special = {id for _, _, named in TOKENIZERS.values() for id in named.values()}
     assert sum(id in special for id in ids) >= 3
     assert prompter.text([*ids, *model.eos_token_ids]).strip()[:4] not in ("<|im", "<rol", "<[be")
+
+
+def test_the_padding_of_diffucoder_ends_its_generations(tmp_path: Path) -> None:
+    model = config_of(CONFIGS["dream"], "apple/DiffuCoder-7B-Instruct")
+    assert model.eos_token_ids == (151643, 151645, 151667)
+    write_tokenizer(tmp_path, "diffucoder")
+    tokenizer = load_tokenizer(tmp_path)
+    check_tokens(tokenizer, model, tmp_path)
+    assert tokenizer.convert_ids_to_tokens(DLM_PAD_ID) == "<|dlm_pad|>"
 
 
 @pytest.mark.parametrize(
