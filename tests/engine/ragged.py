@@ -26,6 +26,7 @@ STRATEGIES: list[DecodingStrategy] = [
     Fixed(iterations_per_block=4),
     *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
     Threshold(threshold=0.4),
+    Threshold(threshold=0.8, iterations_per_block=3),
     Factor(factor=3.0),
     Factor(factor=3.0, form="code"),
     EntropyBound(bound=4.0),

@@ -183,6 +183,7 @@ def _view(
         logits=logits,
         masked=state.masked(),
         tokens={i: state.canvas[i] for i in logits},
+        block_length=state.block_length,
         num_masked_at_block_start=state.num_masked_at_block_start,
         iteration=iteration,
         iteration_in_block=state.num_iterations_since_opening,
