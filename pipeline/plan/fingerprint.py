@@ -36,6 +36,8 @@ AS_BEFORE = {
     "decoding.counts_own": False,
 }
 """Settings that earlier versions did not have, and the values at which they do what these did."""
+NOT_KEPT = {"engine.opening": "free (of Fast_dLLM_v2: first)"}
+"""What it means that a fingerprint lacks a field."""
 LATER_SETTINGS = ("top_k", "top_p", "confidence", "guidance", "stop")
 """Of the section `generation`: the first version did not have them. Without a value they change
 nothing."""
@@ -128,10 +130,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
     """
     old = _in_present_terms(old)
     if names := differing(old, new):
-        lines = [
-            f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
-            for name in names
-        ]
+        lines = [f"  {name}: {_shown(name, old)} there, {_shown(name, new)} now" for name in names]
         raise UserError(
             f"output={folder.path} holds a run with other settings:\n"
             + "\n".join(lines)
@@ -188,6 +187,6 @@ def _compared(name: str, values: dict[str, Any]) -> Any:
     return value.split(" ")[0] if name == "model files" and value else value
 
 
-def _shown(value: Any) -> str:
-    text = "not set" if value is None else str(value)
+def _shown(name: str, values: dict[str, Any]) -> str:
+    text = str(NOT_KEPT.get(name, "not set") if values.get(name) is None else values[name])
     return text if len(text) <= 200 else f"{text[:200]}..."
