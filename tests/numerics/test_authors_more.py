@@ -19,7 +19,7 @@ from tests.numerics.authors import block_diffusion, dream, fast_dllm_v2, llada
 from tests.numerics.authors.drawing import Held
 from tests.numerics.combinations import Combination
 from tests.numerics.reference_state import first_end
-from tests.numerics.test_authors import BLOCK, Case, Settings, model_of, requests
+from tests.numerics.test_authors import BLOCK, Case, Loop, Settings, model_of, requests
 from tests.tiny import EOS
 
 TURN_END = 7
@@ -91,7 +91,7 @@ def held_back() -> Iterator[Named]:
             )
             yield (
                 f"llada-{form}-{order}-{steps}",
-                _held("llada", form, loop, decoding, {"name": "none"}, num_requests=20),
+                _held("llada", form, loop, decoding, {"name": "none"}),
             )
         threshold = {"name": "threshold", "threshold": 0.7}
         for kind in BIDIRECTIONAL:
@@ -104,64 +104,47 @@ def held_back() -> Iterator[Named]:
             )
             yield (
                 f"fast-dllm-{form}-{kind}",
-                _held("llada", form, loop, threshold, {"name": kind}, num_requests=24),
+                _held("llada", form, loop, threshold, {"name": kind}),
             )
             loop = partial(
                 dream.fast_dllm_dream, block_length=BLOCK, cache=kind, threshold=0.7, held=held
             )
             yield (
                 f"fast-dllm-dream-{form}-{kind}",
-                _held("dream", form, loop, threshold, {"name": kind}, FILTERS, num_requests=24),
+                _held("dream", form, loop, threshold, {"name": kind}, FILTERS),
             )
         for kind, cache in list(CAUSAL.items())[:2]:
-            yield (
-                f"fast-dllm-v2-{form}-{kind}",
-                Case(
-                    layout="fast_dllm_v2",
-                    loop=partial(
-                        fast_dllm_v2.fast_dllm_v2, threshold=0.7, sub_block_length=4, held=held
-                    ),
-                    decoding={**threshold, "suppress_eos": form},
-                    cache=cache,
-                    engine={"block_length": 4},
-                    config={"bd_size": 16},
-                    request={"top_p": 0.8},
-                    num_requests=24,
-                ),
-            )
-            yield (
-                f"llada2-{form}-{kind}",
-                Case(
-                    layout="llada2",
-                    loop=partial(
-                        block_diffusion.threshold_or_share, threshold=0.7, steps=3, held=held
-                    ),
-                    decoding={**threshold, "iterations_per_block": 3, "suppress_eos": form},
-                    cache=cache,
-                    config={"block_length": 8},
-                    request=FILTERS,
-                    num_requests=24,
-                ),
-            )
+            loop = partial(fast_dllm_v2.fast_dllm_v2, threshold=0.7, sub_block_length=4, held=held)
+            blocks = {"engine": {"block_length": 4}, "config": {"bd_size": 16}}
+            made = _held("fast_dllm_v2", form, loop, threshold, cache, {"top_p": 0.8}, **blocks)
+            yield f"fast-dllm-v2-{form}-{kind}", made
+            share = block_diffusion.threshold_or_share
+            loop = partial(share, threshold=0.7, steps=3, held=held)
+            decoding = {**threshold, "iterations_per_block": 3}
+            blocks = {"engine": {}, "config": {"block_length": 8}}
+            made = _held("llada2", form, loop, decoding, cache, FILTERS, **blocks)
+            yield f"llada2-{form}-{kind}", made
 
 
 def _held(
     layout: str,
     form: str,
-    loop: Any,
+    loop: Loop,
     decoding: Settings,
     cache: Settings,
     request: Settings | None = None,
-    **more: Any,
+    engine: Settings | None = None,
+    config: Settings | None = None,
 ) -> Case:
     return Case(
         layout=layout,
         loop=loop,
         decoding={**decoding, "suppress_eos": form},
         cache=cache,
-        engine={"block_length": BLOCK},
+        engine={"block_length": BLOCK} if engine is None else engine,
+        config=config or {},
         request=request or {},
-        **more,
+        num_requests=22,
     )
 
 
