@@ -29,11 +29,15 @@ from tests.engine.test_filters import (
     plain_view,
     with_filters,
 )
+from tests.engine.test_graphs import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.test_suppress import CONFIG, END, TURN_END
 from tests.engine.thread_ranks import on_ranks
+from tests.numerics.combinations import Combination
+from tests.numerics.exact import assert_same
 
 FORMS = ["logits", "confidence", "softmax"]
 ENDS = [END, TURN_END]
+CAUSAL = {"name": "block_causal"}
 
 
 def with_ends(
@@ -155,3 +159,15 @@ def test_a_sequence_is_decided_alone_as_among_others(
             proposals[1:4], tuple(x[first:end] for x in together[1:4]), rtol=1e-5, atol=1e-6
         )
         assert torch.equal(strategy.choose(alone, proposals), commit_M[first:end])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_graphs_decide_as_eager_forwards(form: str) -> None:
+    decoding = {"name": "threshold", "suppress_eos": form}
+    requests = [
+        replace(request, top_p=0.8, confidence=("raw", "filtered")[i // 2 % 2])
+        for i, request in enumerate(requests_of_both_kinds(6))
+    ]
+    eager, engine, capture = engines(MODELS["block-causal"], Combination(CAUSAL, decoding))
+    assert_same(results_of(engine, requests), results_of(eager, requests), "graphs")
+    assert capture.num_replays
