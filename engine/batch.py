@@ -45,8 +45,7 @@ class HostBatch:
     slots_Q: np.ndarray
     index_M: np.ndarray
     """Index in Q of each requested position; of the query token that its logits are computed from,
-    where the forward does not compute the position itself (engine/rules.py,
-    without_opened_blocks)."""
+    where the forward does not compute the position itself (engine/shifted_spans.py)."""
     logit_index_M: np.ndarray
     """Index in Q of the query token that a requested position's logits are computed from: the
     position itself or, in a model with shifted logits, the position before it."""

@@ -40,7 +40,8 @@ class EngineConfig:
     the prompt's tail. `first`: what the strategy chooses, and the first position of an attention
     block. Block-causal models take `first` and `alone` only if their logits are shifted, since then
     an attention block's first logits are final. null: as the strategy says (`dream`: free), else
-    as the model's authors do."""
+    as the model's authors do. With decoding.suppress_eos, `logits` gives an opening another word;
+    what only waits for others commits there."""
     stop_at_eos: bool = True
     """End a sequence once an EOS is committed and nothing before it is masked."""
     max_sequences: int = 32

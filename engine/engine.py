@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
+from engine.admissible import Admissible
 from engine.batch import pack
 from engine.cache.base import CachePolicy, SpanKind
 from engine.canvas import Canvases
@@ -21,7 +22,6 @@ from engine.decoding.base import DecodingStrategy
 from engine.decoding.suppress import held_back
 from engine.device_batch import BatchSender
 from engine.forward import Forwards
-from engine.guidance import num_canvases
 from engine.iterations import IterationManager
 from engine.kernel_choice import kernels_for
 from engine.legal import (
@@ -31,7 +31,7 @@ from engine.legal import (
     check_model,
     opening_of,
 )
-from engine.memory import GroupOutOfMemory, is_out_of_memory, most_pages, num_pages
+from engine.memory import GroupOutOfMemory, is_out_of_memory, num_pages
 from engine.model.config import ModelConfig
 from engine.model.transformer import Transformer
 from engine.plans import Plan
@@ -105,7 +105,13 @@ class DiffusionEngine:
             canvases=self.canvases,
             text_of=text_of,
         )
-        self._knows_text = text_of is not None
+        self._admissible = Admissible(
+            model.config,
+            config,
+            canvas_len=self.rules.canvas_len,
+            num_pages=self.num_pages,
+            knows_text=text_of is not None,
+        )
         self.stats = EngineStats()
         self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
@@ -126,7 +132,7 @@ class DiffusionEngine:
 
     def add(self, request: Request) -> None:
         """Queue a request. If it can never run, the next run_iteration returns it as an error."""
-        refusal = self._refusal(request)
+        refusal = self._admissible.refusal(request)
         if refusal is None:
             self.iterations.waiting.append(as_authors(request, self.model_config.rules))
             return
@@ -226,54 +232,6 @@ class DiffusionEngine:
             "engine.cache_tokens (or engine.memory_fraction), engine.logits_bytes or max_new_tokens"
         )
         return [Result.failed(hopeless, reason)]
-
-    def _refusal(self, request: Request) -> str | None:
-        """Why a request can never run and what to do about it, or None if it can run."""
-        model, num_prompt_tokens = self.model_config, len(request.prompt_ids)
-        canvas_len = self.rules.canvas_len(request)
-        lengths = f"{num_prompt_tokens} prompt + {request.max_new_tokens} new tokens"
-        if not request.prompt_ids or request.max_new_tokens < 1:
-            return f"{lengths}: both must be at least 1"
-        if num_prompt_tokens + request.max_new_tokens > model.max_positions:
-            return (
-                f"{lengths} exceed the model's context of {model.max_positions}: "
-                "shorten the prompt or lower max_new_tokens"
-            )
-        num_pages = self.config.pages_for(canvas_len) * num_canvases(request)
-        if num_pages > self.num_pages:
-            if num_canvases(request) == 2:
-                lengths += f" with guidance={request.guidance}, which takes two canvases,"
-            return f"{lengths} exceed {self._too_few_pages(num_pages)}"
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < model.vocab_size:
-            return f"prompt_ids hold an id outside the model's vocabulary of {model.vocab_size}"
-        if model.mask_token_id in request.prompt_ids:
-            return f"prompt_ids hold the mask token {model.mask_token_id}: encode it as text"
-        if request.stop and not self._knows_text:
-            return f"stop={list(request.stop)}: the engine was given no text_of; leave it out"
-        if request.guidance > 0 and self.config.soft.softens_canvas:
-            return (
-                f"guidance={request.guidance} with engine.soft.scope=canvas: not defined for two "
-                "canvases; set engine.soft.scope=block, or guidance to 0"
-            )
-        return request.fault()
-
-    def _too_few_pages(self, num_pages: int) -> str:
-        """The setting that a request for so many pages exceeds, and the remedy."""
-        available = self.num_pages * self.config.page_size
-        needed = num_pages * self.config.page_size
-        if self.config.cache_tokens is not None:
-            return f"engine.cache_tokens={available}: raise it to at least {needed}"
-        if self.num_pages == most_pages(self.config, self.model_config):
-            return (
-                f"the {available} canvas positions that engine.cache_tokens=null gives to "
-                f"engine.max_sequences={self.config.max_sequences}: give engine.cache_tokens at "
-                f"least {needed}"
-            )
-        return (
-            f"the {available} canvas positions that fit into engine.memory_fraction="
-            f"{self.config.memory_fraction} of the free memory ({needed} are needed): raise it, "
-            "shorten the prompt or lower max_new_tokens"
-        )
 
     def _count_plan(self, plan: Plan) -> None:
         stats = self.stats

@@ -18,6 +18,7 @@ from engine.model.authors import Opening
 from engine.plans import Asked, Places, Plan, raise_at
 from engine.request import FinishReason, Request, Result
 from engine.sequences import LiveSequences, Sequences, whole_blocks
+from engine.shifted_spans import with_sources, without_opened_blocks
 from engine.stops import Cut
 
 NOT_FINITE = (
@@ -281,24 +282,6 @@ def _failed(asked: Asked, confidence_M: np.ndarray, num_live: int) -> np.ndarray
     has_failed_B = np.zeros(num_live, dtype=np.bool_)
     has_failed_B[asked.place_M[is_nan_M]] = True
     return has_failed_B
-
-
-def with_sources(spans: Spans, s: Sequences) -> Spans:
-    """Extend spans for a model with shifted logits, where the logits of a position are computed at
-    the position before it: that one must be in the span as well. (Where a span leaves out cached
-    positions, Needs keeps these ones.)"""
-    source_B = s.block_start + s.is_asked_BL.argmax(axis=1) - 1
-    extends_B = s.is_asked_BL.any(axis=1) & spans.is_decoding
-    start_B = np.where(extends_B, np.minimum(spans.start, source_B), spans.start)
-    return spans._replace(start=start_B)
-
-
-def without_opened_blocks(spans: Spans, s: Sequences) -> Spans:
-    """Cut the spans of opening forwards before the block that they open, for a block-causal model
-    with shifted logits: there the first position's logits come from the last token of the finished
-    block. With nothing else to commit, the block itself need not be computed."""
-    end_B = np.where(s.opens, np.minimum(spans.end, s.attn_block_start), spans.end)
-    return spans._replace(end=end_B)
 
 
 def _count_openings(s: Sequences, decoding: np.ndarray) -> None:

@@ -36,7 +36,12 @@ def bytes_per_logit(filters: Filters | None, num_ranks: int) -> int:
     strategy takes without them."""
     if filters is None:
         return 0
-    return VIEW_BYTES + SORT_BYTES * num_ranks * filters.views.any_filter
+    return most_bytes_per_logit(num_ranks) if filters.views.any_filter else VIEW_BYTES
+
+
+def most_bytes_per_logit(num_ranks: int) -> int:
+    """The same of a batch in which a sequence has top_k or top_p."""
+    return VIEW_BYTES + SORT_BYTES * num_ranks
 
 
 def seen(logits: Logits, asked: AskedPositions) -> Logits:

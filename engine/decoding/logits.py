@@ -138,15 +138,19 @@ class Logits:
         )
 
     def best_counted(self) -> Best:
-        """`best` without noise, of all words but the uncounted ones."""
+        """`best` without noise, of all words but the uncounted ones and of the logits that
+        confidences follow from, whatever words are drawn from."""
+        whole = [x for x in (self.local_MU, self.plain_MU) if x is not None]
         columns = [
-            self.local_MU.select(1, word - self.words.start)
+            local_MU.select(1, word - self.words.start)
+            for local_MU in whole
             for word in self.uncounted
             if word in self.words
         ]
         kept, entropy = [column_M.clone() for column_M in columns], self._entropy
-        self.forbid(self.uncounted)
-        best = self.best(None)
+        for column_M in columns:
+            column_M.fill_(-torch.inf)
+        best = self._best(None)
         for column_M, kept_M in zip(columns, kept, strict=True):
             column_M.copy_(kept_M)
         self._entropy = entropy

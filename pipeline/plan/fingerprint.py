@@ -43,6 +43,8 @@ AS_BEFORE = {
 FAMILY_TEMPLATE = "chat template of the family"
 TEMPLATES_AS_BEFORE = {"498f61c919abd439"}
 """Of the families' chat templates that earlier versions had: LLaDA-MoE's (hashes)."""
+NOT_KEPT = {"engine.opening": "free (of Fast_dLLM_v2: first)"}
+"""What it means that a fingerprint lacks a field."""
 LATER_SETTINGS = ("top_k", "top_p", "confidence", "guidance", "stop")
 """Of the section `generation`: the first version did not have them. Without a value they change
 nothing."""
@@ -159,10 +161,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> N
     """
     old = _in_present_terms(old)
     if names := differing(old, new):
-        lines = [
-            f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
-            for name in names
-        ]
+        lines = [f"  {name}: {_shown(name, old)} there, {_shown(name, new)} now" for name in names]
         raise UserError(
             f"output={folder.path} holds a run with other settings:\n"
             + "\n".join(lines)
@@ -219,6 +218,6 @@ def _compared(name: str, values: dict[str, Any]) -> Any:
     return value.split(" ")[0] if name == "model files" and value else value
 
 
-def _shown(value: Any) -> str:
-    text = "not set" if value is None else str(value)
+def _shown(name: str, values: dict[str, Any]) -> str:
+    text = str(NOT_KEPT.get(name, "not set") if values.get(name) is None else values[name])
     return text if len(text) <= 200 else f"{text[:200]}..."

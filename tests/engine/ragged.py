@@ -27,6 +27,7 @@ STRATEGIES: list[DecodingStrategy] = [
     *(Fixed(iterations_per_block=3, order=order) for order in ("margin", "entropy", "random")),
     Fixed(iterations_per_block=5, order="entropy", remainder="spread"),
     Threshold(threshold=0.4),
+    Threshold(threshold=0.8, iterations_per_block=3),
     Factor(factor=3.0),
     Factor(factor=3.0, form="code"),
     EntropyBound(bound=4.0),

@@ -46,7 +46,6 @@ def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
         token_M=asked.token_M[rows],
         is_masked_M=asked.is_masked_M[rows],
         any_sampled=bool(asked.temperature_B[b] > 0),
-        longest=int(rows.sum()),
         state={name: state[rows] for name, state in asked.state.items()},
         **per_sequence,
     )
@@ -193,6 +192,7 @@ def test_factor_as_in_the_code_looks_at_masked_positions_alone() -> None:
     [
         *(("factor", {"factor": f, "form": form}) for f in (0.5, 3.0) for form in FORMS),
         *(("entropy_bound", {"bound": b, "counts_own": own}) for b in (2.0, 9.0) for own in (0, 1)),
+        *(("threshold", {"threshold": 0.7, "iterations_per_block": n}) for n in (1, 4, 13, 40)),
     ],
     ids=str,
 )
@@ -209,6 +209,7 @@ def test_vectorised_rules_equal_plain_ones(name: str, settings: dict, seed: int)
             logits={row: logits_MV[row].numpy() for row in rows},
             masked=rows,
             tokens=dict.fromkeys(rows, MASK),
+            block_length=asked.longest,
             num_masked_at_block_start=len(rows),
             iteration=0,
             iteration_in_block=0,
@@ -343,6 +344,7 @@ def test_positions_whose_probabilities_round_to_1_keep_their_order() -> None:
         ("threshold", {"threshold": 0.0}, "decoding.threshold=0.0"),
         ("threshold", {"threshold": 1.5}, "decoding.threshold=1.5"),
         ("fixed", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
+        ("threshold", {"iterations_per_block": 0}, "decoding.iterations_per_block=0"),
         ("fixed", {"order": "best"}, "decoding.order='best'"),
         ("fixed", {"remainder": "last"}, "decoding.remainder='last': give one of first, spread"),
         ("factor", {"factor": 0.0}, "decoding.factor=0.0"),

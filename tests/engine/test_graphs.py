@@ -100,6 +100,15 @@ def test_graphs_generate_the_tokens_of_eager_forwards(
     assert engine.stats.num_padding_tokens > 0
 
 
+def test_a_schedule_beside_the_threshold() -> None:
+    decoding = {"name": "threshold", "threshold": 0.8, "iterations_per_block": 5}
+    eager, engine, capture = engines(
+        MODELS["block-causal"], Combination({"name": "block_causal"}, decoding)
+    )
+    assert_results_of_eager(engine, eager)
+    assert capture.num_replays > engine.stats.num_iterations // 4
+
+
 @pytest.mark.parametrize(
     ("cache", "decoding"), [("dual", "threshold"), ("prefix", "edit"), ("dkv", "threshold")]
 )

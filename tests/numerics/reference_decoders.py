@@ -42,9 +42,22 @@ def fixed(
     return {i: proposals[i] for i in ranked[:num_commits]}
 
 
-def threshold(view: View, *, threshold: float = 0.9) -> Commits:
-    """All positions that reach the threshold, and the best (Fast-dLLM, arXiv 2505.22618)."""
-    return _sure_enough(view, view.propose(), view.relaxed(threshold))
+def threshold(
+    view: View, *, threshold: float = 0.9, iterations_per_block: int | None = None
+) -> Commits:
+    """All positions that reach the threshold, and the best (Fast-dLLM, arXiv 2505.22618). With
+    `iterations_per_block`: if fewer reach it than LLaDA's schedule commits of a whole block, as
+    many of the best (LLaDA2.0, arXiv 2512.15745; SDAR)."""
+    proposals = view.propose()
+    if iterations_per_block is None:
+        return _sure_enough(view, proposals, view.relaxed(threshold))
+    share, rest = divmod(view.block_length, iterations_per_block)
+    num_commits = max(1, share + (view.iteration_in_block < rest))
+    least = view.relaxed(threshold)
+    sure = [i for i in view.masked if proposals[i].confidence >= least]
+    if len(sure) < num_commits:
+        sure = best_first(view.masked, proposals)[:num_commits]
+    return {i: proposals[i] for i in sure}
 
 
 def factor(view: View, *, factor: float = 1.0, form: str = "paper") -> Commits:

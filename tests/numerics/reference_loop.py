@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.model.transformer import Transformer
 from engine.request import Request
@@ -62,67 +63,114 @@ def decode(
     if soft is not None:
         assert soft.keys() <= SOFT_DEFAULTS.keys(), f"unknown settings among {list(soft)}"
         soft = SOFT_DEFAULTS | soft
-    dense, twin = (DenseCache(model, len(state.canvas)) for _ in range(2))
-    guidance = request.guidance
+    run = _Forwards(model, state, soft)
     while True:
         is_opening = state.opens
         asked = _asked(state, edits=decoding["name"] == "edit")
-        forward = CACHES[cache["name"]](state, **_settings(cache))
-        if is_opening and state.attention_length is not None and forward.has_logits:
-            # The logits come from the finished block before, so the new one need not be computed.
-            forward.positions = [i for i in forward.positions if i < state.block_start]
         if is_opening:
             asked = asked[:1]
-        if state.is_shifted and forward.has_logits:
-            forward.positions = sorted({*forward.positions, *(i - 1 for i in asked)})
-        hidden = dense.forward(embed(model, state, forward.positions, soft), forward.positions)
-        if guidance:
-            embedded = embed(model, state.without_prompt(), forward.positions, soft)
-            hidden_twin = twin.forward(embedded, forward.positions)
+        forward = _forward(state, cache, asked, is_opening=is_opening)
+        run.forward(forward.positions)
         iteration = state.num_decoding_iterations
         _count(state, forward)
         if not forward.has_logits:
             continue
-        rows = [forward.positions.index(i - state.is_shifted) for i in asked]
-        without_prompt = hidden_twin[rows] if guidance else None
-        found = dense.logits(hidden[rows], without_prompt, guidance)
-        logits = dict(zip(asked, found, strict=True))
-        form = decoding.get("suppress_eos")
-        if form == "logits":
+        logits = run.logits(forward.positions, asked)
+        if decoding.get("suppress_eos") == "logits":
             for z in logits.values():
                 z[state.eos[0]] = -np.inf
-        if soft is not None and soft["scope"] == "canvas":
-            soften(model, dense, state, forward.positions, hidden, soft)
+        run.soften(forward.positions)
         view = _view(state, logits, iteration, soft)
         is_greedy = is_opening and state.attention_length is not None
-        if is_filtered(model, request) and not is_greedy:
-            scaled = {i: z / np.float32(request.temperature) for i, z in logits.items()}
-            view = replace(view, logits=scaled, temperature=1.0)
-        if form == "confidence":
-            view = replace(view, last=state.eos)
-        if form == "softmax":
-            view = replace(view, last=state.eos, uncounted=state.eos)
-        if is_opening:
-            commits = _alone(view, asked[0], decoding, is_greedy=is_greedy)
-        else:
-            commits = DECODERS[decoding["name"]](view, **_settings(decoding))
-        if state.opening == "first" and asked and _is_settled(state, asked[0]):
-            # Its logits can no longer change, so it commits at once.
-            commits |= _alone(view, asked[0], decoding)
+        view = _held_back(_filtered(view, model, request, is_greedy), state.eos, decoding)
+        commits = _commits(state, view, asked, decoding, is_opening=is_opening, is_greedy=is_greedy)
         _write(state, commits, logits)
         if is_opening:
             state.begin_behind_opening()
         finished = is_finished(decoding, view, commits, len(state.masked()))
         may_end = finished or decoding["name"] != "edit"
-        if stop_at_eos and may_end and state.has_ended():
-            break
-        if may_end and state.has_all():
-            break
+        if may_end and ((stop_at_eos and state.has_ended()) or state.has_all()):
+            return _outcome(state)
         if finished:
             # A forward that found the final tokens has written final K and V.
             saw_final_tokens = not view.masked and not commits
             state.turn(is_cached=saw_final_tokens)
-    return _outcome(state)
+
+
+class _Forwards:
+    """The forwards of one sequence: K and V of its canvas and, with guidance, of the canvas with
+    masks for a prompt."""
+
+    def __init__(self, model: Transformer, state: State, soft: dict[str, Any] | None) -> None:
+        self._model, self._state, self._soft = model, state, soft
+        self._dense, self._twin = (DenseCache(model, len(state.canvas)) for _ in range(2))
+        self._hidden = self._hidden_twin = torch.empty(0)
+
+    def forward(self, positions: list[int]) -> None:
+        model, state, soft = self._model, self._state, self._soft
+        self._hidden = self._dense.forward(embed(model, state, positions, soft), positions)
+        if state.request.guidance:
+            embedded = embed(model, state.without_prompt(), positions, soft)
+            self._hidden_twin = self._twin.forward(embedded, positions)
+
+    def logits(self, positions: list[int], asked: list[int]) -> dict[int, Floats]:
+        """Logits of the requested positions by the last forward, which was over `positions`."""
+        guidance = self._state.request.guidance
+        rows = [positions.index(i - self._state.is_shifted) for i in asked]
+        without_prompt = self._hidden_twin[rows] if guidance else None
+        found = self._dense.logits(self._hidden[rows], without_prompt, guidance)
+        return dict(zip(asked, found, strict=True))
+
+    def soften(self, positions: list[int]) -> None:
+        """Keep what the last forward gives as soft embeddings, if they are for the whole canvas."""
+        if self._soft is not None and self._soft["scope"] == "canvas":
+            soften(self._model, self._dense, self._state, positions, self._hidden, self._soft)
+
+
+def _forward(state: State, cache: dict[str, Any], asked: list[int], *, is_opening: bool) -> Forward:
+    """The positions of the next forward: the policy's and, where logits are shifted, those that
+    the logits of the requested positions come from."""
+    forward = CACHES[cache["name"]](state, **_settings(cache))
+    if is_opening and state.attention_length is not None and forward.has_logits:
+        # The logits come from the finished block before, so the new one need not be computed.
+        forward.positions = [i for i in forward.positions if i < state.block_start]
+    if state.is_shifted and forward.has_logits:
+        forward.positions = sorted({*forward.positions, *(i - 1 for i in asked)})
+    return forward
+
+
+def _filtered(view: View, model: Transformer, request: Request, is_greedy: bool) -> View:
+    """The view with its logits divided by the temperature, if confidences are filtered."""
+    if is_greedy or not is_filtered(model, request):
+        return view
+    scaled = {i: z / np.float32(request.temperature) for i, z in view.logits.items()}
+    return replace(view, logits=scaled, temperature=1.0)
+
+
+def _held_back(view: View, ends: tuple[int, ...], decoding: dict[str, Any]) -> View:
+    form = decoding.get("suppress_eos")
+    if form == "confidence":
+        return replace(view, last=ends)
+    return replace(view, last=ends, uncounted=ends) if form == "softmax" else view
+
+
+def _commits(
+    state: State,
+    view: View,
+    asked: list[int],
+    decoding: dict[str, Any],
+    *,
+    is_opening: bool,
+    is_greedy: bool,
+) -> Commits:
+    """What the strategy commits, or the opening."""
+    if is_opening:
+        return _alone(view, asked[0], decoding, is_greedy=is_greedy)
+    commits = DECODERS[decoding["name"]](view, **_settings(decoding))
+    if state.opening == "first" and asked and _is_settled(state, asked[0]):
+        # Its logits can no longer change, so it commits at once.
+        commits |= _alone(view, asked[0], decoding)
+    return commits
 
 
 def _asked(state: State, edits: bool) -> list[int]:
@@ -184,6 +232,7 @@ def _view(
         logits=logits,
         masked=state.masked(),
         tokens={i: state.canvas[i] for i in logits},
+        block_length=state.block_length,
         num_masked_at_block_start=state.num_masked_at_block_start,
         iteration=iteration,
         iteration_in_block=state.num_iterations_since_opening,

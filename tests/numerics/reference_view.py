@@ -34,6 +34,7 @@ class View:
     """Masked positions, ascending. At least one, except with `edit`."""
     tokens: dict[int, int]
     """The current tokens at the requested positions, masks included."""
+    block_length: int
     num_masked_at_block_start: int
     iteration: int
     iteration_in_block: int

@@ -110,6 +110,7 @@ def test_entropy_bound_below_0_commits_by_entropy(model: Transformer) -> None:
     [
         {"name": "fixed", "iterations_per_block": 1, "order": "random"},
         {"name": "threshold", "threshold": 0.0},
+        {"name": "threshold", "threshold": 2.0, "iterations_per_block": 1},
         {"name": "factor", "factor": 100.0},
         {"name": "hierarchical", "threshold": 0.0},
         {"name": "credit", "threshold": 0.0},

@@ -23,6 +23,7 @@ def view(confidences: dict[int, float], **changes: Any) -> View:
     defaults = {
         "masked": sorted(logits),
         "tokens": dict.fromkeys(logits, 9),
+        "block_length": len(logits),
         "num_masked_at_block_start": len(logits),
         "iteration": 0,
         "iteration_in_block": 0,
@@ -40,6 +41,10 @@ def view(confidences: dict[int, float], **changes: Any) -> View:
         ("threshold", {}, {0: 0.5, 1: 0.6}, {1}),
         ("threshold", {}, {0: 0.95, 1: 0.5, 2: 0.91}, {0, 2}),
         ("threshold", {}, {3: 0.5, 4: 0.5}, {3}),
+        ("threshold", {"iterations_per_block": 2}, {0: 0.95, 1: 0.5, 2: 0.6}, {0, 2}),
+        ("threshold", {"iterations_per_block": 3}, {0: 0.95, 1: 0.5, 2: 0.91}, {0, 2}),
+        ("threshold", {"iterations_per_block": 9}, {0: 0.5, 1: 0.6}, {1}),
+        ("threshold", {"iterations_per_block": 1}, {0: 0.5, 1: 0.6}, {0, 1}),
         # (n + 1)(1 - c): 0.2, 0.6, 1.6
         ("factor", {}, {0: 0.6, 1: 0.9, 2: 0.8}, {1, 2}),
         ("factor", {"factor": 1.7}, {0: 0.6, 1: 0.9, 2: 0.8}, {0, 1, 2}),

@@ -40,6 +40,8 @@ _SETTINGS = [
         ("bidirectional", named("dual", "fixed", iterations_per_block=6, order=order))
         for order in ("margin", "entropy", "random")
     ),
+    ("bidirectional", named("dual", "threshold", threshold=0.8, iterations_per_block=6)),
+    ("bidirectional", named("none", "threshold", SOFT, threshold=0.6, iterations_per_block=5)),
     ("bidirectional", named("prefix", "factor", factor=3.0)),
     (
         "bidirectional",
@@ -85,6 +87,8 @@ _SETTINGS = [
         named("block_causal", "credit", cache_prefill_tokens=1, cache_fused_commit=False),
     ),
     ("block-causal", named("block_causal", "threshold", {**SOFT, "top_k": 4})),
+    ("block-causal", named("block_causal", "threshold", threshold=0.8, iterations_per_block=3)),
+    ("block-causal", named("none", "threshold", threshold=0.95, iterations_per_block=40)),
 ]
 SETTINGS = [
     pytest.param(attention, combination, id=f"{attention}-{combination}")

@@ -83,7 +83,10 @@ def test_humaneval_is_ready_for_the_real_model(launched: Launched) -> None:
     assert (config.generation.max_new_tokens, config.task) == (512, "humaneval")
 
 
-BLOCK_CAUSAL = ("demo_block", "llada2", "fast", "sdar", "trado", "stable_diffcoder", "dream_reasoner")
+BLOCK_CAUSAL = (
+    *("demo_block", "llada2", "fast", "sdar", "trado"),
+    *("stable_diffcoder", "dream_reasoner"),
+)
 
 
 @pytest.mark.parametrize("name", options("model"))

@@ -15,7 +15,9 @@ from itertools import count
 import torch
 
 from engine.config import BYTES_PER_LOGIT, EngineConfig
+from engine.decoding.filters import most_bytes_per_logit
 from engine.errors import UserError
+from engine.guidance import bytes_per_guided_logit
 from engine.legal import check_shares
 from engine.memory import fitting_pages, slot_bytes
 from engine.model.config import ExpertsConfig, ModelConfig
@@ -149,9 +151,12 @@ def layout_bytes(model: Transformer, engine: EngineConfig) -> int:
 
 
 def logit_bytes(setup: Setup, parallel: TensorParallel) -> int:
-    """Peak bytes for logits in a forward that computes them at all query tokens, with sampling in
-    plain torch, which takes the most. At least one position is computed at a time."""
-    position = parallel.longest_share(setup.model.vocab_size) * BYTES_PER_LOGIT[True]
+    """Peak bytes for logits in a forward that computes them at all query tokens, with what takes
+    the most: sampling in plain torch from filtered words, with guidance. At least one position is
+    computed at a time."""
+    most = BYTES_PER_LOGIT[True] + most_bytes_per_logit(parallel.size)
+    most = max(most, bytes_per_guided_logit(most, setup.dtype.itemsize))
+    position = parallel.longest_share(setup.model.vocab_size) * most
     return min(max(setup.engine.logits_bytes, position), setup.num_query_tokens * position)
 
 

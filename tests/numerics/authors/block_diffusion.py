@@ -9,28 +9,34 @@ from collections.abc import Iterator
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.authors.drawing import Sampling
+from tests.numerics.authors.drawing import NOTHING_HELD, Held, Sampling
 from tests.numerics.authors.forwards import Progress, Rows, begin, best_first, full, shares
 
 
-def filtered_sampling(request: Request) -> Sampling:
+def filtered_sampling(request: Request, held: Held = NOTHING_HELD) -> Sampling:
     """As in LLaDA2's and SDAR's code: top_k before top_p; at temperature 0 no filters."""
     return Sampling(
         temperature=request.temperature,
         top_k=request.top_k,
         top_p=request.top_p,
         is_filtered=True,
+        held=held,
     )
 
 
 def threshold_or_share(
-    model: Transformer, request: Request, *, threshold: float, steps: int | None = None
+    model: Transformer,
+    request: Request,
+    *,
+    threshold: float,
+    steps: int | None = None,
+    held: Held = NOTHING_HELD,
 ) -> list[int]:
     """LLaDA2.0 (arXiv 2512.15745, generate), SDAR and TraDo (low_confidence_dynamic), and
     DreamReasoner. A block has `steps` steps (None: one for each of its positions), with n_t commits
     each by LLaDA's division. If at least n_t positions exceed the threshold, all of these commit;
     else the best n_t."""
-    run = _begin(model, request, filtered_sampling(request))
+    run = _begin(model, request, filtered_sampling(request, held))
     for block in _blocks(run):
         for num_commits in shares(len(block), steps or len(block)):
             if not run.masked(block):

@@ -9,6 +9,24 @@ from tests.numerics.reference_words import Floats, entropy, gumbel, lead_doubt, 
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """Words that are held back, in the forms of LLaDA's evaluation (arXiv 2502.09992, appendix B.4;
+    generate.py)."""
+
+    never: tuple[int, ...] = ()
+    """`logits_eos_inf`: their logits are -inf before anything else."""
+    last: tuple[int, ...] = ()
+    """`confidence_eos_eot_inf` as it is meant: a position that proposes one of these has the
+    confidence -inf, and so commits last."""
+    uncounted: tuple[int, ...] = ()
+    """The same as it is coded, at temperature 0: the softmax of confidences reads logits in which
+    these are -inf, after the words are chosen."""
+
+
+NOTHING_HELD = Held()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """A user's settings, and the order in which a family's code applies them."""
 
@@ -21,6 +39,7 @@ class Sampling:
     has_top_p_first: bool = False
     filters_greedy: bool = False
     """Whether the filters also apply at temperature 0."""
+    held: Held = NOTHING_HELD
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,8 @@ class Drawn:
 def draw(logits: Floats, sampling: Sampling, *, seed: int, iteration: int, position: int) -> Drawn:
     """The likeliest word at temperature 0, else the word with the highest sum of filtered logit and
     Gumbel noise, which is a draw from their softmax."""
-    is_drawn = sampling.temperature > 0
+    is_drawn, held = sampling.temperature > 0, sampling.held
+    logits = without(logits, held.never)
     narrowed = logits.astype(np.float64)
     if is_drawn:
         narrowed = narrowed / sampling.temperature
@@ -50,7 +70,9 @@ def draw(logits: Floats, sampling: Sampling, *, seed: int, iteration: int, posit
         scores = narrowed + gumbel(seed, iteration, position, len(logits))
     word = int(scores.argmax())
     seen = narrowed if sampling.is_filtered else logits
-    probabilities = softmax(seen)
+    if word in held.last:
+        return Drawn(word, -np.inf, 2.0, entropy(seen), 2.0)
+    probabilities = softmax(without(seen, held.uncounted))
     return Drawn(
         word,
         float(probabilities[word]),
@@ -58,6 +80,13 @@ def draw(logits: Floats, sampling: Sampling, *, seed: int, iteration: int, posit
         entropy(seen),
         lead_doubt(seen),
     )
+
+
+def without(logits: Floats, words: tuple[int, ...]) -> Floats:
+    """A copy with -inf at these words."""
+    changed = logits.copy()
+    changed[list(words)] = -np.inf
+    return changed
 
 
 def filtered(logits: Floats, sampling: Sampling) -> Floats:

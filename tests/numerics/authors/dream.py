@@ -4,12 +4,12 @@ import torch
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.authors.drawing import Drawn, Sampling
+from tests.numerics.authors.drawing import NOTHING_HELD, Drawn, Held, Sampling
 from tests.numerics.authors.forwards import Kept, begin, best_first, full
 from tests.numerics.reference_words import gumbel_of_position, uniform_of_position
 
 
-def dream_sampling(request: Request) -> Sampling:
+def dream_sampling(request: Request, held: Held = NOTHING_HELD) -> Sampling:
     """As in Dream's sample_tokens: top_p before top_k, at temperature 0 too."""
     return Sampling(
         temperature=request.temperature,
@@ -18,6 +18,7 @@ def dream_sampling(request: Request) -> Sampling:
         is_filtered=True,
         has_top_p_first=True,
         filters_greedy=True,
+        held=held,
     )
 
 
@@ -81,12 +82,13 @@ def fast_dllm_dream(
     block_length: int,
     cache: str,
     threshold: float,
+    held: Held = NOTHING_HELD,
 ) -> list[int]:
     """Fast-dLLM for Dream (arXiv 2505.22618, generation_utils_block.py): of the full forward that
     opens a block only its first position commits, whatever its confidence; after that, the
     threshold decides. With `none`, which their code has not, every forward computes the whole
     canvas."""
-    run = begin(model, request, dream_sampling(request))
+    run = begin(model, request, dream_sampling(request, held))
     whole = range(len(run.canvas))
     kept = Kept(model, len(run.canvas))
     for start in range(len(request.prompt_ids), whole.stop, block_length):

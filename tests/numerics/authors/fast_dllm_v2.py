@@ -2,7 +2,7 @@
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.authors.drawing import Sampling
+from tests.numerics.authors.drawing import NOTHING_HELD, Held, Sampling, without
 from tests.numerics.authors.forwards import Kept, begin, best_first
 
 
@@ -13,6 +13,7 @@ def fast_dllm_v2(
     threshold: float,
     sub_block_length: int,
     use_block_cache: bool = False,
+    held: Held = NOTHING_HELD,
 ) -> list[int]:
     """Sub-blocks from left to right; in each, all positions above the threshold commit, and the
     best.
@@ -26,7 +27,11 @@ def fast_dllm_v2(
     the whole block is computed; then the sub-block alone, whose K and V replace the block's.
     """
     sampling = Sampling(
-        temperature=request.temperature, top_k=request.top_k, top_p=request.top_p, is_filtered=True
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        is_filtered=True,
+        held=held,
     )
     length = model.config.block_length
     assert length is not None, "the model is not block-causal"
@@ -38,7 +43,8 @@ def fast_dllm_v2(
         block = range(start, start + length)
         if start >= max(num_prompt_tokens, 1):
             before = range(0 if start == num_prefilled else start - length, start)
-            run.commit({start: int(kept.forward(run.canvas, before)[start].argmax())})
+            row = without(kept.forward(run.canvas, before)[start], held.never)
+            run.commit({start: int(row.argmax())})
         elif start > 0:
             kept.forward(run.canvas, range(start))
         has_block_cache = False

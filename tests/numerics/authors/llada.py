@@ -1,14 +1,13 @@
 """LLaDA's own loop, and the loops of Fast-dLLM and dInfer for LLaDA and LLaDA-MoE."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from engine.model.transformer import Transformer
 from engine.request import Request
-from tests.numerics.authors.drawing import Drawn, Sampling
-from tests.numerics.authors.forwards import Kept, Progress, Rows, begin, best_first, full, shares
+from tests.numerics.authors.drawing import NOTHING_HELD, Drawn, Held, Sampling
+from tests.numerics.authors.forwards import Kept, Progress, Rows, begin, best_first, shares
 from tests.numerics.reference_words import random_order
 
 Choice = Callable[[dict[int, Drawn]], list[int]]
@@ -22,34 +21,21 @@ def llada(
     block_length: int,
     steps_per_block: int | None = None,
     remasking: str = "low_confidence",
-    cfg_scale: float = 0.0,
-    eos: int | None = None,
-    logits_eos_inf: bool = False,
-    last_words: tuple[int, ...] = (),
+    held: Held = NOTHING_HELD,
 ) -> list[int]:
     """LLaDA (arXiv 2502.09992, generate.py): blocks, a fixed number of commits in every step, a
-    full forward each. `steps_per_block` None: one commit a step.
-
-    `logits_eos_inf`: `eos` is never predicted. `last_words`: positions that propose one of these
-    have the confidence -inf and so commit last (Appendix B.4, confidence_eos_eot_inf as it is
-    meant).
-    """
-    run = begin(model, request, Sampling(temperature=request.temperature))
+    full forward each. `steps_per_block` None: one commit a step. A request's guidance is their
+    `cfg_scale`."""
+    run = begin(model, request, Sampling(temperature=request.temperature, held=held))
+    guided = Guided(run)
     for block in _blocks(run, block_length):
         num_masked = len(run.masked(block))
         for num_commits in shares(num_masked, steps_per_block or num_masked):
-            rows = _guided(run, cfg_scale)
-            if logits_eos_inf:
-                assert eos is not None, "which word is EOS?"
-                rows = {i: _without(row, eos) for i, row in rows.items()}
-            drawn = run.draw(rows, run.masked(block))
-            drawn = {
-                i: replace(it, doubt=2.0) if it.word in last_words else it
-                for i, it in drawn.items()
-            }
+            drawn = run.draw(guided.full(), run.masked(block))
             order = best_first(drawn)
             if remasking == "random":
-                order.sort(key=lambda i: -random_order(request.seed, run.num_forwards, i))
+                noise = {i: random_order(request.seed, run.num_forwards, i) for i in order}
+                order.sort(key=lambda i: (drawn[i].word in held.last, -noise[i]))
             if num_commits:
                 run.commit({i: drawn[i].word for i in order[:num_commits]})
     return run.generated()
@@ -62,18 +48,19 @@ def fast_dllm(
     block_length: int,
     cache: str,
     choice: Choice,
+    held: Held = NOTHING_HELD,
 ) -> list[int]:
     """Fast-dLLM (arXiv 2505.22618) for LLaDA. The full forward that opens a block commits as every
     other does. Then, with `prefix` the block and all that follows are computed, with `dual` the
     block alone; with `none` the whole canvas again."""
-    run = begin(model, request, Sampling(temperature=request.temperature))
+    run = begin(model, request, Sampling(temperature=request.temperature, held=held))
     whole = range(len(run.canvas))
-    kept = Kept(model, len(run.canvas))
+    guided = Guided(run)
     for block in _blocks(run, block_length):
         later = {"none": whole, "prefix": range(block.start, whole.stop), "dual": block}[cache]
         positions = whole
         while run.masked(block):
-            drawn = run.draw(kept.forward(run.canvas, positions), run.masked(block))
+            drawn = run.draw(guided.forward(positions), run.masked(block))
             run.commit({i: drawn[i].word for i in choice(drawn)})
             positions = later
     return run.generated()
@@ -123,28 +110,32 @@ def _blocks(run: Progress, block_length: int) -> Iterator[range]:
         yield range(start, min(start + block_length, len(run.canvas)))
 
 
-def _guided(run: Progress, scale: float) -> Rows:
-    """Logits of a full forward. With a scale, those of classifier-free guidance: a second forward
-    sees masks for the prompt."""
-    rows = full(run.model, run.canvas)
-    if scale == 0:
-        return rows
-    num_prompt_tokens = len(run.request.prompt_ids)
-    blind = [run.mask] * num_prompt_tokens + run.canvas[num_prompt_tokens:]
-    others = full(run.model, blind)
-    return {i: _pushed(rows[i], others[i], scale, run.mask) for i in rows}
+class Guided:
+    """Forwards whose logits are those of classifier-free guidance (arXiv 2502.09992), if the
+    request has any: a second forward sees masks for the prompt. Each has K and V of its own."""
+
+    def __init__(self, run: Progress) -> None:
+        self._run = run
+        self._kept = Kept(run.model, len(run.canvas))
+        self._blind = Kept(run.model, len(run.canvas))
+
+    def full(self) -> Rows:
+        return self.forward(range(len(self._run.canvas)))
+
+    def forward(self, positions: range) -> Rows:
+        run, scale = self._run, self._run.request.guidance
+        rows = self._kept.forward(run.canvas, positions)
+        if scale == 0:
+            return rows
+        num_prompt_tokens = len(run.request.prompt_ids)
+        blind = [run.mask] * num_prompt_tokens + run.canvas[num_prompt_tokens:]
+        others = self._blind.forward(blind, positions)
+        return {i: _pushed(rows[i], others[i], scale, run.mask) for i in rows}
 
 
 def _pushed(row: np.ndarray, other: np.ndarray, scale: float, mask: int) -> np.ndarray:
-    row, other = _with(row, mask, 0.0), _with(other, mask, 0.0)
-    return _with(other + np.float32(scale + 1) * (row - other), mask, -np.inf)
-
-
-def _without(row: np.ndarray, word: int) -> np.ndarray:
-    return _with(row, word, -np.inf)
-
-
-def _with(row: np.ndarray, word: int, value: float) -> np.ndarray:
-    changed = row.copy()
-    changed[word] = value
-    return changed
+    """z_un + (w + 1) (z_c - z_un), but for the mask's logit, which is -inf in both."""
+    words = np.arange(len(row)) != mask
+    pushed = row.copy()
+    pushed[words] = other[words] + np.float32(scale + 1) * (row[words] - other[words])
+    return pushed

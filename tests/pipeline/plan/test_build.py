@@ -327,6 +327,7 @@ def test_prompt_settings_that_change_nothing_are_not_in_the_fingerprint(
         ("entropy_bound", "decoding.counts_own", True),
         ("fixed", "decoding.remainder", "spread"),
         ("threshold", "cache.refresh_every_iterations", 5),
+        ("threshold", "decoding.iterations_per_block", 3),
     ],
     ids=str,
 )
