@@ -51,14 +51,14 @@ def test_the_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, is_termina
     monkeypatch.setattr(sys, "stderr", stream)
     with CountingLine("scoring", "generations", 1640, 8) as line:
         for done in range(1, 1641):
-            now[0] += 0.05
+            now[0] += 0.0625
             line.show(done)
     lines = stream.getvalue().replace("\x1b[K", "").replace("\r", "\n").strip().split("\n")
-    assert lines[0].startswith("scoring: 20 of" if is_terminal else "scoring: 300 of 1,640 gener")
-    assert len(lines) == (83 if is_terminal else 6)
-    assert "20.0/s, 8 at a time" in lines[0]
+    assert lines[0].startswith("scoring: 16 of" if is_terminal else "scoring: 240 of 1,640 gener")
+    assert len(lines) == (103 if is_terminal else 7)
+    assert "16.0/s, 8 at a time" in lines[0]
     assert (
-        lines[-1] == "scoring: 1,640 of 1,640 generations (100%), 20.0/s, 8 at a time, 0.00 s left"
+        lines[-1] == "scoring: 1,640 of 1,640 generations (100%), 16.0/s, 8 at a time, 0.00 s left"
     )
 
 
