@@ -13,6 +13,8 @@ import pickletools
 import zlib
 from typing import Any, NoReturn
 
+from engine.errors import UserError
+
 MAX_BYTES = 1 << 30
 """The most that a row's tests may decompress to."""
 BUILDS_TEXT_AND_LISTS = {
@@ -23,7 +25,7 @@ BUILDS_TEXT_AND_LISTS = {
 """The opcodes of a pickle that do nothing else."""
 
 
-class TestsError(ValueError):
+class TestsError(UserError):
     """The row's tests are not what LiveCodeBench publishes."""
 
     __test__ = False  # no class of pytest's

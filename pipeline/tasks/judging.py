@@ -113,8 +113,10 @@ def main() -> None:
     while (row := _next()) is not None:
         try:
             reply: Any = judge(row, task, limits)
-        except (SandboxError, UserError) as error:
+        except SandboxError as error:
             reply = error
+        except UserError as error:
+            reply = UserError(f"row {row['row_id']}: {error}")
         pickle.dump(reply, replies)
         replies.flush()
 

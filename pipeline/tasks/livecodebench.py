@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.tasks.base import Row, Task, future_first
 from pipeline.tasks.extract import code_of, without_thinking
-from pipeline.tasks.hidden_tests import tests_of
+from pipeline.tasks.hidden_tests import TestsError, tests_of
 from pipeline.tasks.livecodebench_driver import TEST_S
 from pipeline.tasks.pieces import pieces
 from pipeline.tasks.sandbox import Limits
@@ -42,7 +42,13 @@ def tests(row: Row) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def _tests(public: str, private: str) -> list[dict[str, Any]]:
-    return [*tests_of(public), *tests_of(private)]
+    found = []
+    for column, text in (("public_test_cases", public), ("private_test_cases", private)):
+        try:
+            found += tests_of(text)
+        except TestsError as error:
+            raise TestsError(f"{column}: {error}; give the column as it is published") from error
+    return found
 
 
 def function_name(row: Row) -> str | None:

@@ -1,5 +1,7 @@
 """Each benchmark's scorer: right answers score 1, empty and broken ones 0, on rows as published."""
 
+import base64
+import zlib
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import UserError
 from pipeline.tasks import TASKS
 from pipeline.tasks.figures import metric_figures, tables
 from pipeline.tasks.sandbox import Limits
@@ -117,3 +120,11 @@ def test_a_row_without_generation_has_its_weight(ifeval: None) -> None:
     (score,), _ = run_all([row], TASKS["ifeval"], LIMITS, 1)
     assert (score["passed"], score["reason"]) == (False, "no generation: prompt: empty")
     assert (score["num_instructions"], score["inst_level_loose_acc"]) == (2, 0)
+
+
+def test_tests_that_would_run_code_stop_the_scoring_and_name_the_row() -> None:
+    evil = base64.b64encode(zlib.compress(b"cos\nsystem\n(S'exit'\ntR.")).decode()
+    rows = judged_rows(PUBLISHED["livecodebench"].rows, ["", ""])
+    rows[1]["private_test_cases"] = evil
+    with pytest.raises(UserError, match="row 1: private_test_cases: a pickle that holds more than"):
+        run_all(rows, TASKS["livecodebench"], LIMITS, 1)
