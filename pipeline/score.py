@@ -1,9 +1,10 @@
-"""`python -m pipeline.score RUN` runs the generations of a finished run against their tests.
+"""`python -m pipeline.score RUN` judges the generations of a finished run.
 
-The task (pipeline/tasks) turns each generation into a program that contains its test. Each program
-runs by itself, under limits (pipeline/tasks/sandbox.py). The scores are written to the run folder:
-scores.parquet has one row per generation, scores.json the summary, which is printed too. The run's
-report is written again with them and, if the run is finished, so are its card and summary.json.
+The task (pipeline/tasks) turns each generation into a program that contains its test, or looks at
+its text. Each program runs by itself, under limits (pipeline/tasks/sandbox.py). The scores are
+written to the run folder: scores.parquet has one row per generation, scores.json the summary, which
+is printed too. The run's report is written again with them and, if the run is finished, so are its
+card and summary.json.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -26,24 +28,26 @@ from pipeline.report.scores import Scores
 from pipeline.report.summary import summarize
 from pipeline.run_folder.files import Place, exists, is_whole_parquet, open_parquet, read_text
 from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.counting import CountingLine
+from pipeline.stats.formatting import with_error
 from pipeline.stats.starts import identity
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
-from pipeline.tasks.pass_at_k import choose_ks, count_samples, mean_pass_at
+from pipeline.tasks.figures import Figure, metric_figures, pass_at_figures, tables
+from pipeline.tasks.judges import JudgeError
+from pipeline.tasks.pass_at_k import choose_ks, count_samples
 from pipeline.tasks.sandbox import Limits, SandboxError
-from pipeline.tasks.trials import kind_of, run_all
+from pipeline.tasks.trials import COLUMNS, kind_of, run_all
 from pipeline.workers.refusals import show, why_not_read
 
-OUTPUT_COLUMNS = ("row_id", "sample_index", "text", "error")
-SCHEMA = pa.schema(
-    [
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("sample_index", pa.int32(), nullable=False),
-        pa.field("passed", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("duration_s", pa.float64(), nullable=False),
-    ]
-)
+FIELDS = [
+    pa.field("row_id", pa.string(), nullable=False),
+    pa.field("sample_index", pa.int32(), nullable=False),
+    pa.field("passed", pa.bool_(), nullable=False),
+    pa.field("reason", pa.string(), nullable=False),
+    pa.field("duration_s", pa.float64(), nullable=False),
+]
+"""The columns of scores.parquet, before those of the task's metrics."""
 MAX_REASONS_SHOWN = 10
 
 
@@ -63,7 +67,8 @@ def score_run(
 
     Raises:
         UserError: an option is out of range, or the run cannot be scored.
-        OSError, SandboxError: a file cannot be read or written, or the sandbox is broken.
+        OSError, SandboxError, JudgeError: a file cannot be read or written, or the sandbox or the
+            task is broken.
     """
     if num_workers is not None and num_workers < 1:
         raise UserError(f"workers={num_workers}: must be at least 1")
@@ -74,27 +79,51 @@ def score_run(
     num_prompts, num_samples = count_samples(read_rows(files, ["row_id", "error"]))
     ks = choose_ks(ks, num_samples)
     folder.make()
-    scores, has_network = score_rows(files, TASKS[name], limits, num_workers)
+    its = TASKS[name]
+    scores, has_network = score_rows(files, its, limits, num_workers)
+    pass_at = pass_at_figures(ks, scores, num_prompts, num_samples)
+    metrics = metric_figures(its.metrics, scores)
     summary = Scores(
         task=name,
         num_prompts=num_prompts,
-        pass_at=pass_at(ks, scores, num_prompts, num_samples),
+        pass_at={k: figure.value for k, figure in pass_at.items()},
+        metrics={name: figure.value for name, figure in metrics.items()},
+        stderr=errors_of({f"pass@{k}": its for k, its in pass_at.items()} | metrics),
+        tables=tables_of(scores),
         missing_parts=num_missing,
         has_network=has_network,
         duration_s=time.perf_counter() - start,
         identity=scored,
         **counts_of(scores),
     )
-    write_scores(folder, summary, scores)
+    write_scores(folder, its, summary, scores)
     return summary
 
 
 def score_rows(
     files: list[Place], task: Task, limits: Limits | None, num_workers: int | None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """The scores of all rows, and whether any program could reach the network."""
-    rows = read_rows(files, [*OUTPUT_COLUMNS, *task.columns])
-    return run_all(rows, task, limits or Limits(), num_workers or num_cores())
+    """The scores of all rows, and whether any program could reach the network. A line on stderr
+    says meanwhile how far this is."""
+    num_rows = sum(open_parquet(file).metadata.num_rows for file in files)
+    available = open_parquet(files[0]).schema_arrow.names
+    rows = read_rows(files, [*COLUMNS, *(name for name in task.columns if name in available)])
+    num_workers = num_workers or num_cores()
+    with CountingLine("scoring", "generations", num_rows, num_workers) as line:
+        return run_all(rows, task, limits or Limits(), num_workers, line.show)
+
+
+def errors_of(figures: Mapping[str, Figure]) -> dict[str, float | None]:
+    """Name -> standard error."""
+    return {name: figure.stderr for name, figure in figures.items()}
+
+
+def tables_of(scores: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The field Scores.tables."""
+    return {
+        table: [{"category": category, **asdict(figure)} for category, figure in its.items()]
+        for table, its in tables(scores).items()
+    }
 
 
 def counts_of(scores: list[dict[str, Any]]) -> dict[str, Any]:
@@ -106,27 +135,25 @@ def counts_of(scores: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def pass_at(
-    ks: Sequence[int],
-    scores: list[dict[str, Any]],
-    num_prompts: int,
-    num_samples: Counter[str],
-) -> dict[int, float]:
-    """k -> pass@k."""
-    num_correct = Counter(score["row_id"] for score in scores if score["passed"])
-    return {k: mean_pass_at(k, num_prompts, num_samples, num_correct) for k in ks}
-
-
-def write_scores(folder: RunFolder, summary: Scores, scores: list[dict[str, Any]]) -> None:
+def write_scores(
+    folder: RunFolder, task: Task, summary: Scores, scores: list[dict[str, Any]]
+) -> None:
     """Write the scores, and the run's report with them. If the run is finished, write its card and
     summary.json too; otherwise the job writes these when it ends."""
-    folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, SCHEMA))
+    folder.write_table(folder.scores_file, pa.Table.from_pylist(scores, schema_of(task)))
     folder.write_text(folder.score_file, summary.to_json())
     found = read_run(folder)
     if found.is_complete and exists(folder.summary_file):
         describe(found, summarize(found))
     else:
         write_report(found, summarize(found))
+
+
+def schema_of(task: Task) -> pa.Schema:
+    """The columns of scores.parquet: null where a row has no test."""
+    weights = [metric.weight for metric in task.metrics if metric.weight]
+    names = dict.fromkeys([*(metric.name for metric in task.metrics), *weights])
+    return pa.schema([*FIELDS, *(pa.field(name, pa.float64()) for name in names)])
 
 
 def data_files(folder: RunFolder, is_partial: bool) -> tuple[list[Place], int]:
@@ -162,12 +189,14 @@ def chosen_task(task: str | None, folder: RunFolder, files: list[Place]) -> str:
     """The name of the given task, or of the task in the run's config.yaml.
 
     Raises:
-        UserError: there is none, it is unknown, or the output lacks a column that it needs.
+        UserError: there is none, it is unknown, what it needs is not installed, or the output lacks
+            a column that it needs.
     """
     name = task or task_of(folder)
     if name not in TASKS:
         raise UserError(f"task={name!r}: unknown; choose one of {', '.join(TASKS)}")
     check_columns(files, name, TASKS[name])
+    TASKS[name].check_installed(name)
     return name
 
 
@@ -191,7 +220,8 @@ def check_columns(files: list[Place], name: str, task: Task) -> None:
         UserError: the output lacks a column that scoring needs.
     """
     available = open_parquet(files[0]).schema_arrow.names
-    missing = [c for c in (*OUTPUT_COLUMNS, *task.columns) if c not in available]
+    needed = [c for c in (*COLUMNS, *task.columns) if c not in task.nullable]
+    missing = [c for c in needed if c not in available]
     if missing:
         raise UserError(
             f"task={name!r}: needs the columns {', '.join(missing)}, but {files[0]} has only "
@@ -215,7 +245,13 @@ def report(summary: Scores, run: str | Place) -> str:
         f"task {summary.task}: {summary.num_rows} generations for {summary.num_prompts} prompts, "
         f"{summary.duration_s:.1f} s"
     ]
-    lines += [f"  pass@{k:<4} {value:.4f}" for k, value in summary.pass_at.items()]
+    lines += [f"  {name:<9} {value}" for name, value in summary.figures()]
+    for table, its in summary.tables.items():
+        lines.append(f"  by {table}:")
+        lines += [
+            f"    {with_error(one['value'], one['stderr']):<18} {one['category']} ({one['num']:,})"
+            for one in its
+        ]
     shown = list(summary.reasons.items())[:MAX_REASONS_SHOWN]
     num_rest = summary.num_rows - sum(count for _, count in shown)
     shown += [("other", num_rest)] if num_rest else []
@@ -250,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("pipeline.score interrupted (Ctrl-C); no scores are written", file=sys.stderr)
         raise SystemExit(130) from None
-    except SandboxError as error:
+    except (SandboxError, JudgeError) as error:
         sys.exit(f"pipeline.score: {error}")
     except Exception as error:
         raise SystemExit(f"pipeline.score: {why_not_read(error, args.run)}") from error

@@ -164,11 +164,16 @@ class ChatTokenizer:
         return self._encode(name, texts, rendered, add_special_tokens=False)
 
     def conversation(
-        self, name: str, messages: Any, system: str | None = None, tools: Any = None
+        self,
+        name: str,
+        messages: Any,
+        system: str | None = None,
+        tools: Any = None,
+        opening: str = "",
     ) -> Encoded:
         """A list of messages, each with `role` and `content`, in the forms that
-        engine/text/messages.py reads. `system` is put first unless the first message is a system
-        turn.
+        engine/text/messages.py reads. `system` comes first unless the first message is a system
+        turn, `opening`, the beginning of the answer, last.
 
         Raises:
             PromptError: the messages or tools are malformed, or the chat template is missing,
@@ -188,9 +193,10 @@ class ChatTokenizer:
 
         def rendered(change: Change) -> str:
             changed = [_changed(turn, change) for turn in turns]
-            return self._rendered(places, ".content", changed, mapped(its_tools, change))
+            its = self._rendered(places, ".content", changed, mapped(its_tools, change))
+            return its + change(opening)
 
-        texts = [text for turn in turns for text in _texts_of(turn)] + texts_in(its_tools)
+        texts = [opening, *texts_in(its_tools), *(its for turn in turns for its in _texts_of(turn))]
         return self._encode(name, texts, rendered, add_special_tokens=False)
 
     def text(self, token_ids: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from engine.model.transformer import Transformer
 from engine.request import Request, Result
 from pipeline.config.job import PromptConfig
 from pipeline.prompt.prompter import Prompter
-from pipeline.tasks import TASKS
+from pipeline.tasks.functions import program
 from pipeline.tasks.sandbox import Limits, run_program
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
@@ -141,7 +141,7 @@ class Workload:
 
     def _passes(self, key: tuple[int, str]) -> bool:
         row, text = self.table[key[0]], key[1]
-        return run_program(TASKS["functions"].program(row, text), Limits()).passed
+        return run_program(program(row, text), Limits()).passed
 
 
 def load_workload(

@@ -14,8 +14,9 @@ from typing import Any, get_args, get_type_hints
 from pipeline.config.job import COMPONENTS, SECTIONS, JobConfig
 from pipeline.config.slurm import SlurmConfig
 
-GROUPS = ("model", "decoding", "cache", "engine")
-"""Fields of JobConfig that GROUP=NAME fills from a file in conf/GROUP."""
+GROUPS = ("model", "decoding", "cache", "engine", "settings")
+"""Fields of JobConfig that GROUP=NAME fills from a file in conf/GROUP. `settings` is filled with
+the name itself, and its file adds to the others (pipeline/launch/named_settings.py)."""
 PATHS = ("data.path", "model.path", "output")
 """Fields that hold paths, in which `~` is the user's home folder."""
 

@@ -5,7 +5,7 @@ pipeline/launch/.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.cache import CACHE_POLICIES
@@ -22,6 +22,7 @@ from pipeline.config.prompt import PromptConfig as PromptConfig
 from pipeline.run_folder.files import place
 from pipeline.run_folder.share import Share
 from pipeline.tasks import TASKS
+from pipeline.tasks.formats import FORMATS
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -141,6 +142,9 @@ class JobConfig:
     unless the row has its own (columns.seed)."""
     task: str | None = None
     """The benchmark that `python -m pipeline.score` scores the generations with; null: none."""
+    settings: str | None = None
+    """Named settings for this ready job and model, such as those of the model's published scores:
+    conf/settings/NAME.yaml. Fields on the command line come before them; null: none."""
     threads: int | None = None
     """CPU threads per worker; null: OMP_NUM_THREADS, else an equal share of the machine's cores."""
     max_failed_fraction: float = 0.5
@@ -214,6 +218,9 @@ def job_config(raw: Mapping[str, Any]) -> JobConfig:
             made[name] = from_dict(SECTIONS[name], section, f"{name}.")
         else:
             made[name] = _component(name, section)
+    prompt, generation = made["prompt"], made["generation"]
+    if generation.stop is None and prompt.format is not None:
+        made["generation"] = replace(generation, stop=list(FORMATS[prompt.format].stop) or None)
     return from_dict(JobConfig, {**raw, **made}, "")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from engine.errors import UserError
 from pipeline.config.template import has_typed_break, names_none
+from pipeline.tasks.formats import FORMATS
 
 _COLUMN = "give the name of a column"
 _GIVE = {
@@ -48,6 +49,10 @@ class PromptConfig:
     template: str | None = None
     """A text with the row's columns filled in: {COLUMN} is the text of a column, {COLUMN.FIELD}
     that of a field in it, {prompt} that of `column`. {{COLUMN}} is the literal text {COLUMN}."""
+    format: str | None = None
+    """The prompt as a benchmark's own tools write it, in place of `column` and `template`
+    (docs/benchmarks.md lists the formats). It may put turns before the prompt, begin the answer,
+    and end it by texts of its own (if generation.stop is null)."""
     keep: bool = False
     """Write the prompt to the output too: as the text that was encoded (`prompt_text`), and as
     messages with the answer as the last (`messages_with_answer`)."""
@@ -56,6 +61,7 @@ class PromptConfig:
         for name in _GIVE:
             if getattr(self, name) == "":
                 raise UserError(f"prompt.{name}='': {_GIVE[name]}")
+        self._check_format()
         if self.template is not None and names_none(self.template):
             raise UserError(
                 f"prompt.template={self.template!r}: names no column, so every row would be the "
@@ -73,4 +79,22 @@ class PromptConfig:
             raise UserError(
                 f"prompt.system={self.system!r} with prompt.chat=false: raw text has no system "
                 "turn; put it into prompt.template, or set prompt.system=null"
+            )
+
+    def _check_format(self) -> None:
+        if self.format is None:
+            return
+        if self.format not in FORMATS:
+            raise UserError(
+                f"prompt.format={self.format!r}: give one of {', '.join(FORMATS)}, or null"
+            )
+        if self.template is not None:
+            raise UserError(
+                f"prompt.format={self.format} with prompt.template={self.template!r}: each writes "
+                "the whole prompt; set one of them to null"
+            )
+        if FORMATS[self.format].turns is not None and not self.chat:
+            raise UserError(
+                f"prompt.format={self.format} with prompt.chat=false: its examples are turns of a "
+                "conversation, which raw text has not; choose another format, or prompt.chat=true"
             )

@@ -6,9 +6,9 @@
                   -->             JobConfig  -->  the job
 
 `names.py` says which field a wrong name means (`foreign.py`: other projects' names), `own_files.py`
-reads a user's own YAML files, `sweep.py` gives the runs of a sweep folders of their own and prints
-their table. `programs.py`: pipeline.run, and jobs.submit, which takes the group `slurm` beside all
-this (`to_submit.py`).
+reads a user's own YAML files, `named_settings.py` says what settings=NAME adds, `sweep.py` gives
+the runs of a sweep folders of their own and prints their table. `programs.py`: pipeline.run, and
+jobs.submit, which takes the group `slurm` beside all this (`to_submit.py`).
 
 Every rank composes its own config. Only rank 0 prints.
 """
@@ -28,6 +28,7 @@ from pipeline.config.job import SECTIONS, JobConfig, job_config
 from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.named_settings import SETTINGS, named_overrides
 from pipeline.launch.names import fields_of
 from pipeline.launch.programs import SLURM
 from pipeline.launch.sweep import Sweep, printed_table
@@ -87,12 +88,13 @@ def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[C
     jobs = jobs_of(line)
     with composing(line) as composer:
         if line.flags:
-            option = model_option(composer.compose(jobs[0]), line)
+            cfg = composer.compose(jobs[0])
+            option, named = model_option(cfg, line), named_overrides(cfg, line)
         else:
             composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
     if line.flags:
         if may_show:
-            show(line, option)
+            show(line, option, named)
         return None
     return Sweep.of([its.config for its in composed], jobs), composed
 
@@ -126,9 +128,12 @@ def compose_job(
     option = model_option(cfg, line)
     if option is not None:
         cfg = composer.compose([f"model={option}", *overrides], number)
+    if named := named_overrides(cfg, line):
+        model = [] if option is None else [f"model={option}"]
+        cfg = composer.compose([*model, *named, *overrides], number)
     check_model_is_chosen(cfg, options("model"))
     choices = cfg.hydra.runtime.choices
-    raw = as_plain(cfg)
+    raw = as_plain(cfg) | {SETTINGS: choices.get(SETTINGS)}
     slurm = raw.pop(SLURM, {})
     config = read_config(raw)
     note = None if option is None else settings_taken(option, config, choices)

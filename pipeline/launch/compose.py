@@ -147,11 +147,12 @@ def as_plain(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def show(line: CommandLine, option: str | None) -> None:
-    """What Hydra shows for --help, --cfg and the like, with this option of the group model."""
+def show(line: CommandLine, option: str | None, named: Sequence[str]) -> None:
+    """What Hydra shows for --help, --cfg and the like, with this option of the group model and what
+    `settings` adds."""
     folder = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
     model = [] if option is None else [f"model={option}"]
-    argv = [line.program.name, *line.flags, *folder, *model, *line.overrides]
+    argv = [line.program.name, *line.flags, *folder, *model, *named, *line.overrides]
     root, place = line.program.root, str(conf_folder())
     main = hydra.main(version_base="1.3", config_path=place, config_name=root)
     with mock.patch.object(sys, "argv", argv):

@@ -24,7 +24,7 @@ from pipeline.run_folder.layout import RunFolder
 
 FREE = {
     *("name", "output", "task", "threads", "max_failed_fraction", "progress_every_s"),
-    *("retry_failed", "dry_run", "shutdown_grace_s", "share"),
+    *("retry_failed", "dry_run", "shutdown_grace_s", "share", "settings"),
     *("engine.max_sequences", "engine.iteration_tokens", "engine.cache_tokens"),
     *("engine.memory_fraction", "engine.page_size", "engine.logits_bytes"),
     *("engine.tensor_parallel", "engine.expert_parallel"),
@@ -38,6 +38,7 @@ AS_BEFORE = {
     "decoding.form": "paper",
     "decoding.counts_own": False,
     "prompt.add_bos": None,
+    "prompt.format": None,
 }
 """Settings that earlier versions did not have, and the values at which they do what these did."""
 FAMILY_TEMPLATE = "chat template of the family"

@@ -9,6 +9,8 @@ import pyarrow as pa
 from engine.errors import UserError
 from pipeline.config.prompt import PromptConfig
 from pipeline.config.template import Template
+from pipeline.tasks.formats import FORMATS
+from pipeline.tasks.formats.base import Format
 
 DEFAULT_COLUMN, DEFAULT_TOOLS = PromptConfig().column, PromptConfig().tools_column
 
@@ -21,6 +23,8 @@ class PromptColumns(NamedTuple):
     it exists, else `messages_column`."""
     tools: str | None
     """The column with the tools; None: rows have none."""
+    format: Format | None = None
+    """prompt.format."""
 
     @property
     def names(self) -> list[str]:
@@ -33,6 +37,16 @@ def prompt_columns(available: Sequence[str], config: PromptConfig) -> PromptColu
         UserError: one of the columns is missing from `available`.
     """
     has = f"which has {', '.join(available)}"
+    if config.format is not None:
+        its = FORMATS[config.format]
+        prompts = its.columns_in(available)
+        if missing := [name for name in prompts if name not in available]:
+            raise UserError(
+                f"prompt.format={config.format}: reads the columns {', '.join(prompts)}, and "
+                f"{', '.join(missing)} not in the data, {has}; choose the format of this data, or "
+                "null"
+            )
+        return PromptColumns(None, prompts, None, its)
     if config.template is not None:
         template = Template(config.template, available, config.column)
         prompts = list(dict.fromkeys(field.column for field in template.fields))
@@ -56,7 +70,7 @@ def checked_columns(schema: pa.Schema, config: PromptConfig) -> PromptColumns:
     """
     # The default columns may be missing; one that the user has named may not.
     for name, column, default in (
-        ("column", config.column, DEFAULT_COLUMN),
+        ("column", config.column, config.column if config.format else DEFAULT_COLUMN),
         ("tools_column", config.tools_column, DEFAULT_TOOLS),
     ):
         if column not in (None, default, *schema.names):

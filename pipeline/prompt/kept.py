@@ -26,6 +26,8 @@ def kept_schema(schema: pa.Schema, columns: PromptColumns, config: PromptConfig)
     first = columns.prompts[0]
     kind = schema.field(first).type
     fields = [pa.field(PROMPT_TEXT, pa.string())]
+    if columns.format is not None:
+        return pa.schema([*fields, *([pa.field(MESSAGES, TURNS)] if config.chat else [])])
     if columns.template is None and is_list(kind):
         fields.append(pa.field(MESSAGES, pa.list_(_with_content(kind.value_type))))
     elif columns.template is None and first == config.messages_column:
@@ -66,7 +68,7 @@ class PromptKeeper:
         shape = None if is_json else kind.value_type
         if self._system and _role(messages[0]) != "system":
             messages = [_shaped(_turn("system", self._system), shape), *messages]
-        messages = [*messages, _shaped(_turn("assistant", answer), shape)]
+        messages = [*messages, _shaped(_turn("assistant", prompt.opening + answer), shape)]
         return json.dumps(messages, ensure_ascii=False) if is_json else messages
 
 

@@ -17,6 +17,7 @@ from engine.text.messages import ChatOptions, is_messages_text
 from pipeline.config.prompt import PromptConfig
 from pipeline.config.template import Field
 from pipeline.prompt.columns import PromptColumns, is_list, prompt_columns
+from pipeline.tasks.formats.base import Format
 
 
 class Prompt(NamedTuple):
@@ -28,6 +29,8 @@ class Prompt(NamedTuple):
     messages: Any
     """The row's messages as the row holds them, or the text of its user turn."""
     is_conversation: bool
+    opening: str = ""
+    """How the answer begins, which is part of the prompt."""
 
 
 class Prompter:
@@ -72,7 +75,7 @@ class Prompter:
         """
         config, first = self.config, names[0]
         is_messages = first != config.column or is_list(schema.field(first).type)
-        if config.template is None and is_messages:
+        if config.template is None and config.format is None and is_messages:
             self._check_template(
                 f"{first}: a column of messages",
                 "name a column of text (prompt.column), or add one",
@@ -104,6 +107,8 @@ class Prompter:
                 f"context of {self.max_positions}; lower it"
             )
         columns = self._columns_of(row)
+        if columns.format is not None:
+            return self._fitting(columns, self._formatted(columns, columns.format, row), room)
         is_conversation = columns.template is None and self._is_conversation(
             columns.prompts[0], row
         )
@@ -114,17 +119,37 @@ class Prompter:
             messages: Any = row[name]
         else:
             encoded, messages = self._of_texts(columns, row)
-        ids = encoded.ids
-        if len(ids) > room:
-            raise PromptError(
-                f"{', '.join(columns.prompts)}: {len(ids)} tokens, {len(ids) - room} more than the "
-                f"{room} that fit with max_new_tokens={max_new_tokens} into the model's context of "
-                f"{self.max_positions}; shorten the prompt or generate fewer tokens"
-            )
-        return Prompt(ids, encoded.text, messages, is_conversation)
+        prompt = Prompt(encoded.ids, encoded.text, messages, is_conversation)
+        return self._fitting(columns, prompt, room)
 
     def text(self, token_ids: Sequence[int]) -> str:
         return self.chat.text(token_ids)
+
+    def _fitting(self, columns: PromptColumns, prompt: Prompt, room: int) -> Prompt:
+        """The prompt, if it has at most `room` tokens."""
+        if (num := len(prompt.ids)) > room:
+            length = self.max_positions - room
+            raise PromptError(
+                f"{', '.join(columns.prompts)}: {num} tokens, {num - room} more than the {room} "
+                f"that fit with max_new_tokens={length} into the model's context of "
+                f"{self.max_positions}; shorten the prompt or generate fewer tokens"
+            )
+        return prompt
+
+    def _formatted(self, columns: PromptColumns, its: Format, row: Mapping[str, Any]) -> Prompt:
+        """The prompt as the job's format writes it."""
+        name = ", ".join(columns.prompts)
+        if null := [column for column in columns.prompts if row[column] is None]:
+            raise PromptError(f"{', '.join(null)}: null; give the row a prompt or leave it out")
+        text = its.text(row)
+        opening = "" if its.opening is None else its.opening(row)
+        if not self.config.chat:
+            encoded = self.chat.raw(name, [text, opening], "".join)
+            return Prompt(encoded.ids, encoded.text, text, False, opening)
+        before = () if its.turns is None else its.turns()
+        turns = [*before, {"role": "user", "content": text}]
+        encoded = self.chat.conversation(name, turns, self.config.system, opening=opening)
+        return Prompt(encoded.ids, encoded.text, turns, True, opening)
 
     def _columns_of(self, row: Mapping[str, Any]) -> PromptColumns:
         names = tuple(row)

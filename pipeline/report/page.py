@@ -29,6 +29,7 @@ from pipeline.stats.formatting import (
     figures,
     number,
     one_line,
+    with_error,
     worker_seconds,
 )
 from pipeline.stats.starts import differing
@@ -150,13 +151,21 @@ def _score(found: Found, summary: dict[str, Any]) -> dict[str, Any] | None:
     rows = scores.num_rows or 1
     return {
         "tiles": [
-            *((f"{value:.4f}", f"pass@{k}", False) for k, value in scores.pass_at.items()),
+            *((value, name, False) for name, value in scores.figures()),
             (f"{scores.num_passed:,}", f"of {scores.num_rows:,} rows passed", False),
             (f"{scores.num_prompts:,}", "prompts", False),
         ],
         "notes": "; ".join(notes),
         "bars": bars([(kind, n, f"{n:,}, {n / rows:.1%}") for kind, n in shown]),
+        "tables": {
+            table: bars([(one["category"], one["value"], _with_count(one)) for one in its])
+            for table, its in scores.tables.items()
+        },
     }
+
+
+def _with_count(one: dict[str, Any]) -> str:
+    return f"{with_error(one['value'], one['stderr'])}, of {one['num']:,}"
 
 
 def _over_time(run: OverTime | None, found: Found) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
 """The scores of a run: scores.json, which `python -m pipeline.score` writes."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pipeline.run_folder.files import exists, read_text
 from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.formatting import with_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +27,24 @@ class Scores:
     has_network: bool
     """Some programs could reach the network, because the system does not allow cutting it off."""
     duration_s: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The task's other figures -> their values."""
+    stderr: dict[str, float | None] = field(default_factory=dict)
+    """`pass@K` and the names in `metrics` -> standard error, clustered by prompt; null with a
+    single prompt. Empty in runs of earlier versions."""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What is tabled -> {category, value, stderr, num (values that it is the mean of)}."""
     identity: str = ""
     """Of the rows that were scored (pipeline/stats/starts.py); empty in runs of earlier versions,
     which did not write it."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
+
+    def figures(self) -> list[tuple[str, str]]:
+        """(name, value with its standard error) of each figure, as they are shown."""
+        named = {f"pass@{k}": value for k, value in self.pass_at.items()} | self.metrics
+        return [(name, with_error(value, self.stderr.get(name))) for name, value in named.items()]
 
     def is_of(self, identity: str) -> bool:
         """Whether the rows of this identity were scored; rows may have been added or replaced

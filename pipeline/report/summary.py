@@ -73,6 +73,9 @@ def _score(found: Found) -> dict[str, Any] | None:
     return {
         "task": scores.task,
         "pass_at": {str(k): value for k, value in scores.pass_at.items()},
+        "metrics": scores.metrics,
+        "stderr": scores.stderr,
+        "tables": scores.tables,
         "num_passed": scores.num_passed,
         "num_rows": scores.num_rows,
         "reasons": scores.reasons,

@@ -48,7 +48,7 @@ def figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def score_figures(score: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """(name, value) of each pass@k, of the programs that passed, and of the failures by kind."""
+    """(name, value) of each figure, of the rows that passed, and of the failures by kind."""
     if score is None:
         return []
     share = f"{score['num_passed']:,} of {score['num_rows']:,}"
@@ -56,11 +56,24 @@ def score_figures(score: dict[str, Any] | None) -> list[tuple[str, str]]:
     failures = [f"{kind} {count:,}" for kind, count in kinds if kind != "passed"]
     missing = score["missing_parts"]
     return [
-        *((f"pass@{k}", f"{value:.4f}") for k, value in score["pass_at"].items()),
+        *(
+            (name, with_error(value, score["stderr"].get(name)))
+            for name, value in score_values(score).items()
+        ),
         ("passed", f"{share}, task {score['task']}"),
         ("failures by kind", ", ".join(failures) or "none"),
         *([("not scored", f"{missing:,} parts")] if missing else []),
     ]
+
+
+def score_values(score: dict[str, Any]) -> dict[str, float]:
+    """Name -> value of each pass@k and of the task's other figures."""
+    return {f"pass@{k}": value for k, value in score["pass_at"].items()} | score["metrics"]
+
+
+def with_error(value: float, stderr: float | None) -> str:
+    """A figure and its standard error: 0.7500 ± 0.0100."""
+    return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
 
 
 def worker_seconds(summary: dict[str, Any]) -> dict[str, float]:

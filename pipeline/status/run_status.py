@@ -173,9 +173,9 @@ class RunStatus:
         again = f"python -m pipeline.score {self._folder.path}"
         if not scores.is_of(identity(self._folder)):
             return f"of rows before the last start; again: {again}"
-        pass_at = ", ".join(f"pass@{k} {value:.4f}" for k, value in scores.pass_at.items())
+        figures = ", ".join(f"{name} {value}" for name, value in scores.figures())
         missing = f", without {scores.missing_parts} parts" if scores.missing_parts else ""
-        return f"{pass_at} ({scores.num_passed} of {scores.num_rows} rows passed{missing})"
+        return f"{figures} ({scores.num_passed} of {scores.num_rows} rows passed{missing})"
 
     @property
     def _num_rows(self) -> int:

@@ -54,7 +54,7 @@ def code_of(prompt: str, entry_point: str, test: str, answer: str) -> str:
     """The code that defines `entry_point` according to the answer, behind what it needs of the
     prompt. If nothing in the answer can do so, the prompt and the answer as they are: the program
     then fails and names the error."""
-    prompt, answer = normal(prompt), _without_thinking(normal(answer))
+    prompt, answer = normal(prompt), without_thinking(normal(answer))
     found_name = re.match(r"\w+", entry_point)  # `Solution` of `Solution().solve`
     name = found_name[0] if found_name else entry_point
     function = open_function(prompt, name)
@@ -72,7 +72,7 @@ def code_of(prompt: str, entry_point: str, test: str, answer: str) -> str:
     return prompt + answer
 
 
-def _without_thinking(answer: str) -> str:
+def without_thinking(answer: str) -> str:
     """What is behind a model's thinking, which holds drafts; all of it if nothing is behind it."""
     behind = THINKING.sub("", answer)
     return behind if behind.strip() else answer

@@ -45,11 +45,3 @@ def choose_ks(ks: Sequence[int] | None, num_samples: Counter[str]) -> list[int]:
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased estimate of P(at least one of k samples passes): Chen et al., arXiv 2107.03374."""
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def mean_pass_at(
-    k: int, num_prompts: int, num_samples: Counter[str], num_correct: Counter[str]
-) -> float:
-    """The mean over all prompts; those that are not in `num_samples` count as 0."""
-    values = [pass_at_k(count, num_correct[row_id], k) for row_id, count in num_samples.items()]
-    return math.fsum(values) / num_prompts

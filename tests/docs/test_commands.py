@@ -157,4 +157,4 @@ def check_pip(args: list[str]) -> None:
     name, _, extras = wanted.partition("[")
     assert name in (".", "torch", "aiohttp", project["name"])
     if extras:
-        assert extras.rstrip("]") in project["optional-dependencies"]
+        assert set(extras.rstrip("]").split(",")) <= set(project["optional-dependencies"])

@@ -72,13 +72,12 @@ def test_groups_and_fields_are_overridden(launched: Launched) -> None:
     assert (config.decoding, config.cache) == (Fixed(iterations_per_block=8), NoCache())
     assert config.engine.max_sequences == 64
     assert (config.data.limit, config.data.path) == (3, ["a.parquet", "b.jsonl"])
-    assert config.prompt.template is not None
-    assert "```python\n{prompt}\n```" in config.prompt.template
+    assert config.prompt.format == "humaneval_instruct"
 
 
 def test_humaneval_is_ready_for_the_real_model(launched: Launched) -> None:
     config = launched.one("conf=humaneval")
-    assert str(config.data.path).startswith("hf://datasets/openai/openai_humaneval/")
+    assert str(config.data.path).startswith("hf://datasets/openai/openai_humaneval@")
     assert config.model.path == "GSAI-ML/LLaDA-8B-Instruct"
     assert (config.generation.max_new_tokens, config.task) == (512, "humaneval")
 
@@ -481,7 +480,7 @@ class TestOwnFiles:
         (folder / "job.yaml").write_text("data: {path: x}\n")
         said = launched.refused(f"--config-dir={folder}", "conf=jobb")
         assert "did you mean conf=job?" in said
-        assert "demo, humaneval, job" in said
+        assert "has cruxeval_o, demo, gsm8k, humaneval, ifeval" in said
         model, told = folder / "model" / "my.yaml", "put the line `# @package _global_` at its head"
         text = "model: {path: x}\nengine: {block_length: 8}\n"
         assert told in self.refused(launched, model, text, "conf=job", "model=my")

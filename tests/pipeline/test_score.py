@@ -91,6 +91,8 @@ def test_a_run_is_scored(run: Path) -> None:
     assert (summary.task, summary.num_prompts, summary.num_rows) == ("functions", 2, 4)
     assert summary.num_passed == 1
     assert summary.pass_at == {1: 0.25, 2: 0.5}
+    # By hand: the two prompts have 1/2 and 0; 1 and 0.
+    assert summary.stderr == {"pass@1": 0.25, "pass@2": 0.5}
     assert summary.reasons == {
         "passed": 1,
         "failed: AssertionError": 1,
@@ -113,7 +115,7 @@ def test_a_run_is_scored(run: Path) -> None:
     assert not (run / "summary.json").exists(), "the job writes it when it ends"
     assert not (run / "README.md").exists()
     report = (run / "report.html").read_text()
-    assert "<b>0.2500</b><span>pass@1</span>" in report
+    assert "<b>0.2500 ± 0.2500</b><span>pass@1</span>" in report
     assert "failed: AssertionError" in report
     assert "task functions" in report
 
@@ -191,10 +193,10 @@ def test_scoring_updates_summary_card_and_report(tmp_path: Path, checkpoint: Pat
     assert told["reasons"]["no generation"] == 1
     assert {**after, "score": None} == before, "nothing else changes"
     card = folder.card_file.read_text()
-    assert "- pass@1: 0.0000\n- passed: 0 of 4, task functions\n" in card
+    assert "- pass@1: 0.0000 ± 0.0000\n- passed: 0 of 4, task functions\n" in card
     assert "no generation 1" in card
     assert card.split("---\n")[1] == front, "the rows are the same, so is their identity"
-    assert "<b>0.0000</b><span>pass@1</span>" in folder.report_file.read_text()
+    assert "<b>0.0000 ± 0.0000</b><span>pass@1</span>" in folder.report_file.read_text()
 
 
 def test_scores_of_former_rows_are_said_to_be_out_of_date(tmp_path: Path, checkpoint: Path) -> None:
@@ -219,7 +221,7 @@ def test_the_command_prints_a_table_and_ends_with_0(run: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "4 generations for 2 prompts" in done.stdout
-    assert "pass@1    0.2500" in done.stdout
+    assert "pass@1    0.2500 ± 0.2500" in done.stdout
     assert "no generation" in done.stdout
 
 

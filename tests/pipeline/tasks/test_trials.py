@@ -6,22 +6,28 @@ import pytest
 
 from pipeline import score
 from pipeline.tasks import TASKS, trials
-from pipeline.tasks.sandbox import Limits, Outcome
+from pipeline.tasks.judges import Judge
+from pipeline.tasks.judging import Judged
+from pipeline.tasks.sandbox import Limits
 
 
 def test_an_interrupt_starts_no_more_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
+    judged: list[Any] = []
 
-    def run_program(program: str, _: Limits) -> Outcome:
-        started.append(program)
+    class Watched(Judge):
+        def judge(self, row: Any) -> Judged:
+            judged.append(row)
+            return super().judge(row)
+
+    def interrupt(num_done: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trials, "run_program", run_program)
+    monkeypatch.setattr(trials, "Judge", Watched)
     row: dict[str, Any] = {"row_id": "a", "sample_index": 0, "text": "    return x", "error": None}
     row |= {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(f):\n    pass\n"}
     with pytest.raises(KeyboardInterrupt):
-        trials.run_all([row] * 100, TASKS["functions"], Limits(), 1)
-    assert len(started) < 10
+        trials.run_all([row] * 100, TASKS["functions"], Limits(), 1, interrupt)
+    assert len(judged) < 10
 
 
 def test_the_command_says_that_it_was_interrupted(
