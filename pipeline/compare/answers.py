@@ -3,10 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from pipeline.compare.quality import Values
-from pipeline.compare.runs import ANSWER, Run
 from pipeline.stats.distance import relative_distance
 
+ANSWER = ["row_id", "sample_index", "token_ids", "error"]
+"""The columns of data/ that are read."""
 Key = tuple[str, int]
 MOST_DISTANCES = 5_000
 """Of more answers than this, every second, third, ... is compared."""
@@ -30,10 +33,10 @@ class Agreement:
         return sum(self.distances.values()) / len(self.distances)
 
 
-def answers_of(run: Run, ids: Collection[str]) -> dict[Key, list[int] | None]:
+def answers_of(rows: pa.Table, ids: Collection[str]) -> dict[Key, list[int] | None]:
     """The tokens of each answer to these prompts; None for a failed row."""
-    wanted, table = set(ids), run.columns(ANSWER)
-    columns = (table[name].to_pylist() for name in ANSWER)
+    wanted = set(ids)
+    columns = (rows[name].to_pylist() for name in ANSWER)
     return {
         (row_id, sample): None if error is not None else tokens
         for row_id, sample, tokens, error in zip(*columns, strict=True)
@@ -41,8 +44,8 @@ def answers_of(run: Run, ids: Collection[str]) -> dict[Key, list[int] | None]:
     }
 
 
-def agreement(first: Run, second: Run, ids: Collection[str]) -> Agreement | None:
-    """None if the runs have no answer to compare."""
+def agreement(first: pa.Table, second: pa.Table, ids: Collection[str]) -> Agreement | None:
+    """Of the rows of two runs, with the columns ANSWER. None if there is no answer to compare."""
     mine, its = answers_of(first, ids), answers_of(second, ids)
     keys = [key for key in mine if key in its]
     keys = keys[:: max(1, -(-len(keys) // MOST_DISTANCES))]

@@ -15,7 +15,6 @@ from pipeline.run_folder.files import open_parquet
 from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import differing
 
-ANSWER = ["row_id", "sample_index", "token_ids", "error"]
 INPUTS, MODEL = "input files", "model files"
 """Names in a plan's fingerprint."""
 

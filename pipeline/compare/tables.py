@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.compare.answers import agreement
+from pipeline.compare.answers import ANSWER, agreement
 from pipeline.compare.match import Match, match
 from pipeline.compare.runs import INPUTS, MODEL, Run
 from pipeline.stats.formatting import duration, number, one_line
@@ -218,7 +218,11 @@ def with_se(value: float, se: float | None, form: str) -> str:
 
 def answer_rows(runs: Sequence[Run], matches: Sequence[Match]) -> list[list[str]]:
     """How far the answers agree with those of the first run."""
-    found = [agreement(runs[0], run, its.ids) for run, its in zip(runs[1:], matches, strict=True)]
+    first = runs[0].columns(ANSWER)
+    found = [
+        agreement(first, run.columns(ANSWER), its.ids)
+        for run, its in zip(runs[1:], matches, strict=True)
+    ]
     if not any(found):
         return []
     mark = runs[0].mark
