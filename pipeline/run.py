@@ -15,6 +15,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from engine.errors import UserError
 from engine.legal import block_length_of
@@ -284,4 +285,4 @@ def start_line(
 
 
 if __name__ == "__main__":
-    launch(run)
+    launch(partial(run, models=Models()))

@@ -19,7 +19,7 @@ from dataclasses import replace
 from engine.errors import UserError
 from pipeline.calibrate.sweep import Sweep
 from pipeline.calibrate.tell import said, write, write_job
-from pipeline.launch.to_calibrate import to_calibrate
+from pipeline.launch.to_calibrate import Calibrated, to_calibrate
 from pipeline.run_folder.store import without_secrets
 from pipeline.tasks.sandbox import SandboxError
 from pipeline.workers.last_words import bug_report
@@ -59,7 +59,46 @@ def sweep_of(argv: Sequence[str]) -> Sweep | None:
     Raises:
         UserError: the command line is wrong, or the job cannot be calibrated.
     """
-    parser = argparse.ArgumentParser(
+    args, asked = read(argv)
+    if asked is None:
+        return None
+    return Sweep.of(
+        asked,
+        num_rows=args.rows,
+        within=args.within,
+        is_full=args.full,
+        named=args.decoders is not None,
+        tell=lambda line: print(line, flush=True),
+    )
+
+
+def read(argv: Sequence[str]) -> tuple[argparse.Namespace, Calibrated | None]:
+    """The own options of a command line, and the job.
+
+    Raises:
+        UserError: the command line is wrong.
+    """
+    args, job = parser().parse_known_args(argv)
+    if args.rows < 1:
+        raise UserError(f"--rows {args.rows}: give at least 1")
+    if not 0 <= args.within < 1:
+        raise UserError(f"--within {args.within:g}: give 0 up to 1, such as 0.01 for one point")
+    lists = (args.decoders, args.caches)
+    decoders, caches = (None if its is None else its.split(",") for its in lists)
+    try:
+        asked = to_calibrate(job, decoders, caches)
+    except UserError as error:
+        if "no such flag" in str(error):
+            raise UserError(f"{error}; pipeline.calibrate also has {OWN}") from error
+        raise
+    if asked is not None and not any(its.startswith("output=") for its in job):
+        config = replace(asked.config, output=f"{asked.config.output}-calibration")
+        asked = replace(asked, config=config)
+    return args, asked
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         prog="python -m pipeline.calibrate",
         usage="%(prog)s [GROUP=NAME | FIELD=VALUE ...] [options]",
         description=__doc__,
@@ -67,40 +106,14 @@ def sweep_of(argv: Sequence[str]) -> Sweep | None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--rows", type=int, default=256, help="first rows to try on (256)")
-    parser.add_argument(
+    made.add_argument("--rows", type=int, default=256, help="first rows to try on (256)")
+    made.add_argument(
         "--within", type=float, default=0.01, help="the loss of quality that is allowed (0.01)"
     )
-    parser.add_argument("--decoders", help="strategies to try, as A,B; default: all that fit")
-    parser.add_argument("--caches", help="cache policies to try, as A,B; default: all that fit")
-    parser.add_argument("--full", action="store_true", help="every setting on all rows")
-    args, job = parser.parse_known_args(argv)
-    if args.rows < 1:
-        raise UserError(f"--rows {args.rows}: give at least 1")
-    if not 0 <= args.within < 1:
-        raise UserError(f"--within {args.within:g}: give 0 up to 1, such as 0.01 for one point")
-    decoders, caches = (
-        None if its is None else its.split(",") for its in (args.decoders, args.caches)
-    )
-    try:
-        asked = to_calibrate(job, decoders, caches)
-    except UserError as error:
-        if "no such flag" in str(error):
-            raise UserError(f"{error}; pipeline.calibrate also has {OWN}") from error
-        raise
-    if asked is None:
-        return None
-    if not any(its.startswith("output=") for its in job):
-        config = replace(asked.config, output=f"{asked.config.output}-calibration")
-        asked = replace(asked, config=config)
-    return Sweep.of(
-        asked,
-        num_rows=args.rows,
-        within=args.within,
-        is_full=args.full,
-        named=decoders is not None,
-        tell=lambda line: print(line, flush=True),
-    )
+    made.add_argument("--decoders", help="strategies to try, as A,B; default: all that fit")
+    made.add_argument("--caches", help="cache policies to try, as A,B; default: all that fit")
+    made.add_argument("--full", action="store_true", help="every setting on all rows")
+    return made
 
 
 def planned(sweep: Sweep) -> list[str]:

@@ -41,7 +41,7 @@ def select(
             dropped.append(Dropped(one, why, loses=True))
         else:
             good.append(one)
-    good.sort(key=lambda one: -one.tokens_per_s)
+    good.sort(key=lambda one: (-one.tokens_per_s, one.point.name))
     kept = [
         one
         for place, one in enumerate(good)
