@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_rungs(rows: int, sizes: list[int]) -> None:
 def test_each_rung_has_the_parts_of_the_one_before() -> None:
     rungs, rows = rungs_of(250), part_rows(250)
     parts = range(-(-250 // rows))
-    for before, after in zip(rungs, rungs[1:], strict=False):
+    for before, after in pairwise(rungs):
         assert {i for i in parts if before.has(i)} < {i for i in parts if after.has(i)}
     for rung in rungs:
         own = [i for i in parts if rung.has(i)]
