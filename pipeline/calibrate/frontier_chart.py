@@ -15,14 +15,15 @@ edge."""
 
 def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
     """Quality against tokens per second and against tokens per forward. Of settings that were tried
-    on fewer rows, the quality is the reference's on all rows and the difference on theirs."""
+    on fewer rows, the quality is the reference's on all rows and the difference on theirs, at most
+    1."""
     made = []
     for title, speed in (
         ("tokens per second in the engine", "tokens_per_s"),
         ("tokens per forward of a sequence", "tokens_per_forward"),
     ):
         dots = dots_of(outcome, speed)
-        floor = max(dot.y for dot in dots) - SHOWN
+        floor = max(dot.y for dot in dots if not dot.is_faint) - SHOWN
         low = sum(dot.y < floor for dot in dots)
         about = f"against {title}" + (f"; {low} settings below {floor:.2f} on the edge" * (low > 0))
         chart = scatter(
@@ -46,7 +47,7 @@ def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
         if x <= 0:
             continue
         found = one.against(reference)
-        y = reference.quality + found.difference
+        y = min(1.0, reference.quality + found.difference)
         is_best = one in whole and not _is_beaten(one, whole, speed)
         label = (
             "chosen" if one is outcome.chosen else "one token per iteration" * (one is reference)
