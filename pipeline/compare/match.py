@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.compare.runs import INPUTS, Run
 
+OF_PROMPTS = ("prompt.", "chat template file")
+"""Names in a plan's fingerprint."""
+
 
 @dataclass(slots=True)
 class Match:
@@ -40,7 +43,22 @@ def match(first: Run, second: Run) -> Match:
         )
     if not _same_inputs(first, second):
         _only_equal(found, first, second, pair)
+    if found.ids and (names := _other_prompts(first, second)):
+        found.notes.append(
+            f"{pair} make their prompts differently ({', '.join(names)}): the same rows, but not "
+            "the same prompts"
+        )
     return found
+
+
+def _other_prompts(first: Run, second: Run) -> list[str]:
+    """What the plans fix of prompts and in what they differ."""
+    plans = [run.found.plan for run in (first, second)]
+    mine, its = (None if plan is None else plan.fingerprint for plan in plans)
+    if mine is None or its is None:
+        return []
+    names = (name for name in {**mine, **its} if name.startswith(OF_PROMPTS))
+    return [name for name in names if mine.get(name) != its.get(name)]
 
 
 def _same_inputs(first: Run, second: Run) -> bool:

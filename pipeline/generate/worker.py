@@ -15,7 +15,6 @@ from engine.errors import UserError
 from engine.legal import check_model, opening_of
 from engine.model.families import FAMILIES
 from engine.model.load import fetch_checkpoint, read_config
-from engine.model.transformer import Transformer
 from engine.parallel import TensorParallel
 from engine.stats import EngineStats
 from engine.stops import TextOf
@@ -81,9 +80,9 @@ def make_driver(
     if not config.stand_in:
         num_workers = worker.world // parallel.size
         engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
-        dtype = getattr(torch, config.model.dtype)
-        model = (models or Models()).load(checkpoint, dtype, device, parallel)
-        engine = make_engine(config, engine_config, model, prompter.text)
+        engine = make_engine(
+            config, engine_config, checkpoint, device, parallel, prompter.text, models or Models()
+        )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     meter = Meter(
         engine.stats,
@@ -122,9 +121,16 @@ def make_tally(
 
 
 def make_engine(
-    config: JobConfig, engine_config: EngineConfig, model: Transformer, text_of: TextOf
+    config: JobConfig,
+    engine_config: EngineConfig,
+    checkpoint: Path,
+    device: torch.device,
+    parallel: TensorParallel,
+    text_of: TextOf,
+    models: Models,
 ) -> DiffusionEngine:
     """`engine_config` takes the place of config.engine."""
+    model = models.load(checkpoint, getattr(torch, config.model.dtype), device, parallel)
     return DiffusionEngine(
         model,
         config=engine_config,

@@ -119,6 +119,12 @@ def test_other_data_with_the_same_ids(make: Make, tmp_path: Path) -> None:
     assert "difference to [1]" not in {row[0].strip() for t in made.tables for row in t.rows}
 
 
+def test_other_prompts_of_the_same_rows(make: Make) -> None:
+    made = compared(make("a"), make("b", prompt__template="Say: {prompt}"))
+    assert said(made, "make their prompts differently (prompt.template)")
+    assert "prompt.template" in {row[0] for row in made.tables[0].rows}
+
+
 def test_ids_of_another_kind(make: Make) -> None:
     made = compared(make("a"), make("b", data__id_column="task_id"))
     assert said(made, "no row_id in common", "data.id_column is None and task_id")
