@@ -108,13 +108,18 @@ def run(
                     config, plan, left, folder, session, parallel, shutdown, line, models
                 )
             if worker.is_first:
-                summary = finish(config, plan, folder) if share is None else None
-                session.set(FINISHED, "")
-                if is_told:
-                    print(said_at_end(config, whole, folder, worker, summary), flush=True)
-                if summary is not None:
-                    check_failures(config, summary)
+                end(config, plan if share is None else whole, folder, session, is_told)
         session.leave()
+
+
+def end(config: JobConfig, whole: Plan, folder: RunFolder, session: Session, is_told: bool) -> None:
+    """Finish the run, unless this launch does a share of it, and say what was done."""
+    summary = None if folder.share else finish(config, whole, folder)
+    session.set(FINISHED, "")
+    if is_told:
+        print(said_at_end(config, whole, folder, session.worker, summary), flush=True)
+    if summary is not None:
+        check_failures(config, summary)
 
 
 def generate_rows(
