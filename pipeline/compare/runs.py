@@ -13,8 +13,15 @@ from pipeline.report.found import FAULTS, Found, check_is_run, read_run
 from pipeline.report.summary import summarize
 from pipeline.run_folder.files import open_parquet
 from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.formatting import one_line
 from pipeline.stats.starts import differing
 
+NAME_LENGTH = 32
+HIDDEN = (
+    *("name", "output", "task", "share", "dry_run", "retry_failed", "progress_every_s"),
+    *("shutdown_grace_s", "max_failed_fraction", "data.part_rows", "data.part_minutes"),
+)
+"""Settings that neither change the rows nor the speed, or that must differ."""
 INPUTS, MODEL = "input files", "model files"
 """Names in a plan's fingerprint."""
 
@@ -41,8 +48,8 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Its mark and the folder's name."""
-        return f"{self.mark} {self.found.folder.path.name}"
+        """Its mark and the folder's name, which may be cut."""
+        return f"{self.mark} {one_line(self.found.folder.path.name, NAME_LENGTH)}"
 
     @property
     def task(self) -> str | None:
@@ -101,7 +108,8 @@ def _notes(run: Run) -> list[str]:
         notes.append(f"is unfinished: its figures are of {len(found.parts):,}{planned} parts")
     if num_failed := run.summary["num_failed"]:
         notes.append(f"has {num_failed:,} failed rows of {found.num_rows:,}: they count as wrong")
-    if changed := differing(found.starts):
+    changed = {k: its for k, its in differing(found.starts).items() if k not in HIDDEN}
+    if changed:
         values = (f"{name} {' then '.join(map(str, its))}" for name, its in changed.items())
         notes.append(f"had other settings in its starts: {', '.join(values)}")
     notes += [f"lacks {gap}" for gap in found.missing + found.faults]

@@ -11,16 +11,11 @@ from typing import Any
 
 from pipeline.compare.answers import ANSWER, agreement
 from pipeline.compare.match import Match, match
-from pipeline.compare.runs import INPUTS, MODEL, Run
+from pipeline.compare.runs import HIDDEN, INPUTS, MODEL, Run
 from pipeline.stats.formatting import duration, number, one_line
 from pipeline.stats.paired import Mean, Paired, mean_of, paired
 from pipeline.stats.starts import flat
 
-HIDDEN = (
-    *("name", "output", "task", "share", "dry_run", "retry_failed", "progress_every_s"),
-    *("shutdown_grace_s", "max_failed_fraction", "data.part_rows", "data.part_minutes"),
-)
-"""Settings that neither change the rows nor the speed, or that must differ."""
 NOTHING = "-"
 MARKUP = re.compile(r"([\\|<>*_`\[\]])")
 
@@ -79,12 +74,15 @@ def shown(value: Any) -> str:
 
 
 def fixed(run: Run, name: str) -> str:
+    """What the plan fixes; of the model's files what they hold, not where they are."""
     value = run.fixed(name)
+    if name == MODEL and value is not None:
+        return str(value).split(" ")[0]
     return ", ".join(value) if isinstance(value, list) else str(value or NOTHING)
 
 
 FACTS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    ("hardware", lambda its: f"{its['num_workers']} x {', '.join(its['devices'])}"),
+    ("hardware", lambda its: ", ".join(its["devices"])),
     ("versions", lambda its: ", ".join(f"{name} {v}" for name, v in its["versions"].items())),
     ("git revision", lambda its: str(its["git_revision"])),
 )
@@ -116,6 +114,7 @@ def speed_rows(runs: Sequence[Run]) -> list[list[str]]:
     return [
         *(row(title, with_ratio(name)) for name, title in SPEED),
         row("wall time", lambda run: duration(run.summary["wall_s"])),
+        row("workers, of each share", lambda run: f"{run.summary['num_workers']:,}"),
         row("rows", lambda run: f"{run.summary['num_rows_out']:,}"),
         row("failed rows", lambda run: f"{run.summary['num_failed']:,}"),
         row("tokens", lambda run: f"{run.summary['num_generated_tokens']:,}"),

@@ -73,6 +73,7 @@ def test_one_load_and_ordinary_runs(
         assert f" of {len(load(RunFolder(run)).parts)} done" in capsys.readouterr().out
     made = compare(read_runs([str(reference), str(runs[0])]))
     assert any("decoding.name" in row for table in made.tables for row in table.rows)
+    assert not any("other settings in its starts" in note for note in made.notes), "only shares"
     page = Page((folder / "calibration.html").read_text())
     assert not {"script", "img", "link", "iframe"} & set(page.tags)
     assert "without a task, quality is the agreement" in page.text
