@@ -2,6 +2,7 @@
 the choice among those that were tried on all rows."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,8 @@ class Outcome:
     rungs: list[Rung]
     seconds: float
     """Of this start."""
+    busiest: float
+    """The highest load of the machine in this start, over its cores."""
 
     @property
     def everything(self) -> list[Measured]:
@@ -71,6 +74,7 @@ class Sweep:
     rungs: list[Rung]
     measurer: Measurer
     dropped: list[Dropped] = field(default_factory=list)
+    busiest: float = 0.0
 
     @classmethod
     def of(
@@ -129,6 +133,7 @@ class Sweep:
             chosen=chosen,
             rungs=self.rungs,
             seconds=time.perf_counter() - began,
+            busiest=self.busiest,
         )
 
     def try_all(self, points: Sequence[Point], rung: Rung) -> tuple[list[Measured], Measured]:
@@ -143,6 +148,7 @@ class Sweep:
 
     def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
         found = self.measurer.measure(point, rung, self.reference)
+        self.busiest = max(self.busiest, os.getloadavg()[0] / (os.cpu_count() or 1))
         self.tell(line_of(found, reference))
         return found
 

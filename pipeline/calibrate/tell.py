@@ -22,6 +22,9 @@ from pipeline.stats.formatting import duration, number
 from pipeline.stats.paired import Paired
 
 FILE = "calibration"
+BUSY = 1.5
+"""Processes per core, from which others share the cores: the engine and scoring take at most all
+of them."""
 
 
 def said(sweep: Sweep, outcome: Outcome) -> list[str]:
@@ -103,6 +106,11 @@ def notes(sweep: Sweep, outcome: Outcome) -> list[str]:
         f"tokens/s are those of one worker's engine with up to {config.engine.max_sequences} "
         "sequences (engine.max_sequences)",
     ]
+    if outcome.busiest > BUSY:
+        told.append(
+            f"the machine had {outcome.busiest:.1f} processes per core to run at times, so speeds "
+            "may be off; repeat it where nothing else runs"
+        )
     devices = sorted({device for one in every for device in one.devices})
     if len(devices) > 1:
         told.append(f"the speeds were measured on different devices: {', '.join(devices)}")
