@@ -4,9 +4,12 @@
 (package) answers one question, and imports only from floors below its own (pyproject.toml,
 [tool.importlinter]):
 
+    calibrate   which settings are the fastest that lose nothing, by runs of many
+    ------------------------------------------------------------------------------------------
     run         generate all prompts of a job
     status      how far a run is, from its files
     score       which generations pass their tests
+    compare     how runs differ: settings, speed, quality
     ------------------------------------------------------------------------------------------
     generate    keep an engine supplied with requests, and write its results
     report      summary, dataset card and report.html of a run

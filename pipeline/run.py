@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 from engine.errors import UserError
 from engine.legal import block_length_of
@@ -30,6 +30,7 @@ from engine.parallel import TensorParallel
 from pipeline.config.job import JobConfig
 from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
+from pipeline.generate.models import Models
 from pipeline.generate.worker import limit_to_share, make_driver, make_prompter
 from pipeline.launch import launch, say_and_exit
 from pipeline.plan.broken_files import set_aside_broken
@@ -40,16 +41,16 @@ from pipeline.plan.heartbeat import sending_heartbeats, wait_for_counts, wait_fo
 from pipeline.plan.retry import Remaining, find_remaining
 from pipeline.plan.run_json import Plan, existing_plan
 from pipeline.report.finish import check_failures, finish
+from pipeline.report.said import said_at_end
 from pipeline.run_folder.at_work import write_launch
 from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.run_folder.lock import check_is_unlocked, locked
 from pipeline.run_folder.share import Share
 from pipeline.run_folder.strangers import check_is_free
-from pipeline.slurm.this_start import as_submitted, this_start
+from pipeline.slurm.this_start import as_submitted
 from pipeline.stats import starts
 from pipeline.stats.clock import CLOCK
-from pipeline.stats.formatting import figures
 from pipeline.stats.progress import ProgressLine, show_progress
 from pipeline.workers.command import this_launch
 from pipeline.workers.groups import check_world, describe_workers, joined_group
@@ -66,10 +67,19 @@ COUNTED = "counted"
 summary reads."""
 
 
-def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
+def run(
+    config: JobConfig,
+    job: int,
+    start_s: float = 0.0,
+    *,
+    models: Models | None = None,
+    is_told: bool = True,
+) -> None:
     """Run one job, from its config to its summary, as one of its ranks.
 
-    `job` is its number in a sweep, `start_s` the seconds that this process has run before.
+    `job` is its number in a sweep, `start_s` the seconds that this process has run before. `models`
+    holds the model from one job to the next. Of a job that is not told, only progress and what
+    stops it are printed.
     """
     worker, share = this_worker(), Share.of(config.share)
     folder = RunFolder(config.output, share)
@@ -94,16 +104,23 @@ def run(config: JobConfig, job: int, start_s: float = 0.0) -> None:
             # have read an older one.
             left = replace(left, num_outcomes=parallel.first(left.num_outcomes))
             if left.num_outcomes:
-                plan = generate_rows(config, plan, left, folder, session, parallel, shutdown)
-            if worker.is_first and share is not None:
-                session.set(FINISHED, "")
-                print(share_is_done(config, whole, folder, worker), flush=True)
-            elif worker.is_first:
-                summary = finish(config, plan, folder)
-                session.set(FINISHED, "")
-                print_summary(config, folder, summary)
-                check_failures(config, summary)
+                line = start_line(config, plan, left, folder, session, is_told)
+                plan = generate_rows(
+                    config, plan, left, folder, session, parallel, shutdown, line, models
+                )
+            if worker.is_first:
+                end(config, plan if share is None else whole, folder, session, is_told)
         session.leave()
+
+
+def end(config: JobConfig, whole: Plan, folder: RunFolder, session: Session, is_told: bool) -> None:
+    """Finish the run, unless this launch does a share of it, and say what was done."""
+    summary = None if folder.share else finish(config, whole, folder)
+    session.set(FINISHED, "")
+    if is_told:
+        print(said_at_end(config, whole, folder, session.worker, summary), flush=True)
+    if summary is not None:
+        check_failures(config, summary)
 
 
 def generate_rows(
@@ -114,12 +131,13 @@ def generate_rows(
     session: Session,
     parallel: TensorParallel,
     shutdown: Shutdown,
+    line: ProgressLine,
+    models: Models | None,
 ) -> Plan:
     """Generate what is left to do, as one of the ranks. Returns the plan with its final parts:
     data.part_minutes may have joined some."""
-    line = start_line(config, plan, left, folder, session)
     with sending_heartbeats(session):
-        driver = make_driver(config, plan, left, folder, session, parallel, shutdown)
+        driver = make_driver(config, plan, left, folder, session, parallel, shutdown, models)
     claims = Claims(
         session,
         plan,
@@ -239,7 +257,12 @@ def record_start(
 
 
 def start_line(
-    config: JobConfig, plan: Plan, left: Remaining, folder: RunFolder, session: Session
+    config: JobConfig,
+    plan: Plan,
+    left: Remaining,
+    folder: RunFolder,
+    session: Session,
+    is_told: bool = True,
 ) -> ProgressLine:
     """Print what is to be done (rank 0), and make the progress line.
 
@@ -251,7 +274,7 @@ def start_line(
     name, share = config.name or folder.path.name, folder.share
     part_of = "" if share is None else f" of share {share}"
     workers = describe_workers(session.worker, config.engine.tensor_parallel)
-    if session.worker.is_first:
+    if session.worker.is_first and is_told:
         columns = (f"{setting} by {column!r}" for setting, column in plan.overrides.items())
         own = f"; columns override settings: {', '.join(columns)}" if plan.overrides else ""
         print(
@@ -269,26 +292,5 @@ def start_line(
     )
 
 
-def share_is_done(config: JobConfig, whole: Plan, folder: RunFolder, worker: Worker) -> str:
-    """What is said when a share is done, which is not the end of the run: how many parts of it are
-    done and, after the last, what writes the summary."""
-    planned = {part.index for part in whole.parts}
-    num_done = len(planned & folder.parts_done())
-    own = f"{len(whole.of_share(folder.share).parts)} parts of share {folder.share} are done"
-    line = f"{config.name or folder.path.name}: the {own}; {num_done} of {len(planned)} of the run"
-    if num_done < len(planned):
-        return line
-    if this_start() is not None:
-        return f"{line}; the job behind the array writes summary, card and report"
-    command = this_launch(worker, folder).command_of_all
-    return f"{line}; this writes summary, card and report: {command}"
-
-
-def print_summary(config: JobConfig, folder: RunFolder, summary: dict[str, Any]) -> None:
-    lines = [*figures(summary), ("files", f"{folder.data}/*.parquet")]
-    print(f"\n{config.name or folder.path.name} is done")
-    print("\n".join(f"  {name:<32}{value}" for name, value in lines), flush=True)
-
-
 if __name__ == "__main__":
-    launch(run)
+    launch(partial(run, models=Models()))

@@ -22,20 +22,10 @@ from engine.soft import SoftIteration
 from jobs.bench.provenance import provenance
 from jobs.bench.table import markdown
 from jobs.bench.workload import Workload, load_workload
+from pipeline.calibrate.grid import DECODER_SETTINGS
 
 Settings = dict[str, Any]
 
-DECODER_SETTINGS: dict[str, list[Settings]] = {
-    "fixed": [{}, {"iterations_per_block": 8}],
-    "threshold": [{"threshold": 0.8}, {"threshold": 0.9}, {"threshold": 0.97}],
-    "factor": [{"factor": 0.5}, {"factor": 1.0}, {"factor": 2.0}],
-    "hierarchical": [{}, {"threshold": 0.95, "low_threshold": 0.7}],
-    "credit": [{}, {"threshold": 0.97}],
-    "entropy_bound": [{"bound": 0.1}, {"bound": 0.35}],
-    "klass": [{}, {"threshold": 0.6, "num_stable": 1}],
-    "edit": [{}, {"threshold": 0.9, "edit_threshold": 0.9}],
-    "dream": [{}, {"iterations_per_block": 8}],
-}
 SOFT_DECODERS = ("threshold", "hierarchical")
 """Strategies that are also run with soft iteration, at the first of their settings."""
 COLUMNS = {

@@ -15,13 +15,14 @@ from engine.errors import UserError
 from engine.legal import check_model, opening_of
 from engine.model.config import ModelConfig
 from engine.model.families import FAMILIES
-from engine.model.load import fetch_checkpoint, load_model, read_config
+from engine.model.load import fetch_checkpoint, read_config
 from engine.parallel import TensorParallel
 from engine.stats import EngineStats
 from engine.stops import TextOf
 from engine.text.tokenizer import check_tokens
 from pipeline.config.job import JobConfig
 from pipeline.generate.driver import Driver
+from pipeline.generate.models import Models
 from pipeline.generate.stand_in import StandIn
 from pipeline.plan.retry import Remaining
 from pipeline.plan.run_json import Plan
@@ -72,8 +73,10 @@ def make_driver(
     session: Session,
     parallel: TensorParallel,
     shutdown: Shutdown,
+    models: Models | None = None,
 ) -> Driver:
-    """Load the model, or this rank's share of it, and build the engine and the driver around it."""
+    """Load the model, or this rank's share of it, and build the engine and the driver around it.
+    `models` may hold it already, from a job before in this process."""
     worker, device = session.worker, device_of(session.worker)
     # Rounding can depend on the number of threads, and all ranks of a group must round alike.
     torch.set_num_threads(parallel.least(cpu_threads(worker, config.threads)))
@@ -84,7 +87,9 @@ def make_driver(
     if not config.stand_in:
         num_workers = worker.world // parallel.size
         engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
-        engine = make_engine(config, engine_config, checkpoint, device, parallel, prompter.text)
+        engine = make_engine(
+            config, engine_config, checkpoint, device, parallel, prompter.text, models or Models()
+        )
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     meter = Meter(
         engine.stats,
@@ -129,10 +134,11 @@ def make_engine(
     device: torch.device,
     parallel: TensorParallel,
     text_of: TextOf,
+    models: Models,
 ) -> DiffusionEngine:
     """`engine_config` takes the place of config.engine."""
     dtype = getattr(torch, config.model.dtype)
-    model = load_model(checkpoint, dtype, device, parallel, config.model.max_positions)
+    model = models.load(checkpoint, dtype, device, parallel, config.model.max_positions)
     return DiffusionEngine(
         model,
         config=engine_config,

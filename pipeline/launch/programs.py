@@ -32,4 +32,5 @@ class Program:
 
 RUN = Program(name="pipeline.run", root="run", takes_slurm=False)
 SUBMIT = Program(name="jobs.submit", root="submit", takes_slurm=True)
+CALIBRATE = Program(name="pipeline.calibrate", root="run", takes_slurm=False)
 ROOTS = (RUN.root, SUBMIT.root)

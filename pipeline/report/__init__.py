@@ -1,6 +1,7 @@
 """What did the whole run produce, and how did it go?
 
 `finish.py`: checks that data/ is complete, then writes summary.json, README.md and report.html.
+`said.py`: what a launch says when its work is done.
 `__main__.py`: writes the report of a run that is at work, broken or finished.
 `found.py`: what a run folder holds, and what it lacks.
 `outcomes.py`: counts the output rows by finish reason, length and error.
@@ -9,5 +10,5 @@
 `dataset_card.py`: the text of README.md.
 `page.py`, `provenance.py`: what report.html says; its markup is in templates/.
 `over_time.py`: timelines -> the lines of its charts over time.
-`charts.py`: where everything in a chart stands.
+`charts.py`, `scatter.py`: where everything in a chart stands.
 """

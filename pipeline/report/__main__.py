@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import UserError
-from pipeline.report.found import Found, read_run
+from pipeline.report.found import Found, check_is_run, read_run
 from pipeline.report.page import report
 from pipeline.report.summary import summarize
-from pipeline.run_folder.files import exists
 from pipeline.run_folder.layout import RunFolder
 from pipeline.workers.refusals import show, why_not_read
 
@@ -44,11 +43,7 @@ def write(run: str, output: str | None = None) -> tuple[str, Found]:
         OSError: the folder cannot be read, or the report cannot be written.
     """
     folder = RunFolder(run)
-    if not any(map(exists, (folder.plan_file, folder.config_file))) and not folder.parts_done():
-        raise UserError(
-            f"{run}: has no run.json, no config.yaml and no part in data/; give the output folder "
-            "of a job"
-        )
+    check_is_run(folder)
     found = read_run(folder)
     html = report(found, summarize(found), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     if output is None:

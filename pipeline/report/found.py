@@ -88,6 +88,18 @@ class Found:
         return bool(fixed.get("stand_in", self.settings.get("stand_in", False)))
 
 
+def check_is_run(folder: RunFolder) -> None:
+    """
+    Raises:
+        UserError: the folder holds nothing of a run.
+    """
+    if not any(map(exists, (folder.plan_file, folder.config_file))) and not folder.parts_done():
+        raise UserError(
+            f"{folder.path}: has no run.json, no config.yaml and no part in data/; give the output "
+            "folder of a job"
+        )
+
+
 def read_run(
     folder: RunFolder, plan: Plan | None = None, settings: dict[str, Any] | None = None
 ) -> Found:

@@ -45,7 +45,7 @@ def report(found: Found, summary: dict[str, Any], made_at: str = "") -> str:
     """The whole page. `summary` was computed from `found`; `made_at` says when the run was read,
     if it is not complete."""
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             name=found.settings.get("name") or str(found.folder.path),
@@ -73,7 +73,8 @@ def report(found: Found, summary: dict[str, Any], made_at: str = "") -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, for this page and for those of comparisons."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

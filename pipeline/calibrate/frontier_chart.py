@@ -1,0 +1,74 @@
+"""Draws the frontier: quality against tokens per second, and against tokens per forward."""
+
+from collections.abc import Sequence
+
+from pipeline.calibrate.measure import Measured
+from pipeline.calibrate.sweep import Outcome
+from pipeline.report.scatter import Point as Dot
+from pipeline.report.scatter import Scatter, scatter
+from pipeline.stats.formatting import number
+
+SHOWN = 0.08
+"""Range of quality in the charts, down from the best; worse settings are drawn on the lower
+edge."""
+
+
+def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
+    """Quality against tokens per second and against tokens per forward. Of settings that were tried
+    on fewer rows, the quality is the reference's on all rows and the difference on theirs, at most
+    1."""
+    made = []
+    for title, speed in (
+        ("tokens per second in the engine", "tokens_per_s"),
+        ("tokens per forward of a sequence", "tokens_per_forward"),
+    ):
+        dots = dots_of(outcome, speed)
+        floor = max(dot.y for dot in dots if not dot.is_faint) - SHOWN
+        low = sum(dot.y < floor for dot in dots)
+        about = f"against {title}" + (f"; {low} settings below {floor:.2f} on the edge" * (low > 0))
+        chart = scatter(
+            quality.capitalize(),
+            about,
+            dots,
+            x_label=title,
+            floor=floor,
+            level=outcome.reference.quality - within,
+        )
+        made += [chart] if chart else []
+    return made
+
+
+def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
+    """A dot for each setting; the best of those on all rows are joined, by this speed."""
+    reference, whole = outcome.reference, [outcome.reference, *outcome.last]
+    dots = []
+    for one in outcome.everything:
+        x = getattr(one, speed)
+        if x <= 0:
+            continue
+        found = one.against(reference)
+        y = min(1.0, reference.quality + found.difference)
+        is_best = one in whole and not _is_beaten(one, whole, speed)
+        label = (
+            "chosen" if one is outcome.chosen else "one token per iteration" * (one is reference)
+        )
+        dots.append(
+            Dot(
+                x,
+                y,
+                f"{one.point.short}: {y:.4f} on {one.num_rows:,} rows, {number(x)} {speed}",
+                one.point.decoding_name,
+                one.point.cache_name,
+                is_faint=one not in whole,
+                is_best=is_best,
+                label=label,
+                error=found.se if is_best and one is not reference else None,
+            )
+        )
+    return dots
+
+
+def _is_beaten(one: Measured, others: Sequence[Measured], speed: str) -> bool:
+    mine = (getattr(one, speed), one.quality)
+    places = [(getattr(other, speed), other.quality) for other in others]
+    return any(its != mine and its[0] >= mine[0] and its[1] >= mine[1] for its in places)

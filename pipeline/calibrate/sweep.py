@@ -1,0 +1,254 @@
+"""The sweep, in order: reference and settings on the first rung, those that go on on the next, and
+the choice among those that were tried on all rows."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import UserError
+from engine.model.load import fetch_checkpoint, read_config
+from pipeline.calibrate.grid import Point, points_of, reference_of
+from pipeline.calibrate.halving import Dropped, choose, select
+from pipeline.calibrate.measure import Measured, Measurer
+from pipeline.calibrate.rungs import Rung, rungs_of
+from pipeline.config.job import JobConfig, as_dict
+from pipeline.launch.to_calibrate import Calibrated
+from pipeline.run_folder.files import exists, read_text
+from pipeline.run_folder.layout import RunFolder
+from pipeline.stats.starts import flat
+from pipeline.workers.ranks import this_worker
+
+CHEAPEST = ("block_causal", "commit", "dkv", "dual", "vicinity", "prefix", "none")
+"""Cache policies by what a forward costs, the cheapest first; others come after these."""
+SLOWEST = ("fixed", "dream")
+"""Strategies that commit a fixed number of tokens come last."""
+FREE = (
+    *("name", "output", "max_failed_fraction", "progress_every_s", "retry_failed"),
+    *("shutdown_grace_s", "share", "dry_run", "data.path", "model.path"),
+)
+"""Settings in which two starts of a sweep may differ. (Files count by their contents, in each
+run.)"""
+SWEPT = ("decoding.", "cache.")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a sweep has found."""
+
+    reference: Measured
+    """On all rows."""
+    last: list[Measured]
+    """Settings on all rows."""
+    dropped: list[Dropped]
+    """The others, each on its last rung."""
+    chosen: Measured | None
+    """None: no setting is faster than the reference and within the loss."""
+    rungs: list[Rung]
+    seconds: float
+    """Of this start."""
+    busiest: float
+    """The highest load of the machine in this start, over its cores."""
+
+    @property
+    def everything(self) -> list[Measured]:
+        return [self.reference, *self.last, *(its.measured for its in self.dropped)]
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    asked: Calibrated
+    output: str
+    num_rows: int
+    within: float
+    is_full: bool
+    tell: Tell
+    """Called with each line of what is done."""
+    points: list[Point]
+    reference: Point
+    rungs: list[Rung]
+    measurer: Measurer
+    dropped: list[Dropped] = field(default_factory=list)
+    busiest: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        asked: Calibrated,
+        *,
+        num_rows: int,
+        within: float,
+        is_full: bool = False,
+        named: bool = False,
+        tell: Tell = print,
+    ) -> "Sweep":
+        """`named`: the strategies were named by the user.
+
+        Raises:
+            UserError: the job cannot be calibrated.
+        """
+        config = asked.config
+        check(config)
+        model = read_config(fetch_checkpoint(config.model.path, config.model.revision))
+        num_rows = min(num_rows, config.data.limit or num_rows)
+        return cls(
+            asked=asked,
+            output=config.output,
+            num_rows=num_rows,
+            within=within,
+            is_full=is_full,
+            tell=tell,
+            points=sorted(points_of(asked, model, named), key=expected_cost),
+            reference=reference_of(asked, model),
+            rungs=rungs_of(num_rows, is_full),
+            measurer=Measurer(config, config.output, num_rows),
+        )
+
+    def run(self) -> Outcome:
+        """Run what is not done yet, and decide."""
+        began = time.perf_counter()
+        self.warm_up()
+        kept: Sequence[Point] = self.points
+        for rung in self.rungs[:-1]:
+            found, reference = self.try_all(kept, rung)
+            good, dropped = select(found, reference, self.within)
+            self.dropped += dropped
+            kept = [one.point for one in good]
+            self.tell(f"{len(kept)} go on, {len(dropped)} are dropped")
+        last, reference = self.try_all(kept, self.rungs[-1])
+        chosen = choose(last, reference, self.within)
+        while chosen is None and (more := self.next_best(reference)):
+            self.tell(f"none is within {self.within:g}: {more.point.short} is tried on all rows")
+            last.append(self.try_one(more.point, self.rungs[-1], reference))
+            chosen = choose(last, reference, self.within)
+        return Outcome(
+            reference=reference,
+            last=last,
+            dropped=self.dropped,
+            chosen=chosen,
+            rungs=self.rungs,
+            seconds=time.perf_counter() - began,
+            busiest=self.busiest,
+        )
+
+    def try_all(self, points: Sequence[Point], rung: Rung) -> tuple[list[Measured], Measured]:
+        """The settings and the reference on a rung."""
+        place = self.rungs.index(rung) + 1
+        self.tell(
+            f"rung {place} of {len(self.rungs)}: {len(points)} settings and one token per "
+            f"iteration, on {rung.num_rows:,} rows each"
+        )
+        reference = self.try_one(self.reference, rung, None)
+        return [self.try_one(point, rung, reference) for point in points], reference
+
+    def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
+        found = self.measurer.measure(point, rung, self.reference)
+        self.busiest = max(self.busiest, os.getloadavg()[0] / (os.cpu_count() or 1))
+        self.tell(line_of(found, reference))
+        return found
+
+    def next_best(self, reference: Measured) -> Measured | None:
+        """The fastest that was dropped for its speed alone and is faster than the reference; it is
+        no longer dropped."""
+        slow = [
+            its
+            for its in self.dropped
+            if not its.loses and its.measured.tokens_per_s > reference.tokens_per_s
+        ]
+        if not slow:
+            return None
+        best = max(slow, key=lambda its: its.measured.tokens_per_s)
+        self.dropped.remove(best)
+        return best.measured
+
+    def is_begun(self) -> bool:
+        """Whether the folder holds calibration.json, which must be of this job.
+
+        Raises:
+            UserError: it holds another one, or the folder is a run's.
+        """
+        folder = RunFolder(self.output)
+        if exists(folder.plan_file):
+            raise UserError(
+                f"output={self.output}: holds a run; give a folder of its own, such as "
+                f"output={self.output.rstrip('/')}-calibration"
+            )
+        mine, file = self.job(), folder.path / "calibration.json"
+        if not exists(file):
+            return False
+        there = json.loads(read_text(file)).get("job", {})
+        if names := [name for name in {**there, **mine} if there.get(name) != mine.get(name)]:
+            lines = [f"  {name}: {there.get(name)} there, {mine.get(name)} now" for name in names]
+            raise UserError(
+                "\n".join(
+                    [
+                        f"output={self.output} holds a calibration of another job:",
+                        *lines,
+                        "Give another output, or use the settings there to resume it.",
+                    ]
+                )
+            )
+        return True
+
+    def job(self) -> dict[str, Any]:
+        """What must be the same when the sweep is resumed."""
+        settings = flat(as_dict(self.asked.config)).items()
+        kept = {k: v for k, v in settings if k not in FREE and not k.startswith(SWEPT)}
+        return {**json.loads(json.dumps(kept)), "rows": self.num_rows}
+
+    def warm_up(self) -> None:
+        """Make a few rows and throw them away, so that the first setting does not pay for what
+        happens once: threads, kernels that are compiled, memory that is asked for."""
+        points = [self.reference, *self.points]
+        is_done = all(self.measurer.folder_of(point).parts_done() for point in points)
+        if is_done or self.asked.config.stand_in:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            other = Measurer(self.asked.config, folder, self.num_rows, self.measurer.models)
+            other.make(self.points[0], self.rungs[0])
+
+
+def check(config: JobConfig) -> None:
+    """
+    Raises:
+        UserError: the job has a setting that a calibration sets itself, or needs several workers.
+    """
+    own = "pipeline.calibrate sets it itself; leave it out"
+    for name, value in (
+        ("share", config.share),
+        ("data.part_rows", config.data.part_rows),
+        ("data.part_minutes", config.data.part_minutes),
+    ):
+        if value is not None:
+            raise UserError(f"{name}={value}: {own}")
+    if config.engine.tensor_parallel > 1:
+        raise UserError(
+            f"engine.tensor_parallel={config.engine.tensor_parallel}: pipeline.calibrate runs one "
+            "process on one device; calibrate a model that fits there, and check its setting with "
+            "pipeline.compare"
+        )
+    if (world := this_worker().world) > 1:
+        raise UserError(
+            f"{world} workers: pipeline.calibrate runs as one; start it without torchrun. What it "
+            "finds for one worker holds for each of several"
+        )
+
+
+def expected_cost(point: Point) -> tuple[bool, int]:
+    known = CHEAPEST.index(point.cache_name) if point.cache_name in CHEAPEST else len(CHEAPEST)
+    return point.decoding_name in SLOWEST, known
+
+
+def line_of(found: Measured, reference: Measured | None) -> str:
+    """What is told of a setting when it was tried."""
+    compared = "" if reference is None else f"{found.against(reference).difference:+8.4f}"
+    return (
+        f"{found.tokens_per_s:9,.0f} tokens/s {found.tokens_per_forward:7.2f} per forward "
+        f"{found.query_tokens_per_token:8.2f} query tokens each  {found.quality:.4f} {compared:8} "
+        f"{found.point.short}"
+    )
