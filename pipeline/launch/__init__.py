@@ -6,9 +6,9 @@
                   -->             JobConfig  -->  the job
 
 `names.py` says which field a wrong name means (`foreign.py`: other projects' names), `own_files.py`
-reads a user's own YAML files, `sweep.py` gives the runs of a sweep folders of their own and prints
-their table. `programs.py`: pipeline.run, and jobs.submit, which takes the group `slurm` beside all
-this (`to_submit.py`).
+reads a user's own YAML files, `rival.py` leaves out what does not apply to engine=transformers,
+`sweep.py` gives the runs of a sweep folders of their own and prints their table. `programs.py`:
+pipeline.run, and jobs.submit, which takes the group `slurm` beside all this (`to_submit.py`).
 
 Every rank composes its own config. Only rank 0 prints.
 """
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.errors import UserError
 from pipeline.config.fields import PATHS
 from pipeline.config.job import SECTIONS, JobConfig, job_config
+from pipeline.launch import rival
 from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
 from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
@@ -87,7 +88,8 @@ def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[C
     jobs = jobs_of(line)
     with composing(line) as composer:
         if line.flags:
-            option = model_option(composer.compose(jobs[0]), line)
+            cfg = composer.compose(jobs[0])
+            option = None if rival.is_rival(cfg) else model_option(cfg, line)
         else:
             composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
     if line.flags:
@@ -123,8 +125,10 @@ def compose_job(
             f"conf=null: choose a ready job ({ready}), or give your own data with "
             "data.path=FILE output=FOLDER"
         )
-    option = model_option(cfg, line)
-    if option is not None:
+    option = None
+    if rival.is_rival(cfg):
+        cfg = composer.compose(rival.of_rival(cfg, overrides), number)
+    elif (option := model_option(cfg, line)) is not None:
         cfg = composer.compose([f"model={option}", *overrides], number)
     check_model_is_chosen(cfg, options("model"))
     choices = cfg.hydra.runtime.choices
@@ -132,6 +136,8 @@ def compose_job(
     slurm = raw.pop(SLURM, {})
     config = read_config(raw)
     note = None if option is None else settings_taken(option, config, choices)
+    if config.is_autoregressive:
+        note = rival.note_of(config)
     return Composed(config=config, note=note, slurm=slurm, overrides=overrides)
 
 

@@ -32,6 +32,7 @@ FREE = {
 }
 """Settings that may change between launches."""
 AS_BEFORE = {
+    "engine.backend": "diffusion",
     "decoding.form": "paper",
     "decoding.counts_own": False,
 }
@@ -65,8 +66,8 @@ def fingerprint(
             flat[f"{section}.{name}" if name else section] = setting
     kept = {name: value for name, value in flat.items() if name not in FREE}
     # Fields that runs of earlier versions lack are left out where they change nothing.
-    if config.engine.soft.scope == "block":
-        kept["engine.soft"] = {k: v for k, v in kept["engine.soft"].items() if k != "scope"}
+    if (soft := kept.get("engine.soft")) and config.engine.soft.scope == "block":
+        kept["engine.soft"] = {k: v for k, v in soft.items() if k != "scope"}
     for name, value in AS_BEFORE.items():
         if name in kept and kept[name] == value:
             del kept[name]
@@ -74,17 +75,17 @@ def fingerprint(
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
         del kept["prompt.keep"]
-    kept["generation.confidence"] = _confidence(config, checkpoint, overrides)
+    if not config.is_autoregressive:
+        kept["generation.confidence"] = _confidence(config, checkpoint, overrides)
+        kept["engine.opening"] = _opening(config, checkpoint)
     for name in LATER_SETTINGS:
-        if not kept[f"generation.{name}"]:
-            del kept[f"generation.{name}"]
+        if not kept.get(f"generation.{name}"):
+            kept.pop(f"generation.{name}", None)
     for name, default in LATER_COLUMNS.items():
-        if name not in overrides and kept[f"columns.{name}"] in (None, default):
-            del kept[f"columns.{name}"]
-    if (opening := _opening(config, checkpoint)) is None:
-        del kept["engine.opening"]
-    else:
-        kept["engine.opening"] = opening
+        if name not in overrides and kept.get(f"columns.{name}") in (None, default):
+            kept.pop(f"columns.{name}", None)
+    if kept.get("engine.opening") is None:
+        kept.pop("engine.opening", None)
     if kept.get("cache.sub_block_cache"):
         kept["cache.sub_block_cache"] = "by the sub-block's first position"
     if (template := config.prompt.chat_template) and Path(template).expanduser().is_file():
