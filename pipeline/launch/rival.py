@@ -15,8 +15,10 @@ from engine.errors import UserError
 from engine.model.load import fetch_config
 from pipeline.autoregressive.checkpoint import read_checkpoint
 from pipeline.config.job import COMPONENTS, OF_DIFFUSION, JobConfig
+from pipeline.launch.compose import NO_MODEL
 
 CHOSEN = "engine=transformers"
+WITHOUT_MODEL = f"model={NO_MODEL}"
 
 
 def is_rival(cfg: DictConfig) -> bool:
@@ -41,12 +43,12 @@ def of_rival(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
             "hub, for example model.path=Qwen/Qwen2.5-3B-Instruct"
         )
     if "model.dtype" in typed:
-        return ["model=null", *overrides]
+        return [WITHOUT_MODEL, *overrides]
     path, revision = os.path.expanduser(cfg.model.path), cfg.model.revision
     dtype = read_checkpoint(
         fetch_config(path, revision if "model.revision" in typed else None)
     ).dtype
-    return ["model=null", f"model.dtype={dtype}", *overrides]
+    return [WITHOUT_MODEL, f"model.dtype={dtype}", *overrides]
 
 
 def note_of(config: JobConfig) -> str:
@@ -62,6 +64,8 @@ def _check_applies(override: str) -> None:
     Raises:
         UserError: the override sets what an autoregressive model has no use for.
     """
+    if override == WITHOUT_MODEL:
+        return
     key = override.partition("=")[0]
     section, _, field = key.partition(".")
     is_of_engine = section == "engine" and field.partition(".")[0] not in ("", *OF_TRANSFORMERS)
