@@ -65,7 +65,7 @@ def model_arguments(raw: Mapping[str, Any]) -> ModelArguments:
         UserError: a word that means nothing here, or a value of the wrong type.
     """
     own: dict[str, Any] = {}
-    sections: dict[str, dict[str, Any]] = {}
+    sections: dict[str, Any] = {}
     for key, value in raw.items():
         section, dot, field = key.partition(".")
         if section in SECTIONS and dot:
