@@ -91,11 +91,8 @@ class View(NamedTuple):
 
 
 class LikelihoodBound:
-    """Estimates bounds with the model of an engine, in its pages, while it has no request.
-
-    A value depends on the pair and `sampling` alone, but for rounding, which a batch may change in
-    the last bits as it does a confidence.
-    """
+    """Estimates bounds with the model of an engine, in its pages, while it has no request. A value
+    depends on the pair and `sampling` alone, but for rounding, as a confidence does."""
 
     def __init__(self, engine: DiffusionEngine, sampling: Sampling) -> None:
         self._engine = engine

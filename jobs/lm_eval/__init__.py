@@ -8,6 +8,7 @@ it, so `import jobs.lm_eval` before `lm_eval.simple_evaluate(model="dllm", ...)`
 Python.
 
 `model.py`: the harness's requests as requests of the engine
+`texts.py`: texts as token ids
 `arguments.py`: --model_args, and the settings of a generation
 `ranks.py`: several processes under torchrun, each with its share of the requests
 """

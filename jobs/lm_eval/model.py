@@ -4,8 +4,7 @@
     loglikelihood           a bound by Monte Carlo (engine/likelihood.py), never the value itself
     loglikelihood_rolling   the same, of whole texts
 
-As in the harness's own models, a prompt's text that spells a special token is that token: its chat
-templates come as such text.
+What the harness gives as text becomes token ids in jobs/lm_eval/texts.py.
 """
 
 import logging
@@ -24,6 +23,7 @@ from engine.model.defaults import defaults_at
 from engine.request import FinishReason, derive_seed
 from jobs.lm_eval.arguments import Generation, ModelArguments, generation_of, model_arguments
 from jobs.lm_eval.ranks import Ranks
+from jobs.lm_eval.texts import Texts
 
 log = logging.getLogger("lm_eval")
 
@@ -48,6 +48,8 @@ class DiffusionLM(LM):  # type: ignore[misc]
         self._rank, self._world_size = self.ranks.rank, self.ranks.size
         self.llm = _llm(self.arguments, self.ranks.device)
         self._bound = LikelihoodBound(self.llm.engine, self.arguments.sampling)
+        model = self.llm.engine.model_config
+        self.texts = Texts(self.tokenizer, model, self.arguments.truncate)
         self._said_bounds = False
 
     @property
@@ -108,7 +110,7 @@ class DiffusionLM(LM):  # type: ignore[misc]
             (context, generation_of(gen_kwargs, self.arguments.max_gen_toks), gen_kwargs)
             for context, gen_kwargs in (request.args for request in requests)
         ]
-        prompts = [self._prompt(context, its.max_new_tokens) for context, its, _ in asked]
+        prompts = [self.texts.prompt(context, its.max_new_tokens) for context, its, _ in asked]
         texts = [""] * len(requests)
         order = sorted(range(len(requests)), key=lambda i: -len(prompts[i]))
         seeds = self._seeds([context for context, _, _ in asked])
@@ -137,7 +139,7 @@ class DiffusionLM(LM):  # type: ignore[misc]
         """A lower bound of log p(continuation | context), and whether greedy decoding, with the
         settings of this model, gives the continuation."""
         self._say_bounds()
-        pairs = [self._pair(*request.args) for request in requests]
+        pairs = [self.texts.pair(*request.args) for request in requests]
         greedy = self._are_greedy(pairs, disable_tqdm)
         found = []
         for request, bound, is_greedy in zip(
@@ -153,7 +155,7 @@ class DiffusionLM(LM):  # type: ignore[misc]
         """A lower bound of log p(text), window by window of the model's context: each window's
         tokens are bounded given the token before it alone, as the harness has it."""
         self._say_bounds()
-        windows = [self._windows(text) for (text,) in (request.args for request in requests)]
+        windows = [self.texts.windows(text) for (text,) in (request.args for request in requests)]
         flat = [pair for its in windows for pair in its]
         bounds = self._bounds(flat, disable_tqdm)
         found = []
@@ -214,68 +216,6 @@ class DiffusionLM(LM):  # type: ignore[misc]
             seeds.append(derive_seed(self.arguments.seed, context, before[context]))
             before[context] += 1
         return seeds
-
-    def _prompt(self, text: str, max_new_tokens: int) -> list[int]:
-        return self._fitting(self._encoded(text) or self._prefix(), max_new_tokens)
-
-    def _pair(self, context: str, continuation: str) -> Pair:
-        """Both as token ids. Spaces at the end of the context belong to the continuation; the two
-        are tokenized together, then cut."""
-        if not context:
-            prefix = self._prefix()
-            answer = self._encoded(continuation, bos=False)
-            return Pair(prefix, answer)
-        kept = context.rstrip()
-        whole, before = self._encoded(context + continuation), self._encoded(kept)
-        pair = Pair(whole[: len(before)], whole[len(before) :])
-        return Pair(self._fitting(pair.prompt_ids, len(pair.answer_ids)), pair.answer_ids)
-
-    def _windows(self, text: str) -> list[Pair]:
-        tokens = self._encoded(text, bos=False)
-        prefix = self._prefix()
-        room = self.max_length - len(prefix)
-        return [
-            Pair(prefix if start == 0 else tokens[start - 1 : start] if prefix else [], its)
-            for start in range(0, len(tokens), room)
-            if (its := tokens[start : start + room])
-        ]
-
-    def _prefix(self) -> list[int]:
-        """What stands before a text without context: BOS, if the tokenizer has one; else EOS where
-        the model predicts a token from the one before; else nothing."""
-        model = self.llm.engine.model_config
-        if (bos := self.tokenizer.bos_token_id) is not None:
-            return [int(bos)]
-        return [model.eos_token_ids[0]] if model.is_shifted else []
-
-    def _encoded(self, text: str, bos: bool = True) -> list[int]:
-        """The tokenizer puts BOS where it puts one, unless the text begins with it."""
-        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=bos and not begins)
-        return ids
-
-    def _fitting(self, prompt_ids: list[int], num_answer: int) -> list[int]:
-        """The prompt, or its end if only that fits into the model's context.
-
-        Raises:
-            UserError: it does not fit, and truncate=false.
-        """
-        room = self.max_length - num_answer
-        if len(prompt_ids) <= room:
-            return prompt_ids
-        if not self.arguments.truncate or room < 1:
-            raise UserError(
-                f"a prompt of {len(prompt_ids)} tokens with {num_answer} to generate or to score "
-                f"exceeds the model's context of {self.max_length}: give truncate=true in "
-                "--model_args to leave out its beginning, fewer --num_fewshot, or a lower "
-                "max_gen_toks"
-            )
-        log.warning(
-            "dllm: a prompt of %d tokens loses the first %d",
-            len(prompt_ids),
-            len(prompt_ids) - room,
-        )
-        return prompt_ids[-room:]
 
     def _check_template(self) -> None:
         if not self.llm.tokenizer.has_chat_template:

@@ -130,6 +130,7 @@ class TransformersEngine:
                 max_requests_per_batch=config.max_sequences,
                 max_memory_percent=config.memory_fraction,
                 use_cuda_graph=None if config.graphs else False,
+                disable_nccl_graph_mixing=False,  # no exchange between ranks is captured
             ),
         )
         if self._may_sample:

@@ -28,7 +28,7 @@ from pipeline.config.job import SECTIONS, JobConfig, job_config
 from pipeline.launch import rival
 from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
-from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.compose import NO_MODEL, Composer, as_plain, composing, jobs_of, options, show
 from pipeline.launch.names import fields_of
 from pipeline.launch.programs import SLURM
 from pipeline.launch.sweep import Sweep, printed_table
@@ -89,7 +89,7 @@ def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[C
     with composing(line) as composer:
         if line.flags:
             cfg = composer.compose(jobs[0])
-            option = None if rival.is_rival(cfg) else model_option(cfg, line)
+            option = NO_MODEL if rival.is_rival(cfg) else model_option(cfg, line)
         else:
             composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
     if line.flags:

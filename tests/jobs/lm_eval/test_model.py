@@ -62,7 +62,7 @@ def test_a_chat_prompt_is_that_of_the_job(demo: Any, rows: list[dict[str, Any]])
     llm = LLM(DEMO)
     text = chat(demo, rows[0]["prompt"])
     wanted = llm.tokenizer.user_turn("prompt", [rows[0]["prompt"]], lambda texts: texts[0]).ids
-    assert demo._prompt(text, 8) == wanted
+    assert demo.texts.prompt(text, 8) == wanted
     continued = demo.apply_chat_template(
         [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "    return"}],
         add_generation_prompt=False,
@@ -99,7 +99,7 @@ def test_until_may_name_a_special_token(tiny: Path) -> None:
     """The token itself is not in the text."""
     its = model(path=str(tiny), max_gen_toks=40)
     contexts = [chr(65 + i) * (1 + i % 5) for i in range(26)]
-    prompts = [its._prompt(context, 40) for context in contexts]
+    prompts = [its.texts.prompt(context, 40) for context in contexts]
     answers = its.llm.generate(prompts, max_new_tokens=40, progress=False)
     specials = set(its.tokenizer.get_added_vocab().values())
     context, plain = next(
@@ -176,7 +176,7 @@ def test_an_answer_is_greedy_if_it_is_generated(demo: Any, rows: list[dict[str, 
     its = model(num_samples=2)
     context = chat(demo, rows[0]["prompt"]) + "    a ="
     (text,) = demo.generate_until([generation(context, max_gen_toks=8)], disable_tqdm=True)
-    assert len(demo._pair(context, text).answer_ids) == 8
+    assert len(demo.texts.pair(context, text).answer_ids) == 8
     scored = its.loglikelihood(
         [likelihood(context, text), likelihood(context, text[:-1] + "?")], disable_tqdm=True
     )
@@ -184,9 +184,10 @@ def test_an_answer_is_greedy_if_it_is_generated(demo: Any, rows: list[dict[str, 
 
 
 def test_spaces_between_context_and_continuation_belong_to_the_continuation(demo: Any) -> None:
-    spaced, joined = demo._pair("def f ", "a"), demo._pair("def f", " a")
+    spaced, joined = demo.texts.pair("def f ", "a"), demo.texts.pair("def f", " a")
     assert spaced == joined
-    assert demo._pair("", "abc").prompt_ids == [demo.tokenizer.bos_token_id]
+    assert demo.texts.pair("", "abc").prompt_ids == [demo.tokenizer.bos_token_id]
+    assert demo.texts.pair("\n", "abc") == demo.texts.pair("", "\nabc")
 
 
 def test_without_check_greedy_nothing_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +201,8 @@ def test_without_check_greedy_nothing_is_generated(monkeypatch: pytest.MonkeyPat
 def test_rolling_covers_every_token_once(tiny: Path) -> None:
     its = model(path=str(tiny), num_samples=2)
     text = "abc xyz " * 80  # 640 bytes, a token each, in a context of 256
-    windows = its._windows(text)
-    assert [id for pair in windows for id in pair.answer_ids] == its._encoded(text, bos=False)
+    windows = its.texts.windows(text)
+    assert [id for pair in windows for id in pair.answer_ids] == its.texts.encoded(text, bos=False)
     assert len(windows) == 3
     assert all(len(pair.prompt_ids) + len(pair.answer_ids) <= 256 for pair in windows)
     request = Instance("loglikelihood_rolling", {}, (text,), 0)
@@ -240,7 +241,7 @@ def test_a_prompt_that_does_not_fit(tiny: Path, caplog: pytest.LogCaptureFixture
     with caplog.at_level("WARNING", "lm_eval"):
         (text,) = its.generate_until([long], disable_tqdm=True)
     assert "a prompt of 400 tokens loses the first 160" in caplog.text
-    ids = its._encoded("abc " * 100)[-240:]
+    ids = its.texts.encoded("abc " * 100)[-240:]
     (answer,) = its.llm.generate([ids], max_new_tokens=16, progress=False)
     assert text == answer.text
 
