@@ -3,7 +3,7 @@
 Strategies (engine/decoding/) and policies (engine/cache/) are dataclasses of their own settings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from engine.errors import UserError
 from engine.model.authors import OPENINGS
@@ -12,6 +12,12 @@ from engine.soft import SoftIteration
 BLOCK_LENGTH = 32
 """The default for models whose config has no block length."""
 KERNELS = ("auto", "triton", "torch")
+BACKENDS = ("diffusion", "transformers")
+OF_TRANSFORMERS = (
+    *("backend", "stop_at_eos", "max_sequences", "iteration_tokens", "cache_tokens"),
+    *("memory_fraction", "page_size", "graphs"),
+)
+"""The fields of EngineConfig that mean something with backend=transformers."""
 BYTES_PER_LOGIT = {False: 24, True: 44}
 """Peak memory per logit in plain torch, in bytes, without (False) and with (True) sampling noise,
 which is hashed and drawn in 64 bits. Enough for the strategies that were measured to take the most:
@@ -28,6 +34,10 @@ class EngineConfig:
         UserError: a field out of range.
     """
 
+    backend: str = "diffusion"
+    """`diffusion`: this project's engine. `transformers` (chosen with engine=transformers): the
+    continuous batching of the transformers library, for an autoregressive checkpoint that a
+    diffusion model is compared with (docs/rival.md)."""
     block_length: int | None = None
     """Positions denoised together; the last block of a generation region may be shorter. null: the
     length that a block-causal model was trained with, and 32 for any other model. A block-causal
@@ -94,6 +104,7 @@ class EngineConfig:
                 f"engine.cache_tokens={self.cache_tokens} is less than one page "
                 f"(engine.page_size={self.page_size}): raise it to at least the longest canvas"
             )
+        self._check_backend()
         if not 0 < self.memory_fraction < 1:
             raise UserError(
                 f"engine.memory_fraction={self.memory_fraction}: give a share between 0 and 1"
@@ -111,6 +122,19 @@ class EngineConfig:
                 "all experts; set engine.tensor_parallel to the number of ranks to divide the "
                 "experts among, or engine.expert_parallel=false"
             )
+
+    def _check_backend(self) -> None:
+        if self.backend not in BACKENDS:
+            raise UserError(f"engine.backend={self.backend!r}: give one of {', '.join(BACKENDS)}")
+        if self.backend == "diffusion":
+            return
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in OF_TRANSFORMERS and value != field.default:
+                raise UserError(
+                    f"engine.{field.name}={value} with engine=transformers: does not apply to an "
+                    "autoregressive model, which one worker holds whole; leave it out"
+                )
 
     def positions_of_a_piece(self, num_words: int, bytes_per_logit: int) -> int:
         """How many requested positions, with `num_words` logits each, logits_bytes has room for;

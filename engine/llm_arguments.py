@@ -130,6 +130,11 @@ def engine_config(
     base = settings_in("engine", "gpu" if device.type == "cuda" else "default")
     given = {} if block_length is None else {"block_length": block_length}
     config = from_dict(EngineConfig, {**base, **defaults, **own, **given}, "")
+    if config.backend != "diffusion":
+        raise UserError(
+            f"backend={config.backend!r}: LLM runs diffusion models; use python -m pipeline.run "
+            "with engine=transformers"
+        )
     if config.tensor_parallel > 1:
         raise UserError(
             f"tensor_parallel={config.tensor_parallel}: LLM runs in one process; use torchrun -m "

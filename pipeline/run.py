@@ -27,6 +27,7 @@ from engine.model.load import (
     warn_of_long_canvases,
 )
 from engine.parallel import TensorParallel
+from pipeline.autoregressive import checkpoint as autoregressive
 from pipeline.config.job import JobConfig
 from pipeline.failures import exit_with_message
 from pipeline.generate.dry_run import report
@@ -205,9 +206,11 @@ def make_plan_of(
     fetch = fetch_checkpoint if with_weights else fetch_all_but_weights
     checkpoint = fetch(config.model.path, config.model.revision)
     prompter = make_prompter(config, checkpoint)
-    warn_of_long_canvases(read_config(checkpoint), config.model.max_positions)
+    if not config.is_autoregressive:
+        warn_of_long_canvases(read_config(checkpoint), config.model.max_positions)
     if with_weights and not config.stand_in:
-        check_weights(checkpoint)
+        check = autoregressive.check_weights if config.is_autoregressive else check_weights
+        check(checkpoint)
     num_launches = 1 if folder.share is None else folder.share.num
     num_workers = worker.world // config.engine.tensor_parallel * num_launches
     plan = make_plan(config, checkpoint, existing_plan(folder), num_workers)
@@ -249,9 +252,11 @@ def record_start(
     the start's number."""
     if not left.num_outcomes:
         return left
-    checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
-    model = read_config(checkpoint, config.model.max_positions)
-    block_length = block_length_of(model, config.engine)
+    block_length = None
+    if not config.is_autoregressive:
+        checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+        model = read_config(checkpoint, config.model.max_positions)
+        block_length = block_length_of(model, config.engine)
     number = starts.record(config, folder, left.num_outcomes, worker, block_length)
     return replace(left, start=number)
 

@@ -31,10 +31,15 @@ class Noise(NamedTuple):
     def gumbel(self, words: range) -> Tensor:
         """Standard Gumbel noise for a run of the vocabulary, float32 [M, U]. Computed in float64,
         so that the tail is not cut off."""
-        words_U = torch.arange(words.start, words.stop, device=self.key_M.device)
-        bits_MU = _shift_right(_mix(self.key_M[:, None] ^ words_U), 12)
-        uniform_MU = (bits_MU.double() + 0.5) * 2.0**-52
-        return -torch.log(-torch.log(uniform_MU)).float()
+        return gumbel(self.key_M, words)
+
+
+def gumbel(key_M: Tensor, words: range) -> Tensor:
+    """See Noise.gumbel: the noise that follows from hashes, int64 [M]."""
+    words_U = torch.arange(words.start, words.stop, device=key_M.device)
+    bits_MU = _shift_right(_mix(key_M[:, None] ^ words_U), 12)
+    uniform_MU = (bits_MU.double() + 0.5) * 2.0**-52
+    return -torch.log(-torch.log(uniform_MU)).float()
 
 
 def noise_of(asked: AskedPositions) -> Noise | None:

@@ -99,8 +99,15 @@ class ChatTemplate:
         assert self._plain is not None, "asked only if there is a template"
         return self._plain.source
 
-    def render(self, turns: list[Turn], tools: Tools | None) -> str:
-        """The text of a conversation, up to where the model's answer begins.
+    @property
+    def text(self) -> str:
+        """The template itself, for conversations without tools."""
+        assert self._plain is not None, "asked only if there is a template"
+        return self._plain.text
+
+    def render(self, turns: list[Turn], tools: Tools | None, continues: bool = False) -> str:
+        """The text of a conversation, up to where the model's answer begins; if it `continues`, up
+        to where the last message ends, which the answer goes on with.
 
         Raises:
             PromptError: the template refuses the conversation, or fails on it.
@@ -114,7 +121,8 @@ class ChatTemplate:
                 [turns],
                 tools=tools,  # type: ignore[arg-type]
                 chat_template=template.text,
-                add_generation_prompt=True,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
                 **self._special_tokens,
             )
             return str(rendered[0][0])

@@ -46,12 +46,7 @@ def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder:
         UserError: the mask or EOS id of the model means something else in the tokenizer, or the
             tokenizer has ids that the model has no rows for.
     """
-    last = max(tokenizer.get_vocab().values())
-    if last >= model.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has ids up to {last}, the model (config.json) only "
-            f"{model.vocab_size} rows for them: the two are of different checkpoints"
-        )
+    check_ids(tokenizer, model.vocab_size, folder)
     added = tokenizer.added_tokens_decoder
     masks = [id for id, token in added.items() if "mask" in token.content.lower()]
     if tokenizer.mask_token_id is not None:
@@ -67,6 +62,19 @@ def check_tokens(tokenizer: PreTrainedTokenizerFast, model: ModelConfig, folder:
         for id in ids:
             if id not in special and tokenizer.convert_ids_to_tokens(id) is not None:
                 raise _of_another(tokenizer, folder, name, id, ["no token of ordinary text"])
+
+
+def check_ids(tokenizer: PreTrainedTokenizerFast, vocab_size: int, folder: Path) -> None:
+    """
+    Raises:
+        UserError: the tokenizer has ids that a model of `vocab_size` words has no rows for.
+    """
+    last = max(tokenizer.get_vocab().values())
+    if last >= vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has ids up to {last}, the model (config.json) only "
+            f"{vocab_size} rows for them: the two are of different checkpoints"
+        )
 
 
 def _of_another(

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.base import CachePolicy
-from engine.config import EngineConfig
+from engine.config import OF_TRANSFORMERS, EngineConfig
 from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
@@ -25,6 +25,8 @@ from pipeline.tasks import TASKS
 from pipeline.tasks.formats import FORMATS
 
 DTYPES = ("float32", "bfloat16", "float16")
+OF_DIFFUSION = ("confidence", "guidance")
+"""Fields of GenerationConfig that an autoregressive model has no use for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +170,19 @@ class JobConfig:
     progress_every_s: float = 30.0
     """Seconds between progress lines in a log. On a terminal, the line is updated every second."""
 
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether transformers runs an autoregressive checkpoint (engine=transformers)."""
+        return self.engine.backend == "transformers"
+
     def __post_init__(self) -> None:
         check_components(self.decoding, self.cache)
+        for name in OF_DIFFUSION if self.is_autoregressive else ():
+            if value := getattr(self.generation, name):
+                raise UserError(
+                    f"generation.{name}={value} with engine=transformers: does not apply to an "
+                    "autoregressive model; leave it out"
+                )
         if not self.output:
             raise UserError("output='': give the run folder, as output=runs/NAME")
         place(self.output)
@@ -234,8 +247,15 @@ def _component(section: str, raw: Mapping[str, Any]) -> Any:
 
 
 def as_dict(config: JobConfig) -> dict[str, Any]:
-    """The inverse of job_config: the job as nested plain dicts."""
+    """The inverse of job_config: the job as nested plain dicts. With engine=transformers, without
+    what does not apply to it."""
     raw = asdict(config)
+    if config.is_autoregressive:
+        raw["engine"] = {name: raw["engine"][name] for name in OF_TRANSFORMERS}
+        for name in OF_DIFFUSION:
+            raw["generation"].pop(name)
+            raw["columns"].pop(name, None)
+        return {name: value for name, value in raw.items() if name not in COMPONENTS}
     for section, choices in COMPONENTS.items():
         chosen = type(getattr(config, section))
         name = next(name for name, cls in choices.items() if cls is chosen)

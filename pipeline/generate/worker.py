@@ -19,7 +19,9 @@ from engine.model.load import fetch_checkpoint, read_config
 from engine.parallel import TensorParallel
 from engine.stats import EngineStats
 from engine.stops import TextOf
-from engine.text.tokenizer import check_tokens
+from engine.text.tokenizer import check_ids, check_tokens
+from pipeline.autoregressive.checkpoint import load, read_checkpoint
+from pipeline.autoregressive.engine import TransformersEngine
 from pipeline.config.job import JobConfig
 from pipeline.generate.driver import Driver
 from pipeline.generate.models import Models
@@ -44,18 +46,25 @@ def make_prompter(config: JobConfig, checkpoint: Path) -> Prompter:
     Raises:
         UserError: they do not, or generation.max_new_tokens leaves no room for a prompt.
     """
-    model = read_config(checkpoint, config.model.max_positions)
-    check_model(model, config.engine, config.cache)
-    opening_of(model, config.engine, config.decoding)
-    max_positions = model.max_positions
+    if config.is_autoregressive:
+        about = read_checkpoint(checkpoint)
+        max_positions, template, more = about.max_positions, None, ""
+    else:
+        model = read_config(checkpoint, config.model.max_positions)
+        check_model(model, config.engine, config.cache)
+        opening_of(model, config.engine, config.decoding)
+        max_positions, template = model.max_positions, FAMILIES[model.family].CHAT_TEMPLATE
+        more = more_positions(model)
     if config.generation.max_new_tokens >= max_positions:
         raise UserError(
             f"generation.max_new_tokens={config.generation.max_new_tokens}: leaves no room for a "
-            f"prompt in the model's context of {max_positions}; lower it{more_positions(model)}"
+            f"prompt in the model's context of {max_positions}; lower it{more}"
         )
-    template = FAMILIES[model.family].CHAT_TEMPLATE
     prompter = Prompter(checkpoint, config.prompt, max_positions, template)
-    check_tokens(prompter.tokenizer, model, checkpoint)
+    if config.is_autoregressive:
+        check_ids(prompter.tokenizer, about.vocab_size, checkpoint)
+    else:
+        check_tokens(prompter.tokenizer, model, checkpoint)
     return prompter
 
 
@@ -83,13 +92,22 @@ def make_driver(
     load_began = time.perf_counter()
     checkpoint = fetch_checkpoint(config.model.path, plan.model_revision or config.model.revision)
     prompter = make_prompter(config, checkpoint)
-    engine: DiffusionEngine | StandIn = StandIn(prompter.text)
+    engine: DiffusionEngine | TransformersEngine | StandIn = StandIn(prompter.text)
     if not config.stand_in:
         num_workers = worker.world // parallel.size
         engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
-        engine = make_engine(
-            config, engine_config, checkpoint, device, parallel, prompter.text, models or Models()
-        )
+        if config.is_autoregressive:
+            may_sample = config.generation.temperature > 0 or "temperature" in plan.overrides
+            engine = TransformersEngine(
+                load(checkpoint, config.model.dtype, device),
+                read_checkpoint(checkpoint),
+                config=engine_config,
+                text_of=prompter.text,
+                may_sample=may_sample,
+            )
+        else:
+            text_of, kept = prompter.text, models or Models()
+            engine = make_engine(config, engine_config, checkpoint, device, parallel, text_of, kept)
     log.info("rank %d of %d on %s, %s", worker.rank, worker.world, worker.host, device_name(device))
     meter = Meter(
         engine.stats,

@@ -6,9 +6,10 @@
                   -->             JobConfig  -->  the job
 
 `names.py` says which field a wrong name means (`foreign.py`: other projects' names), `own_files.py`
-reads a user's own YAML files, `named_settings.py` says what settings=NAME adds, `sweep.py` gives
-the runs of a sweep folders of their own and prints their table. `programs.py`: pipeline.run, and
-jobs.submit, which takes the group `slurm` beside all this (`to_submit.py`).
+reads a user's own YAML files, `named_settings.py` says what settings=NAME adds, `rival.py` leaves
+out what does not apply to engine=transformers, `sweep.py` gives the runs of a sweep folders of
+their own and prints their table. `programs.py`: pipeline.run, and jobs.submit, which takes the
+group `slurm` beside all this (`to_submit.py`).
 
 Every rank composes its own config. Only rank 0 prints.
 """
@@ -25,9 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from engine.errors import UserError
 from pipeline.config.fields import PATHS
 from pipeline.config.job import SECTIONS, JobConfig, job_config
+from pipeline.launch import rival
 from pipeline.launch.arguments import CommandLine, read_arguments
 from pipeline.launch.checkpoint import check_model_is_chosen, model_option, settings_taken
-from pipeline.launch.compose import Composer, as_plain, composing, jobs_of, options, show
+from pipeline.launch.compose import NO_MODEL, Composer, as_plain, composing, jobs_of, options, show
 from pipeline.launch.named_settings import SETTINGS, named_overrides
 from pipeline.launch.names import fields_of
 from pipeline.launch.programs import SLURM
@@ -89,7 +91,8 @@ def compose_all(line: CommandLine, may_show: bool = True) -> tuple[Sweep, list[C
     with composing(line) as composer:
         if line.flags:
             cfg = composer.compose(jobs[0])
-            option, named = model_option(cfg, line), named_overrides(cfg, line)
+            option = NO_MODEL if rival.is_rival(cfg) else model_option(cfg, line)
+            named = named_overrides(cfg, line)
         else:
             composed = [compose_job(composer, line, *its) for its in enumerate(jobs)]
     if line.flags:
@@ -125,8 +128,10 @@ def compose_job(
             f"conf=null: choose a ready job ({ready}), or give your own data with "
             "data.path=FILE output=FOLDER"
         )
-    option = model_option(cfg, line)
-    if option is not None:
+    option = None
+    if rival.is_rival(cfg):
+        cfg = composer.compose(rival.of_rival(cfg, overrides), number)
+    elif (option := model_option(cfg, line)) is not None:
         cfg = composer.compose([f"model={option}", *overrides], number)
     if named := named_overrides(cfg, line):
         model = [] if option is None else [f"model={option}"]
@@ -137,6 +142,8 @@ def compose_job(
     slurm = raw.pop(SLURM, {})
     config = read_config(raw)
     note = None if option is None else settings_taken(option, config, choices)
+    if config.is_autoregressive:
+        note = rival.note_of(config)
     return Composed(config=config, note=note, slurm=slurm, overrides=overrides)
 
 

@@ -37,6 +37,9 @@ from pipeline.launch.names import fields_of
 from pipeline.launch.own_files import OwnFiles
 from pipeline.launch.programs import ROOTS, SLURM, Program
 
+NO_MODEL = "autoregressive"
+"""The option of group `model` of a job that runs no diffusion model; it sets nothing."""
+
 
 def options(group: str = "") -> list[str]:
     """The names that GROUP=NAME accepts; without a group, the ready jobs (conf=NAME)."""
@@ -189,6 +192,7 @@ def _register(own: OwnFiles, program: Program) -> None:
     if program.takes_slurm:
         root[SLURM] = defaults_of(SlurmConfig)
     store.store(name="schema", node=root)
+    store.store(group="model", name=NO_MODEL, node={}, package="_global_")
     for group in ("conf", SLURM):
         store.repo.get(group, {}).clear()  # of an earlier call in this process
     for file in own.clusters():

@@ -68,7 +68,7 @@ def to_calibrate(
     with composing(line) as composer:
         if line.flags:
             if this_worker().is_first:
-                show(line, None)
+                show(line, None, [])
             return None
         (overrides,) = jobs_of(line)
         composed = compose_job(composer, line, 0, overrides)

@@ -35,6 +35,7 @@ FREE = {
 """Settings that may change between launches."""
 AS_BEFORE = {
     "decoding.remainder": "first",
+    "engine.backend": "diffusion",
     "decoding.form": "paper",
     "decoding.counts_own": False,
     "prompt.add_bos": None,
@@ -75,8 +76,8 @@ def fingerprint(
             flat[f"{section}.{name}" if name else section] = setting
     kept = {name: value for name, value in flat.items() if name not in FREE}
     # Fields that runs of earlier versions lack are left out where they change nothing.
-    if config.engine.soft.scope == "block":
-        kept["engine.soft"] = {k: v for k, v in kept["engine.soft"].items() if k != "scope"}
+    if (soft := kept.get("engine.soft")) and config.engine.soft.scope == "block":
+        kept["engine.soft"] = {k: v for k, v in soft.items() if k != "scope"}
     for name, value in AS_BEFORE.items():
         if name in kept and kept[name] == value:
             del kept[name]
@@ -84,18 +85,15 @@ def fingerprint(
         del kept["prompt.tools_column"]
     if not config.prompt.keep:
         del kept["prompt.keep"]
-    kept["generation.confidence"] = _confidence(config, checkpoint, overrides)
+    if not config.is_autoregressive:
+        kept["generation.confidence"] = _confidence(config, checkpoint, overrides)
     for name in LATER_SETTINGS:
-        if not kept[f"generation.{name}"]:
-            del kept[f"generation.{name}"]
+        if not kept.get(f"generation.{name}"):
+            kept.pop(f"generation.{name}", None)
     for name, default in LATER_COLUMNS.items():
-        if name not in overrides and kept[f"columns.{name}"] in (None, default):
-            del kept[f"columns.{name}"]
-    applied = {
-        "engine.opening": _opening(config, checkpoint),
-        "model.max_positions": _max_positions(config, checkpoint),
-        FAMILY_TEMPLATE: _family_template(config, checkpoint, prompt_columns),
-    }
+        if name not in overrides and kept.get(f"columns.{name}") in (None, default):
+            kept.pop(f"columns.{name}", None)
+    applied = _applied(config, checkpoint, prompt_columns)
     kept = {k: v for k, v in (kept | applied).items() if k not in applied or v is not None}
     if kept.get("cache.sub_block_cache"):
         kept["cache.sub_block_cache"] = "by the sub-block's first position"
@@ -109,6 +107,20 @@ def fingerprint(
         "data.part_rows": part_rows,
         "input files": [_of_file(file) for file in files],
         "model files": f"{digest_of(checkpoint)} ({where})",
+    }
+
+
+def _applied(
+    config: JobConfig, checkpoint: Path, prompt_columns: Sequence[str]
+) -> dict[str, str | int | None]:
+    """Settings of a diffusion model as they are applied to this checkpoint, None where that is what
+    earlier versions did."""
+    if config.is_autoregressive:
+        return dict.fromkeys(("engine.opening", "model.max_positions"))
+    return {
+        "engine.opening": _opening(config, checkpoint),
+        "model.max_positions": _max_positions(config, checkpoint),
+        FAMILY_TEMPLATE: _family_template(config, checkpoint, prompt_columns),
     }
 
 

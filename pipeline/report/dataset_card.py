@@ -52,7 +52,8 @@ def dataset_card(found: Found, summary: dict[str, Any]) -> str:
     samples = f" for {plan.num_rows} prompts" if plan.num_outcomes != plan.num_rows else ""
     model = f"`{plan.model_path}`{revision}"
     title = f"Generations of `{plan.model_path}`"
-    made = f"{plan.num_outcomes} generations{samples} by the diffusion language model\n{model}."
+    kind = f"{found.kind_of_model} language model"
+    made = f"{plan.num_outcomes} generations{samples} by the {kind}\n{model}."
     if found.is_stand_in:
         title = f"Not generations: a stand-in's output for `{plan.model_path}`"
         made = f"{plan.num_outcomes} rows{samples}. **{STAND_IN}** Tokenizer: {model}."
@@ -98,7 +99,7 @@ def _front(found: Found, plan: Plan) -> dict[str, Any]:
         "description": f"Rows of run {found.identity}",
         "data_files": [{"split": "train", "path": "data/*.parquet"}],
     }
-    tags = ["synthetic", "diffusion-language-model"]
+    tags = ["synthetic", f"{found.kind_of_model}-language-model"]
     name = f"Generations of {plan.model_path}"
     if found.is_stand_in:
         tags, name = ["stand-in", "no-model"], f"Stand-in output, no model ran ({plan.model_path})"

@@ -87,6 +87,12 @@ class Found:
         fixed = {} if self.plan is None else self.plan.fingerprint
         return bool(fixed.get("stand_in", self.settings.get("stand_in", False)))
 
+    @property
+    def kind_of_model(self) -> str:
+        """`diffusion`; `autoregressive` where transformers ran it (engine=transformers)."""
+        backend = self.settings.get("engine", {}).get("backend")
+        return "autoregressive" if backend == "transformers" else "diffusion"
+
 
 def check_is_run(folder: RunFolder) -> None:
     """

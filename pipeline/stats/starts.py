@@ -64,7 +64,7 @@ class Start:
 
 
 def record(
-    config: JobConfig, folder: RunFolder, num_left: int, worker: Worker, block_length: int
+    config: JobConfig, folder: RunFolder, num_left: int, worker: Worker, block_length: int | None
 ) -> int:
     """Record this start, and write config.yaml for it; returns its number. Only rank 0 does this,
     while it holds the run folder's lock; starts of different shares may do it at the same time."""

@@ -119,6 +119,9 @@ def check_module(module: str, args: list[str]) -> None:
         assert jobs_of(*args) or args[0] in SHOWN or any(flag in args for flag in SHOWN)
         return
     assert find_spec(module) is not None
+    if module == "jobs.lm_eval":  # the harness's tests run it
+        check_harness(args)
+        return
     if module == "jobs.submit":
         assert to_submit(args)
         return
@@ -146,6 +149,16 @@ def ended(module: str, args: list[str]) -> int:
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def check_harness(args: list[str]) -> None:
+    cli = pytest.importorskip("lm_eval._cli.harness", reason="needs the extra lm-eval")
+    from jobs.lm_eval.arguments import generation_of, model_arguments
+
+    with mock.patch("sys.argv", ["lm_eval", *args]):
+        parsed = cli.HarnessCLI().parse_args()
+    assert model_arguments(parsed.model_args).path
+    assert generation_of(parsed.gen_kwargs, 1).max_new_tokens > 1
 
 
 def check_make(targets: list[str]) -> None:
