@@ -129,12 +129,12 @@ def engine_config(
     """
     base = settings_in("engine", "gpu" if device.type == "cuda" else "default")
     given = {} if block_length is None else {"block_length": block_length}
-    config = from_dict(EngineConfig, {**base, **defaults, **own, **given}, "")
-    if config.backend != "diffusion":
+    if own.get("backend", base["backend"]) != base["backend"]:
         raise UserError(
-            f"backend={config.backend!r}: LLM runs diffusion models; use python -m pipeline.run "
-            "with engine=transformers"
+            f"backend={own['backend']!r}: LLM runs diffusion models; leave it out, or use "
+            "python -m pipeline.run with engine=transformers"
         )
+    config = from_dict(EngineConfig, {**base, **defaults, **own, **given}, "")
     if config.tensor_parallel > 1:
         raise UserError(
             f"tensor_parallel={config.tensor_parallel}: LLM runs in one process; use torchrun -m "

@@ -11,7 +11,7 @@ class EngineStats:
     """Forwards, each over a whole batch."""
     num_forwards: dict[str, int] = field(default_factory=dict)
     """Forwards counted once per sequence in them, by kind of span: `refresh`, `block`, `commit`,
-    `edit`."""
+    `edit`; with engine=transformers `prefill` and `decode`."""
     num_query_tokens: dict[str, int] = field(default_factory=dict)
     """Query tokens by kind of span."""
     num_padding_tokens: int = 0

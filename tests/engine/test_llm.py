@@ -138,6 +138,7 @@ def test_a_setting_of_the_wrong_kind_is_refused(
         ({"dtype": "int8"}, "dtype='int8': give one of float32"),
         ({"block_size": 4}, "block_size=4: no such field; .* block_length"),
         ({"tensor_parallel": 2}, "tensor_parallel=2: LLM runs in one process"),
+        ({"backend": "transformers"}, "LLM runs diffusion models"),
         ({"max_sequences": 0}, "max_sequences=0"),
     ],
 )
