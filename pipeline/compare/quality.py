@@ -8,6 +8,7 @@ as the scorer has counted them: as wrong.
 from collections import defaultdict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from pipeline.report.scores import Scores
@@ -36,8 +37,12 @@ def read_quality(folder: RunFolder, scores: Scores | None) -> dict[str, Values]:
 
 
 def _is_score(table: pa.Table, name: str) -> bool:
+    """Truths, and numbers from 0 to 1; other numbers, such as weights, are no scores."""
     kind = table.schema.field(name).type
-    return name not in NO_SCORES and (pt.is_boolean(kind) or pt.is_floating(kind))
+    if name in NO_SCORES or not (pt.is_boolean(kind) or pt.is_floating(kind)):
+        return False
+    ends = pc.min_max(table[name]).as_py()
+    return ends["min"] is not None and ends["min"] >= 0 and ends["max"] <= 1
 
 
 def _passed(name: str) -> bool:

@@ -20,9 +20,9 @@ from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from pipeline.config.job import JobConfig
-from pipeline.launch import compose_job
+from pipeline.launch import compose_all, compose_job
 from pipeline.launch.arguments import CommandLine, read_arguments
-from pipeline.launch.compose import Composer, composing, jobs_of, show
+from pipeline.launch.compose import Composer, composing, jobs_of
 from pipeline.launch.programs import CALIBRATE
 from pipeline.workers.ranks import this_worker
 
@@ -65,11 +65,10 @@ def to_calibrate(
             "-m: pipeline.calibrate sweeps by itself; leave it out, and narrow the sweep by "
             "--decoders A,B and --caches A,B"
         )
+    if line.flags:
+        compose_all(line, may_show=this_worker().is_first)
+        return None
     with composing(line) as composer:
-        if line.flags:
-            if this_worker().is_first:
-                show(line, None)
-            return None
         (overrides,) = jobs_of(line)
         composed = compose_job(composer, line, 0, overrides)
         compose = _Compose(composer, line, overrides)

@@ -224,11 +224,21 @@ def test_a_dry_run_and_help_write_nothing(
     out = capsys.readouterr().out
     assert "none, fixed" in out
     assert "dual, threshold (threshold 0.97)" in out
+    main([*arguments, "--cfg", "job"])
+    assert "max_new_tokens: 12" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     assert "--within" in capsys.readouterr().out
     assert not (tmp_path / "cal").exists()
+
+
+def test_a_model_that_passes_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["conf=demo", f"model.path={checkpoint}", f"output={tmp_path / 'cal'}", "--rows", "8"]
+    main([*job, "generation.max_new_tokens=4", "decoding.threshold=0.9", "cache=dual"])
+    assert "one token per iteration passes nothing" in capsys.readouterr().out
 
 
 def test_the_demo_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
