@@ -21,6 +21,7 @@ from pipeline.calibrate.sweep import Sweep
 from pipeline.calibrate.tell import said, write, write_job
 from pipeline.launch.to_calibrate import Calibrated, to_calibrate
 from pipeline.run_folder.store import without_secrets
+from pipeline.tasks.judges import JudgeError
 from pipeline.tasks.sandbox import SandboxError
 from pipeline.workers.last_words import bug_report
 from pipeline.workers.refusals import show
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("pipeline.calibrate interrupted (Ctrl-C); the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        is_told = isinstance(error, UserError | SandboxError)
+        is_told = isinstance(error, UserError | SandboxError | JudgeError)
         why = without_secrets(str(error)) if is_told else bug_report(error)
         print(f"pipeline.calibrate: {why}", file=sys.stderr)
         raise SystemExit(1) from error

@@ -94,7 +94,8 @@ class Sweep:
         """
         config = asked.config
         check(config)
-        model = read_config(fetch_checkpoint(config.model.path, config.model.revision))
+        checkpoint = fetch_checkpoint(config.model.path, config.model.revision)
+        model = read_config(checkpoint, config.model.max_positions)
         num_rows = min(num_rows, config.data.limit or num_rows)
         return cls(
             asked=asked,

@@ -106,6 +106,11 @@ def notes(sweep: Sweep, outcome: Outcome) -> list[str]:
         f"tokens/s are those of one worker's engine with up to {config.engine.max_sequences} "
         "sequences (engine.max_sequences)",
     ]
+    if outcome.reference.quality == 0:
+        told.append(
+            "one token per iteration passes nothing, so quality tells no settings apart: look at "
+            "the answers (python -m pipeline.report), and at prompts and lengths"
+        )
     if outcome.busiest > BUSY:
         told.append(
             f"the machine had {outcome.busiest:.1f} processes per core to run at times, so speeds "

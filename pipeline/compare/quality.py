@@ -8,6 +8,7 @@ as the scorer has counted them: as wrong.
 from collections import defaultdict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from pipeline.report.scores import Scores
@@ -31,17 +32,24 @@ def read_quality(folder: RunFolder, scores: Scores | None) -> dict[str, Values]:
         return {}
     table = open_parquet(folder.scores_file).read()
     ids = table["row_id"].to_pylist()
-    names = sorted(filter(lambda name: _is_score(table, name), table.schema.names), key=_passed)
+    known = {PASSED, *scores.metrics} if scores.metrics else set(table.schema.names)
+    names = sorted((name for name in known if _is_score(table, name)), key=_passed)
     return {name: _by_prompt(ids, table[name]) for name in names}
 
 
 def _is_score(table: pa.Table, name: str) -> bool:
+    """Truths, and numbers from 0 to 1; other numbers, such as weights, are no scores."""
+    if name not in table.schema.names:
+        return False
     kind = table.schema.field(name).type
-    return name not in NO_SCORES and (pt.is_boolean(kind) or pt.is_floating(kind))
+    if name in NO_SCORES or not (pt.is_boolean(kind) or pt.is_floating(kind)):
+        return False
+    ends = pc.min_max(table[name]).as_py()
+    return ends["min"] is not None and ends["min"] >= 0 and ends["max"] <= 1
 
 
-def _passed(name: str) -> bool:
-    return name != PASSED
+def _passed(name: str) -> tuple[bool, str]:
+    return name != PASSED, name
 
 
 def _by_prompt(ids: list[str], column: pa.ChunkedArray) -> Values:

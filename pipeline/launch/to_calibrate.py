@@ -20,9 +20,9 @@ from engine.decoding import DECODERS
 from engine.decoding.base import DecodingStrategy
 from engine.errors import UserError
 from pipeline.config.job import JobConfig
-from pipeline.launch import compose_job
+from pipeline.launch import compose_all, compose_job
 from pipeline.launch.arguments import CommandLine, read_arguments
-from pipeline.launch.compose import Composer, composing, jobs_of, show
+from pipeline.launch.compose import Composer, composing, jobs_of
 from pipeline.launch.programs import CALIBRATE
 from pipeline.workers.ranks import this_worker
 
@@ -65,13 +65,18 @@ def to_calibrate(
             "-m: pipeline.calibrate sweeps by itself; leave it out, and narrow the sweep by "
             "--decoders A,B and --caches A,B"
         )
+    if line.flags:
+        compose_all(line, may_show=this_worker().is_first)
+        return None
     with composing(line) as composer:
-        if line.flags:
-            if this_worker().is_first:
-                show(line, None, [])
-            return None
         (overrides,) = jobs_of(line)
         composed = compose_job(composer, line, 0, overrides)
+        if composed.config.is_autoregressive:
+            raise UserError(
+                "engine=transformers: an autoregressive checkpoint has no decoding strategy or "
+                "cache policy to calibrate; run it by pipeline.run, and compare the runs by "
+                "pipeline.compare"
+            )
         compose = _Compose(composer, line, overrides)
         config = composed.config
         typed = frozenset(key for key, _ in map(_pair, overrides) if key.startswith(SWEPT))

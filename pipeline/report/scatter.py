@@ -120,23 +120,27 @@ def scatter(
         x_ticks=x_ticks,
         y_ticks=[Tick(1 - y_axis.share(tick), f"{tick:.3g}") for tick in y_axis.ticks],
         marks=[
-            Mark(
-                x_of(point.x),
-                y_of(point.y),
-                shapes[point.shape],
-                colours[point.colour],
-                point.title,
-                point.is_faint,
-                point.label,
-                _bar(point, y_of),
-                x_of(point.x) > 60,
-            )
+            _mark(point, x_of(point.x), y_of, shapes[point.shape], colours[point.colour])
             for point in sorted(points, key=lambda point: (not point.is_faint, point.is_best))
         ],
         lines=[(x_of(a.x), y_of(a.y), x_of(b.x), y_of(b.y)) for a, b in pairwise(best)],
         level=None if level is None else y_of(level),
         colours=colours,
         shapes=shapes if len(shapes) > 1 else {},
+    )
+
+
+def _mark(point: Point, x: float, y_of: Callable[[float], float], shape: str, colour: int) -> Mark:
+    return Mark(
+        x=x,
+        y=y_of(point.y),
+        d=shape,
+        colour=colour,
+        title=point.title,
+        is_faint=point.is_faint,
+        label=point.label,
+        bar=_bar(point, y_of),
+        is_right=x > 60,
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.status.__main__ import main as status
 from tests.checkpoints import output_rows, prompts, write_parquet
 from tests.launched import composed
 from tests.pipeline.stats.timelines import Page
+from tests.qwen2 import write_qwen2
 
 REFERENCE = "cache=none,decoding=fixed"
 LOAD = "pipeline.generate.models.load_model"
@@ -224,11 +225,21 @@ def test_a_dry_run_and_help_write_nothing(
     out = capsys.readouterr().out
     assert "none, fixed" in out
     assert "dual, threshold (threshold 0.97)" in out
+    main([*arguments, "--cfg", "job"])
+    assert "max_new_tokens: 12" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     assert "--within" in capsys.readouterr().out
     assert not (tmp_path / "cal").exists()
+
+
+def test_a_model_that_passes_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["conf=demo", f"model.path={checkpoint}", f"output={tmp_path / 'cal'}", "--rows", "8"]
+    main([*job, "generation.max_new_tokens=4", "decoding.threshold=0.9", "cache=dual"])
+    assert "one token per iteration passes nothing" in capsys.readouterr().out
 
 
 def test_the_demo_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,3 +259,16 @@ def test_the_demo_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert "The fastest setting within 0.01" in out
     assert "95 % interval" in out
+
+
+def test_an_autoregressive_checkpoint_has_nothing_to_calibrate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rival = write_qwen2(tmp_path / "qwen2")
+    data = write_parquet(tmp_path / "in.parquet", prompts(4))
+    with pytest.raises(SystemExit):
+        main([
+            *("engine=transformers", f"model.path={rival}", f"data.path={data}"),
+            f"output={tmp_path / 'cal'}",
+        ])  # fmt: skip
+    assert "no decoding strategy or cache policy to calibrate" in capsys.readouterr().err

@@ -34,7 +34,9 @@ def make(checkpoint: Path, tmp_path: Path) -> Make:
     return made
 
 
-def score(folder: Path, wrong: Collection[str] = (), task: str = "functions", **more: bool) -> None:
+def score(
+    folder: Path, wrong: Collection[str] = (), task: str = "functions", **more: float
+) -> None:
     """Write scores: answers to the task_ids in `wrong` and failed rows are wrong."""
     scores = [
         {
@@ -191,12 +193,13 @@ def test_other_tasks(make: Make) -> None:
 
 def test_further_scores_of_a_task(make: Make) -> None:
     a, b = make("a"), make("b")
-    score(a, strict=True)
-    score(b, strict=False)
+    score(a, strict=True, weight=3.0)
+    score(b, strict=False, weight=3.0)
     made = compared(a, b)
     assert cells(made, "Quality", "strict") == ["1.0000 ± 0.0000", "0.0000 ± 0.0000"]
     (rows,) = [its.rows for its in made.tables if its.title == "Quality"]
     assert rows[0][0] == "passed"
+    assert "weight" not in {row[0] for row in rows}
 
 
 def test_what_is_written(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
