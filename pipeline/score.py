@@ -82,18 +82,15 @@ def score_run(
     its = TASKS[name]
     scores, has_network = score_rows(files, its, limits, num_workers)
     pass_at = pass_at_figures(ks, scores, num_prompts, num_samples)
-    metrics = metric_figures(its.metrics, scores)
     summary = Scores(
         task=name,
         num_prompts=num_prompts,
-        pass_at={k: figure.value for k, figure in pass_at.items()},
-        metrics={name: figure.value for name, figure in metrics.items()},
-        stderr=errors_of({f"pass@{k}": its for k, its in pass_at.items()} | metrics),
         tables=tables_of(scores),
         missing_parts=num_missing,
         has_network=has_network,
         duration_s=time.perf_counter() - start,
         identity=scored,
+        **figures_of(pass_at, metric_figures(its.metrics, scores)),
         **counts_of(scores),
     )
     write_scores(folder, its, summary, scores)
@@ -113,9 +110,14 @@ def score_rows(
         return run_all(rows, task, limits or Limits(), num_workers, line.show)
 
 
-def errors_of(figures: Mapping[str, Figure]) -> dict[str, float | None]:
-    """Name -> standard error."""
-    return {name: figure.stderr for name, figure in figures.items()}
+def figures_of(pass_at: Mapping[int, Figure], metrics: Mapping[str, Figure]) -> dict[str, Any]:
+    """The fields of Scores that are figures, and their standard errors."""
+    every = {f"pass@{k}": figure for k, figure in pass_at.items()} | dict(metrics)
+    return {
+        "pass_at": {k: figure.value for k, figure in pass_at.items()},
+        "metrics": {name: figure.value for name, figure in metrics.items()},
+        "stderr": {name: figure.stderr for name, figure in every.items()},
+    }
 
 
 def tables_of(scores: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

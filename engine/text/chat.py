@@ -173,7 +173,7 @@ class ChatTokenizer:
     ) -> Encoded:
         """A list of messages, each with `role` and `content`, in the forms that
         engine/text/messages.py reads. `system` comes first unless the first message is a system
-        turn, `opening`, the beginning of the answer, last.
+        turn; `opening` begins the answer.
 
         Raises:
             PromptError: the messages or tools are malformed, or the chat template is missing,
@@ -193,16 +193,15 @@ class ChatTokenizer:
 
         def rendered(change: Change) -> str:
             changed = [_changed(turn, change) for turn in turns]
-            its = self._rendered(places, ".content", changed, mapped(its_tools, change))
-            return its + change(opening)
+            data = mapped(its_tools, change)
+            return self._rendered(places, ".content", changed, data) + change(opening)
 
         texts = [opening, *texts_in(its_tools), *(its for turn in turns for its in _texts_of(turn))]
         return self._encode(name, texts, rendered, add_special_tokens=False)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of generated token ids: special tokens are left out, spaces are kept."""
-        text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
-        return text
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
 
     def _check_role(self, name: str, role: str) -> None:
         if role in self._good_roles:

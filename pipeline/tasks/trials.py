@@ -1,8 +1,9 @@
 """Judges many generations, some at a time, and says how each came out."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,6 +33,34 @@ def run_all(
     has_network = False
     # Bounded, so that only a few rows are in memory, however many there are.
     waiting: deque[tuple[dict[str, Any], Future[Judged]]] = deque()
+
+    def collect(num_left: int) -> None:
+        nonlocal has_network
+        while len(waiting) > num_left:
+            row, future = waiting.popleft()
+            judged = future.result()
+            has_network = has_network or judged.has_network
+            scores.append(score_of(row, judged))
+            if on_done is not None:
+                on_done(len(scores))
+
+    with judging(task, limits, num_workers) as judge, ThreadPoolExecutor(num_workers) as executor:
+        try:
+            for row in rows:
+                waiting.append((row, executor.submit(judge, row)))
+                collect(num_left=4 * num_workers)
+            collect(num_left=0)
+        except BaseException:  # Ctrl-C too: only the programs that run are waited for
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+    return scores, has_network
+
+
+@contextmanager
+def judging(
+    task: Task, limits: Limits, num_workers: int
+) -> Iterator[Callable[[dict[str, Any]], Judged]]:
+    """Inside, a function that judges a row; so many threads may call it at once."""
     judges = [Judge(task, limits) for _ in range(num_workers)]
     free: SimpleQueue[Judge] = SimpleQueue()
     for one in judges:
@@ -44,30 +73,11 @@ def run_all(
         finally:
             free.put(one)
 
-    def collect(num_left: int) -> None:
-        nonlocal has_network
-        while len(waiting) > num_left:
-            row, future = waiting.popleft()
-            judged = future.result()
-            has_network = has_network or judged.has_network
-            scores.append(score_of(row, judged))
-            if on_done is not None:
-                on_done(len(scores))
-
     try:
-        with ThreadPoolExecutor(num_workers) as executor:
-            try:
-                for row in rows:
-                    waiting.append((row, executor.submit(judge, row)))
-                    collect(num_left=4 * num_workers)
-                collect(num_left=0)
-            except BaseException:  # Ctrl-C too: only the programs that run are waited for
-                executor.shutdown(wait=False, cancel_futures=True)
-                raise
+        yield judge
     finally:
         for one in judges:
             one.close()
-    return scores, has_network
 
 
 def score_of(row: dict[str, Any], judged: Judged) -> dict[str, Any]:
