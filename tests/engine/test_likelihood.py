@@ -213,3 +213,14 @@ def test_a_shifted_model_needs_a_prompt() -> None:
     assert bound.value < 0
     with pytest.raises(UserError, match="num_samples=0"):
         Sampling(num_samples=0)
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "block-causal"])
+def test_the_fused_kernels_give_the_same_bounds(name: str) -> None:
+    """In Triton's interpreter."""
+    pytest.importorskip("triton")
+    model, sampling = MODELS[name](), Sampling(num_samples=3, strata=3)
+    wanted = bounds_of(model, PAIRS[:2], sampling)
+    found = bounds_of(MODELS[name](), PAIRS[:2], sampling, kernels="triton")
+    for one, other in zip(wanted, found, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
