@@ -19,6 +19,7 @@ lm_eval = pytest.importorskip(
 )
 
 from engine.model.defaults import PACKAGES  # noqa: E402
+from pipeline.tasks import gsm8k  # noqa: E402
 from pipeline.tasks.humaneval import TASK  # noqa: E402
 from pipeline.tasks.sandbox import Limits, run_program  # noqa: E402
 from tests.end_to_end.launcher import finished  # noqa: E402
@@ -53,6 +54,13 @@ GSM8K = [
     ("A book costs $5. How much are 6?", "5 * 6 = <<5*6=30>>30\n#### 30"),
     ("Ann had 9 pens and lost 2. How many are left?", "9 - 2 = <<9-2=7>>7\n#### 7"),
 ]
+
+ANSWERS = (
+    *("{answer}", "#### {number}", "#### {number}.", "####{number}", "#### ${number}.00", ""),
+    *("So it is {number}.", "{number} apples, not 12", "12, then {number}", "#### 1{number}"),
+    *("#### -{number}", "#### 1,2\n#### {number}", "The answer is \\boxed{{{number}}}", "#### ,"),
+    *("no number", "... {number}...", "#### {number}\nQuestion: 5", "$,", "-{number}", "{number}%"),
+)
 
 
 def write_tasks(folder: Path) -> None:
@@ -137,6 +145,36 @@ def test_the_harness_and_our_scorer_agree_row_by_row(
     answers = samples_of(tmp_path, "gsm8k_here")
     assert len(answers) == len(GSM8K) * 2, "two filters"
     assert all("Question:" not in row["resps"][0][0] for row in answers)
+    for row in answers:
+        text, reference = row["resps"][0][0], row["doc"]["answer"]
+        rule = {"strict-match": gsm8k.strict, "flexible-extract": gsm8k.flexible}[row["filter"]]
+        assert row["exact_match"] == gsm8k.is_same(rule(text), reference)
+
+
+def test_gsm8k_is_scored_alike_whatever_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness's filters and metric against ours, on right, wrong and odd answers."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.tasks import TaskManager
+
+    write_tasks(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
+    task = manager.load(["gsm8k_here"])["tasks"]["gsm8k_here"]
+    for doc in task.test_docs():
+        number = doc["answer"].split("#### ")[1]
+        for text in ANSWERS:
+            said = text.format(number=number, answer=doc["answer"])
+            instance = Instance("generate_until", doc, ("", {}), 0, resps=[said])
+            task._instances = [instance]
+            task.apply_filters()
+            for name, rule in (
+                ("strict-match", gsm8k.strict),
+                ("flexible-extract", gsm8k.flexible),
+            ):
+                its = task.process_results(doc, [instance.filtered_resps[name]])["exact_match"]
+                assert its == gsm8k.is_same(rule(said), doc["answer"]), (name, said)
 
 
 def ours(row: dict[str, Any], text: str) -> bool:
