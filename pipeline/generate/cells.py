@@ -35,17 +35,44 @@ def cells_of(rows: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
     try:
-        cells: list[Any] = column.to_pylist()
+        cells: list[Any] = _in_microseconds(column).to_pylist()
     except Exception:  # noqa: BLE001 - each cell by itself says which are at fault
-        return [_cell(scalar) for scalar in column]
+        return [_cell(column.take([i])) for i in range(len(column))]  # a slice holds others' items
     return cells
 
 
-def _cell(scalar: pa.Scalar) -> Any:
+def _cell(column: pa.ChunkedArray) -> Any:
     try:
-        return scalar.as_py()
+        return _in_microseconds(column)[0].as_py()
     except Exception as error:  # noqa: BLE001 - it becomes the row's error
         return Unreadable(error)
+
+
+def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without nanoseconds, which Python does not have: of what is left of them pyarrow
+    makes pandas' values where pandas is installed, and an error elsewhere.
+
+    Raises:
+        pa.ArrowException: a value has nanoseconds.
+    """
+    kind = _kind_in_microseconds(column.type)
+    return column if kind == column.type else column.cast(kind)
+
+
+def _kind_in_microseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_kind_in_microseconds(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_kind_in_microseconds(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_kind_in_microseconds(kind.value_type)))
+    return kind
 
 
 class RowErrors:

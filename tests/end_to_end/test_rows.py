@@ -182,7 +182,7 @@ def test_a_dry_run_finds_what_is_wrong_with_the_run_folder(
 def test_the_stand_in_runs_a_job_without_weights(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.generate.worker.load_model", None)
+    monkeypatch.setattr("pipeline.generate.models.load_model", None)
     run(job(checkpoint, data, tmp_path / "run", stand_in=True, prompt__chat=False), 0)
     rows = output_rows(tmp_path / "run")
     assert [row["text"] for row in rows] == [row["prompt"][:8] for row in ROWS]

@@ -15,6 +15,7 @@ from engine.model.families import config_of
 from engine.model.load import load_model, read_config, warn_of_long_canvases
 from engine.model.plan.__main__ import main
 from engine.parallel import ALONE
+from pipeline.generate.models import Models
 from pipeline.generate.worker import make_engine, make_prompter
 from pipeline.prompt.prompter import PromptError
 from pipeline.run import make_plan_of
@@ -98,7 +99,7 @@ def test_it_reaches_a_jobs_prompts_and_its_engine(checkpoint: Path) -> None:
     with pytest.raises(PromptError, match=r"the model's context of 64; shorten the prompt"):
         prompter.token_ids({"prompt": "a" * 60}, 8)
     engine = make_engine(
-        config, config.engine, checkpoint, torch.device("cpu"), ALONE, prompter.text
+        config, config.engine, checkpoint, torch.device("cpu"), ALONE, prompter.text, Models()
     )
     assert engine.model_config.max_positions == 64
     long = job(

@@ -1,6 +1,7 @@
 """Whatever happens while a row is prepared is that row's error, with its file, row and column."""
 
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,21 @@ def test_only_the_cell_that_cannot_be_read_has_no_value() -> None:
     assert [isinstance(row["t"], Unreadable) for row in cells] == [False, True, False]
     assert [row["n"] for row in cells] == [1, 2, 3]
     assert isinstance(cells[1]["t"].error, ValueError)
+    assert type(cells[0]["t"]) is datetime
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.timestamp("ns", "UTC"), pa.duration("ns"), pa.time64("ns")],
+    ids=str,
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_no_value_is_pandas(kind: pa.DataType, inside: bool) -> None:
+    """Whether pandas is installed or not."""
+    values = pa.array([1000, 1, None], pa.int64()).cast(kind)
+    if inside:
+        values = pa.StructArray.from_arrays([pa.array([[x] for x in values])], ["x"])
+    cells = cells_of(pa.table({"t": values}), ["t"])
+    assert [isinstance(row["t"], Unreadable) for row in cells] == [False, True, False]
+    first = cells[0]["t"]["x"][0] if inside else cells[0]["t"]
+    assert type(first).__module__ == "datetime"
