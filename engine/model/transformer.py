@@ -90,12 +90,13 @@ class Transformer(nn.Module):
 
         With `rows_N`, int64 [N], only those of these rows, [N, D]: behind the last attention, which
         has written the last K and V, nothing is computed of the others."""
+        layers: list[Any] = list(self.layers)
+        if not layers:
+            x_QD = x_QD if rows_N is None else x_QD.index_select(0, rows_N)
+            return ops.add_norm(x_QD, None, self.norm)[1]
         rotary_dim = self.config.rotary_dim or self.config.head_dim
         rotary = rotary_table(positions_Q, rotary_dim, self.config.rope_theta)
-        layers: list[Any] = list(self.layers)
         norms = [*(layer.attn_norm for layer in layers), self.norm]
-        if not layers and rows_N is not None:
-            x_QD = x_QD.index_select(0, rows_N)
         x_QD, h_QD = ops.add_norm(x_QD, None, norms[0])
         for layer, next_norm in zip(layers, norms[1:], strict=True):
             # One frame for both halves: a caller's names would keep tensors of the half before.
