@@ -22,6 +22,9 @@ TRITON := 3.9.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 
+# Tests at once: one more than there are cores, since some wait for their processes, and 4 at most.
+AT_ONCE := $(shell python3 -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
+
 .PHONY: demo test test-slurm stress-slurm exact stress lint bench gpu clean
 
 demo: $(VENV)/.installed
@@ -30,7 +33,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m pipeline.score $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slurm" -n auto --maxprocesses=4
+	$(BIN)/python -m pytest -m "not slurm" -n $(AT_ONCE)
 
 # These tests wait more than they compute.
 test-slurm: $(VENV)/.installed-dev
