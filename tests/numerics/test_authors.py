@@ -287,13 +287,8 @@ def requests(case: Case, block: int, temperature: float) -> list[Request]:
     return [request for request in asked if case.only(request)][: case.num_requests]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", CASES)
-def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature: float) -> None:
-    case = CASES[name]
-    model = model_of(case.layout, tuple(case.config.items()))
-    block = model.config.block_length or BLOCK
-    asked = requests(case, block, temperature)
+def assert_engine_follows(case: Case, model: Transformer, asked: list[Request]) -> None:
+    """The engine generates what the case's loop does, in a batch and one by one."""
     combination = Combination(case.cache, case.decoding)
     results = combination.run(model, asked, max_sequences=48, **case.engine)
     for request in asked:
@@ -307,3 +302,12 @@ def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature:
     for request in few:
         i = request.request_id
         assert alone[i].token_ids == results[i].token_ids, f"alone and in a batch: {request}"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature: float) -> None:
+    case = CASES[name]
+    model = model_of(case.layout, tuple(case.config.items()))
+    asked = requests(case, model.config.block_length or BLOCK, temperature)
+    assert_engine_follows(case, model, asked)

@@ -18,8 +18,15 @@ from engine.request import Request
 from tests.numerics.authors import block_diffusion, dream, fast_dllm_v2, llada
 from tests.numerics.authors.drawing import Held
 from tests.numerics.combinations import Combination
-from tests.numerics.reference_state import first_end
-from tests.numerics.test_authors import BLOCK, Case, Loop, Settings, model_of, requests
+from tests.numerics.test_authors import (
+    BLOCK,
+    Case,
+    Loop,
+    Settings,
+    assert_engine_follows,
+    model_of,
+    requests,
+)
 from tests.tiny import EOS
 
 TURN_END = 7
@@ -236,19 +243,7 @@ def model_and_requests(case: Case, temperature: float) -> tuple[Transformer, lis
 def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature: float) -> None:
     case = CASES[name]
     model, asked = model_and_requests(case, temperature)
-    combination = Combination(case.cache, case.decoding)
-    results = combination.run(model, asked, max_sequences=48, **case.engine)
-    for request in asked:
-        generated = case.loop(model, request)
-        end = first_end(generated, model.config.eos_token_ids)
-        result = results[request.request_id]
-        assert result.token_ids == generated[:end], request
-        assert result.finish_reason == ("length" if end is None else "eos"), request
-    few = asked[:12]
-    alone = combination.run(model, few, max_sequences=1, **case.engine)
-    for request in few:
-        i = request.request_id
-        assert alone[i].token_ids == results[i].token_ids, f"alone and in a batch: {request}"
+    assert_engine_follows(case, model, asked)
 
 
 HELD_BACK = ("llada-{}-confidence-3", "fast-dllm-dream-{}-dual", "fast-dllm-v2-{}-fused")

@@ -9,8 +9,16 @@ from engine.errors import UserError
 from tests.numerics.authors import block_diffusion, dream, llada
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_exact
-from tests.numerics.reference_state import first_end
-from tests.numerics.test_authors import APART, BLOCK, CAUSAL, Case, Loop, model_of, requests
+from tests.numerics.test_authors import (
+    APART,
+    BLOCK,
+    CAUSAL,
+    Case,
+    Loop,
+    assert_engine_follows,
+    model_of,
+    requests,
+)
 from tests.tiny import mixed_requests
 
 Settings = dict[str, Any]
@@ -129,17 +137,7 @@ def test_the_engine_generates_what_the_authors_rule_does(name: str, temperature:
     model = model_of(case.layout, tuple(case.config.items()))
     asked = requests(case, model.config.block_length or BLOCK, temperature)
     assert len(asked) == case.num_requests
-    combination = Combination(case.cache, case.decoding)
-    results = combination.run(model, asked, max_sequences=48, **case.engine)
-    for request in asked:
-        generated = case.loop(model, request)
-        end = first_end(generated, model.config.eos_token_ids)
-        result = results[request.request_id]
-        assert result.token_ids == generated[:end], request
-        assert result.finish_reason == ("length" if end is None else "eos"), request
-    alone = combination.run(model, asked[:12], max_sequences=1, **case.engine)
-    for i, result in alone.items():
-        assert result.token_ids == results[i].token_ids, f"alone and in a batch: {asked[i]}"
+    assert_engine_follows(case, model, asked)
 
 
 def test_rnd1s_schedule_is_not_lladas() -> None:
