@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from engine.model.load import load_model
 from tests.numerics.test_logits_llada2 import block_causal, our_logits
-from tests.published import LIVE, write_weights
+from tests.published import write_weights
 from tests.published_configs import CONFIGS
+from tests.published_references import LIVE
 
 
 def _expected(reference: PreTrainedModel, canvas: Tensor, sees: Tensor) -> Tensor:
