@@ -1,59 +1,23 @@
 """Every family generates what the plain loop of its authors' rules generates (tests/numerics/
 authors): one sequence at a time or many at once, greedy and sampled, with caches and without.
-
-Prompts of one block, one token less, one more and shorter ones are among the requests, and so are
-generation regions of one token.
 """
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any
 
 import pytest
 
-from engine.model.load import load_model
-from engine.model.transformer import Transformer
-from engine.request import Request
 from tests.numerics.authors import block_diffusion, dream, fast_dllm_v2, llada
-from tests.numerics.combinations import Combination
-from tests.numerics.reference_state import first_end
-from tests.published import small_vocabulary, write_weights
-from tests.tiny import EOS, MASK, VOCAB_SIZE
-
-Loop = Callable[..., list[int]]
-Settings = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A family's rule as a loop, and the engine's settings that say the same."""
-
-    layout: str
-    loop: Loop
-    decoding: Settings
-    cache: Settings = field(default_factory=lambda: {"name": "none"})
-    engine: Settings = field(default_factory=dict)
-    request: Settings = field(default_factory=dict)
-    """Changes to the requests, such as top_p."""
-    config: Settings = field(default_factory=dict)
-    """Changes to config.json."""
-    num_requests: int = 48
-    only: Callable[[Request], bool] = lambda request: True
-    """Which requests the loop covers."""
-
-
-BLOCK = 8
-CAUSAL = {"name": "block_causal"}
-APART = {"name": "block_causal", "fused_commit": False}
-
-
-def _with_caches(name: str, caches: list[Settings], **more: Any) -> dict[str, Case]:
-    """A case for each cache."""
-    return {f"{name}-{cache['name']}": Case(cache=cache, **more) for cache in caches}
+from tests.numerics.cases import (
+    BLOCK,
+    CAUSAL,
+    Case,
+    Settings,
+    assert_engine_follows,
+    causal,
+    model_of,
+    requests,
+)
 
 
 def _fast_dllm(name: str, layout: str, choice: llada.Choice, decoding: Settings) -> dict[str, Case]:
@@ -78,15 +42,6 @@ def _llada(name: str, decoding: Settings, **loop: Any) -> dict[str, Case]:
             engine={"block_length": BLOCK},
             num_requests=24,
         )
-    }
-
-
-def _causal(name: str, layout: str, loop: Loop, decoding: Settings, **more: Any) -> dict[str, Case]:
-    """A case without a cache and two with the exact one."""
-    caches = {"none": {"name": "none"}, "fused": CAUSAL, "apart": APART}
-    return {
-        f"{name}-{kind}": Case(layout=layout, loop=loop, decoding=decoding, cache=cache, **more)
-        for kind, cache in caches.items()
     }
 
 
@@ -127,8 +82,7 @@ def _fast_dllm_dream(**request: Any) -> dict[str, Case]:
 
 def _fast_dllm_v2(layout: str = "fast_dllm_v2", **request: Any) -> dict[str, Case]:
     """Sub-blocks of 4 in blocks of 16, without their block cache and with it."""
-    caches = {"none": {"name": "none"}, "fused": CAUSAL, "apart": APART}
-    caches["block-cache"] = CAUSAL | {"sub_block_cache": True}
+    caches = CAUSAL | {"block-cache": CAUSAL["fused"] | {"sub_block_cache": True}}
     return {
         "-".join([layout, kind, *request]): Case(
             layout=layout,
@@ -172,14 +126,14 @@ CASES: dict[str, Case] = {
         llada.at_lowered_threshold(0.7),
         {"name": "threshold", "threshold": 0.7},
     ),
-    **_causal(
+    **causal(
         "llada2",
         "llada2",
         partial(block_diffusion.threshold_or_share, threshold=0.7),
         {"name": "threshold", "threshold": 0.7},
         config=SMALL_LLADA2,
     ),
-    **_causal(
+    **causal(
         "llada2-filtered",
         "llada2",
         partial(block_diffusion.threshold_or_share, threshold=0.7),
@@ -187,35 +141,35 @@ CASES: dict[str, Case] = {
         config=SMALL_LLADA2,
         request={"top_k": 6, "top_p": 0.8},
     ),
-    **_causal(
+    **causal(
         "llada2_1-quality",
         "llada2_1",
         partial(block_diffusion.edit, threshold=0.7, editing_threshold=0.5, max_post_steps=4),
         {"name": "edit", "threshold": 0.7, "edit_threshold": 0.5, "max_post_iterations": 4},
         config=SMALL_LLADA2,
     ),
-    **_causal(
+    **causal(
         "llada2_1-speed",
         "llada2_1",
         partial(block_diffusion.edit, threshold=0.5, editing_threshold=0.0, max_post_steps=4),
         {"name": "edit", "threshold": 0.5, "edit_threshold": 0.0, "max_post_iterations": 4},
         config=SMALL_LLADA2,
     ),
-    **_causal(
+    **causal(
         "sdar",
         "sdar",
         partial(block_diffusion.threshold_or_share, threshold=0.6),
         {"name": "threshold", "threshold": 0.6},
         config=SMALL_SDAR,
     ),
-    **_causal(
+    **causal(
         "sdar-static",
         "sdar",
         block_diffusion.static,
         {"name": "fixed"},
         config=SMALL_SDAR,
     ),
-    **_causal(
+    **causal(
         "sdar-static-2-steps",
         "sdar",
         partial(block_diffusion.static, steps=2),
@@ -223,14 +177,14 @@ CASES: dict[str, Case] = {
         config=SMALL_SDAR,
         only=lambda request: len(request.prompt_ids) % 4 == 0,
     ),
-    **_causal(
+    **causal(
         "sdar-entropy-bounded",
         "sdar",
         partial(block_diffusion.entropy_bounded, bound=0.9, counts_own=True),
         {"name": "entropy_bound", "bound": 0.9, "counts_own": True},
         config=SMALL_SDAR,
     ),
-    **_causal(
+    **causal(
         "sdar-moe",
         "sdar_moe",
         partial(block_diffusion.threshold_or_share, threshold=0.6),
@@ -252,56 +206,6 @@ CASES: dict[str, Case] = {
     **_fast_dllm_v2(top_p=0.8),
     **_fast_dllm_v2("fast_dllm_v2_small"),
 }
-
-
-@cache
-def model_of(layout: str, changes: tuple[tuple[str, Any], ...]) -> Transformer:
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        write_weights(folder, layout, **small_vocabulary(layout, MASK, EOS), **dict(changes))
-        model = load_model(folder)
-    head = model.embed if model.config.tied_head else model.head
-    head.weight.data[EOS] *= 1.5  # or hardly a request would end before its limit
-    return model
-
-
-def requests(case: Case, block: int, temperature: float) -> list[Request]:
-    """Prompts and regions at the edges of blocks first, then of random lengths."""
-    draw = random.Random(5)
-    lengths = [(1, 1), (block, 1), (block - 1, 2), (block + 1, 1), (block - 1, 1)]
-    lengths += [(p, n) for p in (1, block - 1, block, block + 1) for n in (block, block + 3)]
-    lengths += [(2 * block, 2 * block + 1), (2 * block - 1, block)]
-    while len(lengths) < 4 * case.num_requests:
-        lengths.append((draw.randint(1, 2 * block + 2), draw.randint(1, 3 * block + 4)))
-    asked = [
-        Request(
-            request_id=i,
-            prompt_ids=[draw.randrange(VOCAB_SIZE - 2) for _ in range(num_prompt_tokens)],
-            max_new_tokens=num_new,
-            temperature=temperature,
-            seed=draw.getrandbits(63),
-            **case.request,
-        )
-        for i, (num_prompt_tokens, num_new) in enumerate(lengths)
-    ]
-    return [request for request in asked if case.only(request)][: case.num_requests]
-
-
-def assert_engine_follows(case: Case, model: Transformer, asked: list[Request]) -> None:
-    """The engine generates what the case's loop does, in a batch and one by one."""
-    combination = Combination(case.cache, case.decoding)
-    results = combination.run(model, asked, max_sequences=48, **case.engine)
-    for request in asked:
-        generated = case.loop(model, request)
-        end = first_end(generated, model.config.eos_token_ids)
-        result = results[request.request_id]
-        assert result.token_ids == generated[:end], request
-        assert result.finish_reason == ("length" if end is None else "eos"), request
-    few = asked[:12]
-    alone = combination.run(model, few, max_sequences=1, **case.engine)
-    for request in few:
-        i = request.request_id
-        assert alone[i].token_ids == results[i].token_ids, f"alone and in a batch: {request}"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "sampled"])

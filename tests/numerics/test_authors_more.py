@@ -2,7 +2,7 @@
 held back, LLaDA2.0's and SDAR's schedule beside the threshold, and SDAR's static and left-to-right
 runs.
 
-The requests are those of test_authors.py: prompts and regions at the edges of blocks first.
+The requests are those of cases.py: prompts and regions at the edges of blocks first.
 """
 
 import copy
@@ -17,9 +17,9 @@ from engine.model.transformer import Transformer
 from engine.request import Request
 from tests.numerics.authors import block_diffusion, dream, fast_dllm_v2, llada
 from tests.numerics.authors.drawing import Held
-from tests.numerics.combinations import Combination
-from tests.numerics.test_authors import (
+from tests.numerics.cases import (
     BLOCK,
+    CAUSAL,
     Case,
     Loop,
     Settings,
@@ -27,6 +27,7 @@ from tests.numerics.test_authors import (
     model_of,
     requests,
 )
+from tests.numerics.combinations import Combination
 from tests.tiny import EOS
 
 TURN_END = 7
@@ -34,11 +35,6 @@ HELD = {
     "logits": Held(never=(EOS,)),
     "confidence": Held(last=(EOS, TURN_END)),
     "softmax": Held(last=(EOS, TURN_END), uncounted=(EOS, TURN_END)),
-}
-CAUSAL: dict[str, Settings] = {
-    "none": {"name": "none"},
-    "fused": {"name": "block_causal"},
-    "apart": {"name": "block_causal", "fused_commit": False},
 }
 BIDIRECTIONAL = ("none", "prefix", "dual")
 FILTERS: Settings = {"top_k": 6, "top_p": 0.8}

@@ -7,21 +7,19 @@ import pytest
 
 from engine.errors import UserError
 from tests.numerics.authors import block_diffusion, dream, llada
-from tests.numerics.combinations import Combination
-from tests.numerics.exact import assert_exact
-from tests.numerics.test_authors import (
-    APART,
+from tests.numerics.cases import (
     BLOCK,
-    CAUSAL,
     Case,
     Loop,
+    Settings,
     assert_engine_follows,
+    causal,
     model_of,
     requests,
 )
+from tests.numerics.combinations import Combination
+from tests.numerics.exact import assert_exact
 from tests.tiny import mixed_requests
-
-Settings = dict[str, Any]
 
 
 def _illada(name: str, loop: Loop, decoding: Settings, **more: Any) -> dict[str, Case]:
@@ -42,15 +40,6 @@ def _illada_fast(cache: str) -> dict[str, Case]:
     decoding = {"name": "threshold", "threshold": 0.7}
     loop = partial(llada.fast_dllm, cache=cache, choice=choice)
     return _illada(f"threshold-{cache}", loop, decoding, cache={"name": cache})
-
-
-def _causal(name: str, layout: str, loop: Loop, decoding: Settings, **more: Any) -> dict[str, Case]:
-    """A case without a cache and two with the exact one."""
-    caches = {"none": {"name": "none"}, "fused": CAUSAL, "apart": APART}
-    return {
-        f"{name}-{kind}": Case(layout=layout, loop=loop, decoding=decoding, cache=cache, **more)
-        for kind, cache in caches.items()
-    }
 
 
 def _rnd1(steps: int | None, **request: Any) -> dict[str, Case]:
@@ -88,19 +77,19 @@ CASES: dict[str, Case] = {
     **_illada_fast("none"),
     **_illada_fast("prefix"),
     **_illada_fast("dual"),
-    **_causal(
+    **causal(
         "stable-diffcoder",
         "stable_diffcoder",
         partial(block_diffusion.stable_diffcoder, threshold=0.7, is_cut=False),
         THRESHOLD,
     ),
-    **_causal(
+    **causal(
         "stable-diffcoder-one-a-step",
         "stable_diffcoder",
         partial(block_diffusion.stable_diffcoder, threshold=None, is_cut=False),
         {"name": "fixed"},
     ),
-    **_causal(
+    **causal(
         "stable-diffcoder-cut",
         "stable_diffcoder",
         partial(block_diffusion.stable_diffcoder, threshold=0.7),
@@ -108,14 +97,14 @@ CASES: dict[str, Case] = {
         only=ends_with_a_block,
         num_requests=20,
     ),
-    **_causal(
+    **causal(
         "dream-reasoner",
         "dream_reasoner",
         partial(block_diffusion.dream_reasoner, threshold=0.7),
         THRESHOLD,
         config={"block_size": 8},
     ),
-    **_causal(
+    **causal(
         "dream-reasoner-filtered",
         "dream_reasoner",
         partial(block_diffusion.dream_reasoner, threshold=0.7),
