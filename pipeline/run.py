@@ -10,7 +10,6 @@ Without torchrun the job runs as one worker. `--help` lists what can be chosen. 
 interrupted, the same command resumes it.
 """
 
-import logging
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -59,8 +58,6 @@ from pipeline.workers.logs import log_to
 from pipeline.workers.ranks import Worker, device_of, this_worker
 from pipeline.workers.session import STOPPED, Session, Store, connect, launchers_store
 from pipeline.workers.shutdown import Shutdown
-
-log = logging.getLogger("pipeline")
 
 PLAN, LEFT = "plan", "left to do"
 COUNTED = "counted"

@@ -15,13 +15,17 @@ from engine.model.families import FAMILIES
 from engine.model.load import read_config
 from engine.text.bos import bos_of, check_is_new
 from engine.text.messages import (
+    Change,
     ChatOptions,
     Tools,
     Turn,
+    changed,
     mapped,
     texts_in,
+    texts_of,
     tools_of,
     turns_of,
+    unchanged,
 )
 from engine.text.messages import PromptError as PromptError
 from engine.text.reach import ReachCheck
@@ -31,9 +35,6 @@ from engine.text.tokenizer import check_tokens, load_tokenizer
 
 Render = Callable[[list[str]], str]
 """Puts the contents of a prompt, in their order, into the text that is encoded."""
-Change = Callable[[str], str]
-"""What is done to a text of the prompt before it is put into the template."""
-KEYS = ("role", "content")
 NO_OPTIONS = ChatOptions()
 
 
@@ -192,11 +193,11 @@ class ChatTokenizer:
             places = [f"{self.options.section}system", *places]
 
         def rendered(change: Change) -> str:
-            changed = [_changed(turn, change) for turn in turns]
+            its = [changed(turn, change) for turn in turns]
             data = mapped(its_tools, change)
-            return self._rendered(places, ".content", changed, data) + change(opening)
+            return self._rendered(places, ".content", its, data) + change(opening)
 
-        texts = [opening, *texts_in(its_tools), *(its for turn in turns for its in _texts_of(turn))]
+        texts = [opening, *texts_in(its_tools), *(its for turn in turns for its in texts_of(turn))]
         return self._encode(name, texts, rendered, add_special_tokens=False)
 
     def text(self, token_ids: Sequence[int]) -> str:
@@ -247,7 +248,7 @@ class ChatTokenizer:
                 ids = self._special.encode(hidden, add_special_tokens)
                 text = self._special.shown(hidden)
             else:
-                text = render(_same)
+                text = render(unchanged)
                 ids = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         except TemplateRefusal as refusal:
             told = f"{name}: {self._special.shown(str(refusal))}; fix the turns"
@@ -273,28 +274,6 @@ def check_not_blank(name: str, texts: Sequence[str]) -> None:
     if not any(text.strip() for text in texts):
         what = "only white space" if any(texts) else "empty"
         raise PromptError(f"{name}: {what}; give the row a prompt or leave it out")
-
-
-def _texts_of(turn: Turn) -> list[str]:
-    """All texts of a turn but its role and the names of its keys."""
-    texts = [turn["content"]] if turn["content"] else []
-    if len(turn) > 2:
-        texts += texts_in({key: its for key, its in turn.items() if key not in KEYS})
-    return texts
-
-
-def _changed(turn: Turn, change: Change) -> Turn:
-    """The turn with all texts of `_texts_of` changed."""
-    if change is _same:
-        return turn
-    return {
-        key if key in KEYS else change(key): its if key == "role" else mapped(its, change)
-        for key, its in turn.items()
-    }
-
-
-def _same(text: str) -> str:
-    return text
 
 
 def _is_unicode(texts: Sequence[str]) -> bool:

@@ -16,6 +16,9 @@ Turn = dict[str, Any]
 Tools = list[dict[str, Any]]
 """The functions that a model may call, as the template's `tools`."""
 
+Change = Callable[[str], str]
+"""What is done to a text of the prompt before it is put into the template."""
+KEYS = ("role", "content")
 TEXT_TYPES = ("text", None)
 """Values of a part's `type` that mean text."""
 
@@ -92,7 +95,7 @@ def is_messages_text(text: str) -> bool:
     return bool(value) and all(isinstance(its, dict) and "role" in its for its in value)
 
 
-def mapped(value: Any, change: Callable[[str], str]) -> Any:
+def mapped(value: Any, change: Change) -> Any:
     """`value` with `change` applied to all texts in it, at any depth, keys included."""
     if isinstance(value, str):
         return change(value)
@@ -108,6 +111,28 @@ def texts_in(value: Any) -> list[str]:
     found: list[str] = []
     mapped(value, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
     return found
+
+
+def texts_of(turn: Turn) -> list[str]:
+    """All texts of a turn but its role and the names of its keys."""
+    texts = [turn["content"]] if turn["content"] else []
+    if len(turn) > 2:
+        texts += texts_in({key: its for key, its in turn.items() if key not in KEYS})
+    return texts
+
+
+def changed(turn: Turn, change: Change) -> Turn:
+    """The turn with all texts of `texts_of` changed."""
+    if change is unchanged:
+        return turn
+    return {
+        key if key in KEYS else change(key): its if key == "role" else mapped(its, change)
+        for key, its in turn.items()
+    }
+
+
+def unchanged(text: str) -> str:
+    return text
 
 
 def _turn(name: str, message: Any) -> Turn:

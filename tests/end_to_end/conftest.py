@@ -1,4 +1,5 @@
-"""Fixtures of the end-to-end tests: a tiny checkpoint, and an S3 server with faults."""
+"""Fixtures of the end-to-end tests: a tiny checkpoint and its input, jobs that stop, and an S3
+server with faults."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +8,27 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 
 from pipeline.run_folder import lease, store
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import prompts, write_checkpoint, write_parquet
 from tests.end_to_end.flaky_store import KEYS, SHARE, FlakyStore, flaky_store
 from tests.end_to_end.quick_beats import BEAT_S, LAPSE_S, WAIT_S
+from tests.end_to_end.stopped import Stopped
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint; tests only read it."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """20 rows. A file of tests that need others has a fixture of its own."""
+    return write_parquet(tmp_path / "in.parquet", prompts(20))
+
+
+@pytest.fixture
+def stopped(capfd: pytest.CaptureFixture[str]) -> Stopped:
+    return Stopped(capfd)
 
 
 def forget_the_store() -> None:
