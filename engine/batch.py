@@ -9,7 +9,6 @@ X softened positions behind the active blocks; B sequences; R runs (query tokens
 attend to the same context).
 """
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ class Softened(NamedTuple):
     """Ascending: index 0 .. B-1 of its sequence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostBatch:
+class HostBatch(NamedTuple):
     """The packed inputs of one forward on the host: int64 unless said otherwise. Some are views of
     what the host keeps of the sequences, so they are valid until the forward's commits are
     recorded."""
@@ -153,8 +151,7 @@ def _with_twins(host: HostBatch, plan: Plan, starts: np.ndarray) -> HostBatch:
     first_run = int(np.searchsorted(host.query_starts, first))
     starts_R = host.query_starts[first_run:]
     sequence_R = np.searchsorted(starts, starts_R[:-1], side="right") - 1
-    return replace(
-        host,
+    return host._replace(
         positions_Q=np.concatenate((host.positions_Q, host.positions_Q[first:])),
         slots_Q=np.concatenate((host.slots_Q, host.slots_Q[first:] + offset_Q)),
         query_starts=np.concatenate((host.query_starts, starts_R[1:] + step)),

@@ -31,6 +31,7 @@ class Canvases:
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
         self._mask = torch.tensor(mask_token_id, device=device)
+        self._no_token = torch.tensor(-1, dtype=torch.int32, device=device)
         self._true = torch.tensor(True, device=device)
         self._tokens_S = torch.full((num_slots + 1,), mask_token_id, device=device)
         self._staging = Staging(device)
@@ -49,7 +50,7 @@ class Canvases:
             return
         tokens = np.concatenate([tokens for _, tokens in self._laid_out])
         room = self._staging.room(tokens.size)
-        room.numpy()[:] = tokens
+        room[:] = tokens
         pieces = self._staging.send(room).split([tokens.size for _, tokens in self._laid_out])
         for (first_slot, _), piece in zip(self._laid_out, pieces, strict=True):
             self._tokens_S[first_slot : first_slot + piece.shape[0]] = piece
@@ -79,7 +80,7 @@ class Canvases:
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.
         """
-        committed_M = decision.token_M.where(decision.commit_M, -1).int()
+        committed_M = decision.token_M.int().where(decision.commit_M, self._no_token)
         report = torch.stack((committed_M, decision.confidence_M.view(torch.int32)))
         new_M = decision.token_M.where(decision.commit_M, old_M)
         self._tokens_S.index_copy_(0, slots_M, new_M)

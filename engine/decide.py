@@ -8,7 +8,6 @@ behind the active blocks, N = M + X; D hidden size, B sequences.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,8 +73,7 @@ class Decider:
             is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
             state = self._state.rows(batch.slots_M, is_first_M)
         least_B = self._soft.least_threshold(asked.num_iterations_B) if self._soft.enabled else None
-        return replace(
-            asked,
+        return asked._replace(
             token_M=token_M,
             is_masked_M=is_masked_M,
             may_hold_tokens=self._decoding.edits,
@@ -100,7 +98,7 @@ class Decider:
             assert batch.softened is None, "only decoding forwards soften"
             return torch.empty((2, 0), dtype=torch.int32, device=hidden_ND.device)
         end_of_softened = hidden_ND.shape[0] - (0 if twins is None else twins.index_G.shape[0])
-        hidden_MD, twins_GD = hidden_ND[:num_asked], hidden_ND[end_of_softened:]
+        hidden_MD = hidden_ND if hidden_ND.shape[0] == num_asked else hidden_ND[:num_asked]
         reads_whole = self._decoding.reads_whole_logits or self._soft.enabled
         bytes_per_logit = self._runner.kernels.bytes_per_logit(asked.any_sampled, reads_whole)
         bytes_per_logit += view_bytes(asked.filters, self._runner.model.parallel.size)
@@ -108,6 +106,7 @@ class Decider:
         if num_asked <= piece and twins is None:
             proposals = self._proposals(asked, hidden_MD)
         else:
+            twins_GD = hidden_ND[end_of_softened:]
             pieces = self._in_pieces(asked, hidden_MD, twins, twins_GD, bytes_per_logit)
             proposals = joined(list(pieces))
         commit_M = self._decoding.choose(asked, proposals)

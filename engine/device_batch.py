@@ -1,7 +1,8 @@
 """Sends a packed batch to the device: the tensors of one forward.
 
-All arrays go there in one asynchronous copy of one buffer. The tensors of a forward have the sizes
-of its plan or, for a graph, a fixed BatchShape, to which the plan is padded:
+All arrays go there in one asynchronous copy of one buffer (engine/batch_buffer.py). The tensors of
+a forward have the sizes of its plan or, for a graph, a fixed BatchShape, to which the plan is
+padded:
 
     query tokens         of no run; position 0, at the scratch slot
     softened positions   the same
@@ -14,13 +15,10 @@ of its plan or, for a graph, a fixed BatchShape, to which the plan is padded:
 The scratch slot is the first one of a page that belongs to no sequence. A padded position reads
 zeros as its state, and whatever it commits is never read.
 
-Shape letters as in engine/batch.py; also A tiles of attention.
+Shape letters as in engine/batch.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -28,16 +26,13 @@ import torch
 from torch import Tensor
 
 from engine.batch import HostBatch
+from engine.batch_buffer import FIELDS_X, BatchShape, arrays_of, places_of, rooms_of, views_of
 from engine.decoding.positions import AskedPositions
-from engine.guidance import WIDE_FIELDS_G, Twins
-from engine.kernels.reference import PagedLayout, Run
-from engine.kernels.tiles import AttentionTile, HostTiles, Tiles
+from engine.guidance import Twins
+from engine.kernels.reference import HostRuns, PagedLayout
+from engine.kernels.tiles import HostTiles, Tiles
 from engine.sampling import Filters, Views
 from engine.staging import Staging
-
-ALIGNMENT = 16
-"""Every tensor begins at a multiple of this many bytes. Triton compiles a kernel again for
-pointers that do not."""
 
 
 class Softened(NamedTuple):
@@ -49,8 +44,7 @@ class Softened(NamedTuple):
     sequence_X: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """The packed inputs of one forward; all tensors are on the device. The fields mean what they
     mean in HostBatch."""
 
@@ -70,39 +64,6 @@ class Batch:
     softened: Softened | None
     twins: Twins | None = None
     """None: no requested position has guidance."""
-
-
-class BatchShape(NamedTuple):
-    """The sizes of a forward's tensors, and all else that its launches depend on."""
-
-    num_query_tokens: int
-    num_asked: int
-    num_sequences: int
-    num_runs: int
-    tiles: tuple[tuple[AttentionTile, int], ...]
-    """The configuration of each list of attention's tiles, and its length."""
-    any_sampled: bool
-    num_softened: int = 0
-    views: Views | None = None
-    """None where no sequence's logits are seen through a filter or its temperature."""
-    num_guided: int = 0
-    """Requested positions with guidance. A graph has none: which positions they are would depend
-    on how many there are."""
-
-    @staticmethod
-    def of(host: HostBatch, tiles: Sequence[HostTiles]) -> "BatchShape":
-        """The sizes of the plan itself."""
-        return BatchShape(
-            host.positions_Q.size,
-            host.index_M.size,
-            host.seed_B.size,
-            host.first_slot_R.size,
-            tuple((each.tile, each.run_A.size) for each in tiles),
-            host.any_sampled,
-            0 if host.softened is None else host.softened.slots_X.size,
-            None if host.filters is None else host.filters.views,
-            0 if host.twins is None else host.twins.index_G.size,
-        )
 
 
 class FixedBatch(NamedTuple):
@@ -137,18 +98,18 @@ class BatchSender:
     def send(self, host: HostBatch, tiles: Sequence[HostTiles] = ()) -> Batch:
         """The batch of a plan, without padding."""
         shape = BatchShape.of(host, tiles)
-        places = _places(shape)
+        places = places_of(shape)
         buffer = self._staging.room(places.size)
-        rooms = _rooms(buffer)
+        rooms = rooms_of(buffer)
         for (is_wide, start, end), array in zip(
-            places.of.values(), _arrays(host, tiles), strict=True
+            places.of.values(), arrays_of(host, tiles), strict=True
         ):
             rooms[is_wide][start:end] = array
         return self._batch(self._staging.send(buffer), shape, host)
 
     def fixed(self, shape: BatchShape) -> FixedBatch:
         """Tensors of a fixed shape, filled with nothing but padding."""
-        buffer = torch.empty(_places(shape).size, dtype=torch.int64, device=self._device)
+        buffer = torch.empty(places_of(shape).size, dtype=torch.int64, device=self._device)
         fixed = FixedBatch(shape, buffer, self._batch(buffer, shape, None))
         self._staging.send(self._padded(shape, None, ()), buffer)
         return fixed
@@ -159,13 +120,13 @@ class BatchSender:
 
     def _padded(
         self, shape: BatchShape, host: HostBatch | None, tiles: Sequence[HostTiles]
-    ) -> Tensor:
+    ) -> np.ndarray:
         """The buffer on the host: the plan, or nothing, padded to the shape."""
-        places, padding = _places(shape), self._padding(host)
+        places, padding = places_of(shape), self._padding(host)
         nothing = [np.empty(0)] * len(places.of)
-        arrays = nothing if host is None else _arrays(host, tiles)
+        arrays = nothing if host is None else arrays_of(host, tiles)
         buffer = self._staging.room(places.size)
-        rooms = _rooms(buffer)
+        rooms = rooms_of(buffer)
         for (name, (is_wide, start, end)), array in zip(places.of.items(), arrays, strict=True):
             rooms[is_wide][start : start + array.size] = array
             if array.size < end - start:
@@ -185,7 +146,7 @@ class BatchSender:
 
     def _batch(self, buffer: Tensor, shape: BatchShape, host: HostBatch | None) -> Batch:
         """The batch in a buffer; without `host`, of a fixed shape, and the host knows no more."""
-        sent = _views(buffer, _places(shape))
+        sent = views_of(buffer, places_of(shape))
         asked = AskedPositions(
             sequence_M=sent["sequence_M"],
             position_M=sent["position_M"],
@@ -199,15 +160,15 @@ class BatchSender:
             filters=self._filters(sent, shape.views),
             longest=self._block_length,
         )
-        longest = self._longest_context
+        host_runs = None
         if host is not None:
-            longest = int(np.maximum.reduce(host.context_lens_R))
+            host_runs = HostRuns(host.query_starts, host.first_slot_R, host.context_lens_R)
         layout = PagedLayout(
             query_starts=sent["query_starts"],
             first_slot_R=sent["first_slot_R"],
             context_lens_R=sent["context_lens_R"],
-            longest_context=longest,
-            host_runs=None if host is None else _runs(host),
+            longest_context=self._longest_context,
+            host_runs=host_runs,
         )
         return Batch(
             positions_Q=sent["positions_Q"],
@@ -222,7 +183,7 @@ class BatchSender:
             ),
             num_rows=sent["num_rows"] if host is None else None,
             asked=asked,
-            softened=Softened(*(sent[name] for name in _FIELDS_X)) if shape.num_softened else None,
+            softened=Softened(*(sent[name] for name in FIELDS_X)) if shape.num_softened else None,
             twins=Twins.of(sent) if shape.num_guided else None,
         )
 
@@ -236,96 +197,3 @@ class BatchSender:
             top_k_B=sent["top_k_B"],
             top_p_B=sent["top_p_B"].view(torch.float32),
         )
-
-
-class _Places(NamedTuple):
-    """Where the arrays stand in the buffer."""
-
-    of: dict[str, tuple[bool, int, int]]
-    """Name -> whether it is int64, else of 32 bits; its start and end, counted in elements."""
-    size: int
-    """Of the buffer, in int64."""
-
-
-_FIELDS_Q = ("positions_Q", "slots_Q")
-_FIELDS_M = ("index_M", "logit_index_M", "slots_M", "position_M", "offset_M", "sequence_M")
-_FIELDS_B = (
-    *("num_masked_at_block_start_B", "num_iterations_in_block_B", "num_iterations_B", "seed_B"),
-)
-_FIELDS_X = Softened._fields
-_FIELDS_OF_FILTERS = ("view_B", "top_k_B", "top_p_B")
-_FIELDS_R = ("first_slot_R", "context_lens_R")
-_sent_fields = attrgetter(*_FIELDS_Q, *_FIELDS_M, *_FIELDS_B, "query_starts", *_FIELDS_R)
-
-_Group = tuple[tuple[str, ...], int]
-"""Arrays of the same size."""
-
-
-@lru_cache(maxsize=256)
-def _places(shape: BatchShape) -> _Places:
-    """The arrays in the order of `_arrays`. Mostly computed anew, because the number of requested
-    positions differs from forward to forward."""
-    Q, M, B, R = shape[:4]
-    wide: list[_Group] = [(_FIELDS_Q, Q), (_FIELDS_M, M), (_FIELDS_B, B)]
-    if shape.num_softened:
-        wide.insert(0, (_FIELDS_X, shape.num_softened))
-    narrow: list[_Group] = [(("query_starts",), R + 1), (_FIELDS_R, R)]
-    narrow += [(("temperature_B",), B), (("num_rows",), 1)]
-    if shape.views is not None:
-        narrow.append((_FIELDS_OF_FILTERS, B))
-    for i, (_, length) in enumerate(shape.tiles):
-        narrow.append(((f"run_A{i}", f"first_A{i}"), length))
-    if shape.num_guided:
-        wide.append((WIDE_FIELDS_G, shape.num_guided))
-        narrow.append((("weight_G",), shape.num_guided))
-    of: dict[str, tuple[bool, int, int]] = {}
-    start = 0
-    for names, size in wide:
-        step = size + -size % (ALIGNMENT // 8)
-        for name in names:
-            of[name] = (True, start, start + size)
-            start += step
-    start *= 2
-    for names, size in narrow:
-        step = size + -size % (ALIGNMENT // 4)
-        for name in names:
-            of[name] = (False, start, start + size)
-            start += step
-    return _Places(of, start // 2)
-
-
-def _arrays(host: HostBatch, tiles: Sequence[HostTiles]) -> list[np.ndarray]:
-    """What the device needs. The bits of float32 numbers stand for them."""
-    temperature_B = host.temperature_B.astype(np.float32).view(np.int32)
-    num_rows = np.array([host.positions_Q.size])
-    arrays = [*(host.softened or ()), *_sent_fields(host), temperature_B, num_rows]
-    if (its := host.filters) is not None:
-        arrays += (its.view_B, its.top_k_B, its.top_p_B.astype(np.float32).view(np.int32))
-    for each in tiles:
-        arrays += (each.run_A, each.first_A)
-    if host.twins is not None:
-        # The places of all arrays of 64 bits come first.
-        num_wide = len((*(host.softened or ()), *_FIELDS_Q, *_FIELDS_M, *_FIELDS_B))
-        *wide, weight_G = host.twins
-        arrays[num_wide:num_wide] = wide
-        arrays.append(weight_G.astype(np.float32).view(np.int32))
-    return arrays
-
-
-def _rooms(buffer: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The whole buffer in int32 and in int64."""
-    wide = buffer.numpy()
-    return wide.view(np.int32), wide
-
-
-def _views(buffer: Tensor, places: _Places) -> dict[str, Tensor]:
-    """The tensors of a buffer by name."""
-    whole = (buffer.view(torch.int32), buffer)
-    return {name: whole[is_wide][a:b] for name, (is_wide, a, b) in places.of.items()}
-
-
-def _runs(host: HostBatch) -> list[Run]:
-    starts, slots, lens = (
-        x.tolist() for x in (host.query_starts, host.first_slot_R, host.context_lens_R)
-    )
-    return list(zip(starts[:-1], starts[1:], slots, lens, strict=True))

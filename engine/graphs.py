@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from engine.batch import HostBatch
-from engine.device_batch import Batch, BatchSender, BatchShape, FixedBatch
+from engine.batch_buffer import BatchShape
+from engine.device_batch import Batch, BatchSender, FixedBatch
 from engine.errors import UserError
 from engine.kernels.tiles import HostTiles
 from engine.memory import is_out_of_memory

@@ -59,10 +59,11 @@ class TorchKernels:
     """Plain torch."""
 
     is_capturable = False
-    reduction: Reduction = reduction.TORCH
 
     def __init__(self, model: Transformer) -> None:
         self._model = model
+        is_on_cpu = model.embed.weight.device.type == "cpu"
+        self.reduction: Reduction = reduction.CPU if is_on_cpu else reduction.TORCH
 
     def bytes_per_logit(self, any_sampled: bool, reads_whole: bool) -> int:
         return BYTES_PER_LOGIT[any_sampled]

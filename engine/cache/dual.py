@@ -34,6 +34,8 @@ class DualCache(CachePolicy):
         check_refresh_every("refresh_every_iterations", self.refresh_every_iterations)
 
     def next_spans(self, s: Sequences) -> Spans:
-        enters_B = s.num_iterations_in_block == 0
-        is_refresh_B = enters_B | is_due(s, self.refresh_every_iterations)
+        # A sequence's first forward enters a block.
+        is_refresh_B = s.num_iterations_in_block == 0
+        if self.refresh_every_iterations is not None:
+            is_refresh_B |= is_due(s, self.refresh_every_iterations)
         return Spans.where(is_refresh_B, refresh(s), active_block(s))

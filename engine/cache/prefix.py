@@ -35,6 +35,8 @@ class PrefixCache(CachePolicy):
 
     def next_spans(self, s: Sequences) -> Spans:
         rest = Spans(s.block_start, s.canvas_len, SpanKind.BLOCK)
-        enters_B = s.num_iterations_in_block == 0
-        is_refresh_B = enters_B | is_due(s, self.refresh_every_iterations)
+        # A sequence's first forward enters a block.
+        is_refresh_B = s.num_iterations_in_block == 0
+        if self.refresh_every_iterations is not None:
+            is_refresh_B |= is_due(s, self.refresh_every_iterations)
         return Spans.where(is_refresh_B, refresh(s), rest)

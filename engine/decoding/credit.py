@@ -4,7 +4,7 @@ credit and so commits sooner.
 Shape letters as in engine/decoding/positions.py; W (word, credit) pairs of a position.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Credit(DecodingStrategy):
 
     def propose(self, asked: AskedPositions, logits: Logits) -> Proposals:
         words_MW, credits_MW = asked.state["words"].long(), asked.state["credits"] * self.beta
-        plain = propose(replace(asked, any_sampled=False), logits)
+        plain = propose(asked._replace(any_sampled=False), logits)
         is_word_MW = (words_MW == plain.token_M[:, None]) & (credits_MW > 0)
         # argmax finds the first match: the pair that holds the word already, else a free pair.
         known_M = is_word_MW.any(dim=1)

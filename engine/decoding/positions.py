@@ -5,7 +5,6 @@ position; B sequences; W values that a strategy keeps for a position.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -15,11 +14,11 @@ from engine.sampling import Filters
 
 LAST = -1e30
 """The score and log odds of a position that commits only when nothing else of its block is left."""
+_LOWEST = torch.finfo(torch.float32).min
 _NO_TOKENS, _NO_FLAGS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskedPositions:
+class AskedPositions(NamedTuple):
     """The requested positions of every active block in the batch, and data of their sequences.
 
     This is everything that a decision may depend on. Each value belongs to one position or one
@@ -32,13 +31,6 @@ class AskedPositions:
     """int64: canvas positions."""
     offset_M: Tensor
     """int64: positions within the active block, below `longest`."""
-    token_M: Tensor = _NO_TOKENS
-    """int64: the tokens in the canvas now."""
-    is_masked_M: Tensor = _NO_FLAGS
-    """bool: true everywhere unless `may_hold_tokens`."""
-    may_hold_tokens: bool = True
-    """Whether positions that are not masked may be requested, as by a strategy that edits. The same
-    in every batch of an engine. If false, `is_masked_M` need not be looked at."""
     num_masked_at_block_start_B: Tensor
     """int64: masked positions of the active block when it was entered."""
     num_iterations_in_block_B: Tensor
@@ -49,25 +41,31 @@ class AskedPositions:
     """int64."""
     temperature_B: Tensor
     """float32; 0 is greedy."""
-    filters: Filters | None = None
-    """None where no sequence's logits are seen through top_k, top_p or its temperature."""
-    least_threshold_B: Tensor | None = None
-    """float32: lower limit that soft iteration sets for confidence thresholds; None if it is
-    off."""
     any_sampled: bool
     """Whether any temperature is above 0. The host knows it without reading the device."""
     longest: int
     """No sequence has more requested positions. The same in every batch of an engine: its block
     length."""
-    state: Mapping[str, Tensor] = field(default_factory=dict)
+    token_M: Tensor = _NO_TOKENS
+    """int64: the tokens in the canvas now."""
+    is_masked_M: Tensor = _NO_FLAGS
+    """bool: true everywhere unless `may_hold_tokens`."""
+    may_hold_tokens: bool = True
+    """Whether positions that are not masked may be requested, as by a strategy that edits. The same
+    in every batch of an engine. If false, `is_masked_M` need not be looked at."""
+    filters: Filters | None = None
+    """None where no sequence's logits are seen through top_k, top_p or its temperature."""
+    least_threshold_B: Tensor | None = None
+    """float32: lower limit that soft iteration sets for confidence thresholds; None if it is
+    off."""
+    state: Mapping[str, Tensor] = {}
     """[M, W] each: the state that the strategy returned for the position in the forward before;
     zeros in the first forward of a block."""
 
     def rows(self, first: int, end: int) -> "AskedPositions":
         """The positions first .. end - 1 of M, with all sequences."""
         per_position = ("sequence_M", "position_M", "offset_M", "token_M", "is_masked_M")
-        return replace(
-            self,
+        return self._replace(
             **{name: getattr(self, name)[first:end] for name in per_position},
             state={name: rows[first:end] for name, rows in self.state.items()},
         )
@@ -154,7 +152,7 @@ def is_best(asked: AskedPositions, score_M: Tensor) -> Tensor:
     # Positions that pad a batch share a row of their own.
     score_BL = score_M.new_full((num_sequences, longest), -torch.inf)
     cell_M = asked.offset_M.add(asked.sequence_M, alpha=longest)
-    score_BL.view(-1).index_copy_(0, cell_M, score_M.clamp(min=torch.finfo(score_M.dtype).min))
+    score_BL.view(-1).index_copy_(0, cell_M, score_M.clamp(min=_LOWEST))
     return asked.offset_M == asked.of_sequence(score_BL.argmax(dim=1))
 
 

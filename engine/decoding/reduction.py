@@ -71,11 +71,16 @@ class TorchReduction:
             temperature_M1 = noise.temperature_M[:, None]
             noisy_MU = local_MU + temperature_M1 * noise.gumbel(words)
             scores_MU = torch.where(temperature_M1 > 0, noisy_MU, local_MU)
-        score_M, place_M = scores_MU.max(dim=-1)
+        score_M, place_M = self._highest(scores_MU)
         place_M1 = place_M[:, None]
         logit_M = score_M if noise is None else local_MU.gather(1, place_M1)[:, 0]
         others_M = local_MU.scatter(1, place_M1, -torch.inf).logsumexp(dim=-1)
         return Reduced(place_M, score_M, logit_M, others_M, None)
+
+    def _highest(self, scores_MU: Tensor) -> tuple[Tensor, Tensor]:
+        """The highest score of each position, and its index."""
+        score_M, place_M = scores_MU.max(dim=-1)
+        return score_M, place_M
 
     def entropy(self, local_MU: Tensor) -> EntropyParts:
         top_M1, place_M1 = local_MU.max(dim=-1, keepdim=True)
@@ -95,4 +100,14 @@ class TorchReduction:
         return torch.einsum("mw,mwd->md", weights_MW, rows_MWD)
 
 
+class CpuReduction(TorchReduction):
+    """The same for a CPU, where torch's `max` with an index compares one score after the other, and
+    numpy's several at a time."""
+
+    def _highest(self, scores_MU: Tensor) -> tuple[Tensor, Tensor]:
+        place_M = torch.from_numpy(scores_MU.numpy().argmax(axis=-1))
+        return scores_MU.gather(1, place_M[:, None])[:, 0], place_M
+
+
 TORCH = TorchReduction()
+CPU = CpuReduction()

@@ -26,7 +26,7 @@ def _ints(*shape: int) -> Tensor:
 def _attention(H: int, K: int, E: int, dtype: torch.dtype, tile: AttentionTile) -> None:
     layout = PagedLayout(
         query_starts=_ints(9), first_slot_R=_ints(8), context_lens_R=_ints(8),
-        longest_context=1024, host_runs=[],
+        longest_context=1024, host_runs=None,
     )  # fmt: skip
     pages = _empty(512, 16, K, E, dtype=dtype)
     tiles = Tiles(tile=tile, run_A=_ints(32), first_A=_ints(32))

@@ -9,8 +9,10 @@ pages of the longest context; C context of one run; H query heads, K key/value h
 of a key/value head, E head size.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +20,26 @@ from torch import Tensor
 Run = tuple[int, int, int, int]
 """(query start, query end, first slot, context length): query tokens of one sequence that attend to
 the same context, whose pages are contiguous from the first slot on."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRuns:
+    """The runs of a forward on the host, int64. Iterating gives each Run."""
+
+    query_starts: np.ndarray
+    """[R + 1]"""
+    first_slot_R: np.ndarray
+    context_lens_R: np.ndarray
+
+    def __iter__(self) -> Iterator[Run]:
+        starts, slots, lens = (
+            x.tolist() for x in (self.query_starts, self.first_slot_R, self.context_lens_R)
+        )
+        return zip(starts[:-1], starts[1:], slots, lens, strict=True)
+
+    @property
+    def longest_context(self) -> int:
+        return int(np.maximum.reduce(self.context_lens_R))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +53,8 @@ class PagedLayout:
     context_lens_R: Tensor
     """int32; the query tokens attend to the canvas positions 0 .. context length - 1."""
     longest_context: int
-    """At least the longest context length; the host knows it without reading the device."""
-    host_runs: list[Run] | None
+    """No context is longer."""
+    host_runs: HostRuns | None
     """The same on the host; None in a forward of fixed shape, whose runs only the device knows.
     Such a layout may have runs of no query token, and query tokens of no run behind the last."""
     scattered_RT: Tensor | None = None
@@ -43,7 +65,8 @@ class PagedLayout:
         context's last page is not to be read."""
         if self.scattered_RT is not None:
             return self.scattered_RT
-        num_pages = -(-self.longest_context // page_size)
+        its = self if self.host_runs is None else self.host_runs
+        num_pages = -(-its.longest_context // page_size)
         offsets_T = torch.arange(num_pages, dtype=torch.int32, device=self.first_slot_R.device)
         return (self.first_slot_R // page_size)[:, None] + offsets_T
 

@@ -248,7 +248,7 @@ def by_kind(plan: plain_iterations.Plan) -> list[tuple[SpanKind, int, int]]:
 
 
 def assert_same_batch(ours: HostBatch, plain: HostBatch) -> None:
-    for name in HostBatch.__dataclass_fields__:
+    for name in HostBatch._fields:
         one, other = getattr(ours, name), getattr(plain, name)
         assert type(one) is type(other), name
         if isinstance(one, HostFilters) and isinstance(other, HostFilters):

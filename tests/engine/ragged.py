@@ -1,7 +1,6 @@
 """Ragged batches of requested positions, for the tests of decoding strategies."""
 
 import random
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -71,8 +70,7 @@ def ragged(
     logits_MV[:, MASK] = -torch.inf
     if strategy is None or not strategy.state_fields(VOCAB, BLOCK):
         return asked, logits_MV
-    asked = replace(
-        asked,
+    asked = asked._replace(
         state={
             name: torch.zeros((sum(counts), field.width), dtype=field.dtype)
             for name, field in strategy.state_fields(VOCAB, BLOCK).items()
@@ -80,8 +78,7 @@ def ragged(
     )
     earlier_MV = logits_MV + torch.randn(sum(counts), VOCAB) * 0.03
     before = strategy.propose(asked, Logits(earlier_MV, VOCAB))
-    asked = replace(
-        asked,
+    asked = asked._replace(
         state=before.state,
         num_iterations_in_block_B=torch.ones(len(counts), dtype=torch.int64),
     )

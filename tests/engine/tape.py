@@ -16,7 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.graphs import Captured
+from engine.decoding import reduction
+from engine.engine import DiffusionEngine
+from engine.graphs import Capture, Captured, Graphs
+from engine.kernel_choice import TorchKernels
 
 aten = torch.ops.aten
 READS_HOST = {
@@ -34,6 +37,19 @@ READING_METHODS = {
 
 # A Python number that is assigned to a part of a tensor is a tensor of no dimension on the way. On
 # a GPU too it is only an argument of the launch, so such tensors count as numbers.
+
+
+def use_graphs(engine: DiffusionEngine, capture: Capture) -> None:
+    """Let an engine on the CPU run graphs."""
+    reduce_as_on_a_gpu(engine)
+    engine.forwards.graphs = Graphs(engine.forwards.device_part, engine.forwards.sender, capture)
+
+
+def reduce_as_on_a_gpu(engine: DiffusionEngine) -> None:
+    """Take the reduction of plain torch on a GPU: the CPU's own reads the logits on the host."""
+    kernels = engine.runner.kernels
+    assert isinstance(kernels, TorchKernels), "Triton's reduction is the same everywhere"
+    kernels.reduction = reduction.TORCH
 
 
 class CannotCapture(Exception):

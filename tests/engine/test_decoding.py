@@ -1,6 +1,5 @@
 """Decoding strategies: the rule of each, and that none lets a sequence depend on its neighbours."""
 
-from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -34,12 +33,11 @@ def of_sequence(asked: AskedPositions, b: int) -> AskedPositions:
     """The requested positions of sequence b alone."""
     rows = asked.sequence_M == b
     per_sequence = {
-        f.name: getattr(asked, f.name)[b : b + 1]
-        for f in fields(asked)
-        if f.name.endswith("_B") and getattr(asked, f.name) is not None
+        name: value[b : b + 1]
+        for name, value in asked._asdict().items()
+        if name.endswith("_B") and value is not None
     }
-    return replace(
-        asked,
+    return asked._replace(
         sequence_M=torch.zeros(int(rows.sum()), dtype=torch.int64),
         position_M=asked.position_M[rows],
         offset_M=asked.offset_M[rows],
@@ -116,7 +114,7 @@ def test_threshold_commits_all_that_reach_it_and_always_the_best() -> None:
 
 def test_soft_iteration_raises_the_threshold() -> None:
     asked, logits_MV = ragged([12, 12], seed=4)
-    raised = replace(asked, least_threshold_B=torch.tensor([1.0, 0.5]))
+    raised = asked._replace(least_threshold_B=torch.tensor([1.0, 0.5]))
     _, commit_M = run(Threshold(threshold=0.8), raised, logits_MV)
     _, plain_M = run(Threshold(threshold=0.8), asked, logits_MV)
     assert commit_M[:12].sum() == 1
@@ -181,7 +179,7 @@ def test_factor_as_in_the_code_commits_the_last_mask_if_only_that_fails() -> Non
 def test_factor_as_in_the_code_looks_at_masked_positions_alone() -> None:
     """The third position is committed already, so the second one is the last that may fail."""
     asked, _ = ragged([3])
-    asked = replace(asked, is_masked_M=torch.tensor([True, True, False]))
+    asked = asked._replace(is_masked_M=torch.tensor([True, True, False]))
     _, commit_M = run(Factor(form="code"), asked, certain([0.1, 0.9, 0.01]))
     assert commit_M.tolist() == [True, True, False]
 
@@ -259,7 +257,7 @@ def test_klass_waits_until_nothing_changes() -> None:
     state = {name: torch.zeros((3, f.width), dtype=f.dtype) for name, f in fields_.items()}
     counts = []
     for t in range(3):
-        asked = replace(asked, state=state, num_iterations_in_block_B=torch.tensor([t]))
+        asked = asked._replace(state=state, num_iterations_in_block_B=torch.tensor([t]))
         proposals, commit_M = run(strategy, asked, logits_MV)
         state = dict(proposals.state)
         counts.append(int(commit_M.sum()))
@@ -267,7 +265,7 @@ def test_klass_waits_until_nothing_changes() -> None:
     # Once another position is ready, the most confident one must wait until it is ready itself.
     state["stable"] = torch.tensor([[9], [0], [9]], dtype=torch.int32)
     state["probabilities"][1] = 0.25
-    asked = replace(asked, state=state)
+    asked = asked._replace(state=state)
     _, commit_M = run(strategy, asked, certain([0.3, 0.1, 0.4]))
     assert commit_M.tolist() == [False, True, False]
     state["probabilities"][[0, 2]] = certain([0.3, 0.4]).softmax(-1).topk(4).values
@@ -284,7 +282,7 @@ def test_credit_raises_the_score_of_a_repeated_word() -> None:
     state = {name: torch.zeros((2, f.width), dtype=f.dtype) for name, f in fields_.items()}
     confidences = []
     for _ in range(4):
-        proposals, _ = run(strategy, replace(asked, state=state), logits_MV)
+        proposals, _ = run(strategy, asked._replace(state=state), logits_MV)
         state = dict(proposals.state)
         confidences.append(proposals.score_M[0].item())
         assert proposals.confidence_M[0].item() == pytest.approx(0.6), "without credit"
@@ -295,8 +293,7 @@ def test_credit_raises_the_score_of_a_repeated_word() -> None:
 
 def test_edit_replaces_tokens_that_the_model_no_longer_predicts() -> None:
     asked, _ = ragged([4])
-    asked = replace(
-        asked,
+    asked = asked._replace(
         token_M=torch.tensor([3, 7, 7, MASK]),
         is_masked_M=torch.tensor([False, False, False, True]),
     )
@@ -320,9 +317,9 @@ def test_the_best_is_the_first_rank(counts: list[int]) -> None:
         draw_M, score_M = torch.rand(sum(counts)), (2 * torch.randn(sum(counts))).round()
         score_M[draw_M > 0.9] = torch.inf
         score_M[draw_M < 0.1] = -torch.inf
-        some = replace(asked, is_masked_M=torch.rand(sum(counts)) > 0.3)
+        some = asked._replace(is_masked_M=torch.rand(sum(counts)) > 0.3)
         assert torch.equal(is_best(some, score_M), rank_of(some, score_M) == 0)
-        all_masked = replace(some, may_hold_tokens=False)
+        all_masked = some._replace(may_hold_tokens=False)
         assert torch.equal(is_best(all_masked, score_M), is_best(asked, score_M))
         assert torch.equal(rank_of(all_masked, score_M), rank_of(asked, score_M))
 

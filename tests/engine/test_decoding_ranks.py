@@ -67,8 +67,7 @@ def batch_for(strategy: DecodingStrategy, seed: int) -> tuple[AskedPositions, Te
     asked, logits_MV = ragged([9, 1, 16, 6], temperatures, seed=seed, strategy=strategy)
     if strategy.edits:
         committed_M = asked.position_M % 3 == 0
-        asked = replace(
-            asked,
+        asked = asked._replace(
             token_M=(asked.position_M % VOCAB).where(committed_M, asked.token_M),
             is_masked_M=~committed_M,
         )

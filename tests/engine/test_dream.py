@@ -1,7 +1,6 @@
 """Dream's own sampler: how many positions commit in each iteration, and which."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -21,8 +20,7 @@ def schedule(strategy: Dream, num_masked: list[int], seed: int = 0) -> list[list
         if not any(counts):
             return commits
         asked, logits_MV = ragged([max(n, 1) for n in counts], seed=seed + i)
-        asked = replace(
-            asked,
+        asked = asked._replace(
             num_masked_at_block_start_B=torch.tensor(num_masked),
             num_iterations_in_block_B=torch.full((len(counts),), i),
             longest=max(num_masked),
@@ -70,8 +68,7 @@ def test_the_grid_is_torchs_on_long_regions(length: int) -> None:
         strategy, left, ours = Dream(iterations_per_block=steps), length, []
         for i in range(steps):
             asked, _ = ragged([1])
-            asked = replace(
-                asked,
+            asked = asked._replace(
                 num_masked_at_block_start_B=torch.tensor([length]),
                 num_iterations_in_block_B=torch.tensor([i]),
             )
@@ -91,10 +88,10 @@ def first_iteration(strategy: Dream, asked: AskedPositions, logits_MV: Tensor) -
 def chances(strategy: Dream, num_draws: int) -> tuple[list[float], AskedPositions, Tensor]:
     """How often each of 5 positions commits in an iteration of quota 2 of 5, over all seeds."""
     asked, logits_MV = ragged([5], seed=3)
-    asked = replace(asked, num_masked_at_block_start_B=torch.tensor([5]))
+    asked = asked._replace(num_masked_at_block_start_B=torch.tensor([5]))
     counts: Counter[int] = Counter()
     for seed in range(num_draws):
-        commits = first_iteration(strategy, replace(asked, seed_B=torch.tensor([seed])), logits_MV)
+        commits = first_iteration(strategy, asked._replace(seed_B=torch.tensor([seed])), logits_MV)
         counts.update(i for i, commit in enumerate(commits) if commit)
     return [counts[i] / num_draws for i in range(5)], asked, logits_MV
 
@@ -125,7 +122,7 @@ def test_at_random_each_position_commits_by_itself() -> None:
     found, asked, logits_MV = chances(strategy, 4000)
     assert found == pytest.approx([(1 - 1e-3) / 4] * 5, abs=0.03)
     numbers = {
-        sum(first_iteration(strategy, replace(asked, seed_B=torch.tensor([seed])), logits_MV))
+        sum(first_iteration(strategy, asked._replace(seed_B=torch.tensor([seed])), logits_MV))
         for seed in range(200)
     }
     assert {0, 1, 2, 3} <= numbers

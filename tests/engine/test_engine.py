@@ -11,7 +11,7 @@ from engine.decoding.threshold import Threshold
 from engine.device_batch import Batch
 from engine.engine import DiffusionEngine, EngineConfig
 from engine.request import FinishReason, Request
-from tests.engine.tape import NoReading
+from tests.engine.tape import NoReading, reduce_as_on_a_gpu
 from tests.tiny import EOS, MASK, VOCAB_SIZE, mixed_requests, tiny_model
 
 
@@ -167,6 +167,7 @@ def test_one_host_read_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(max_sequences=4)
     for request in mixed_requests(4):
         engine.add(request)
+    reduce_as_on_a_gpu(engine)
     real_device_part = engine.forwards.device_part
 
     def device_part(batch: Batch) -> torch.Tensor:

@@ -80,7 +80,7 @@ def with_filters(
         top_k_B=tensors[1].int(),
         top_p_B=tensors[2].float(),
     )
-    return replace(asked, filters=filters if any(view) else None)
+    return asked._replace(filters=filters if any(view) else None)
 
 
 def kept_words(
@@ -209,8 +209,7 @@ def test_a_sequence_is_decided_alone_as_among_others(
     for b, settings in enumerate(MIXED):
         rows = (asked.sequence_M == b).nonzero()[:, 0]
         first, end = int(rows[0]), int(rows[-1]) + 1
-        alone = replace(
-            asked.rows(first, end),
+        alone = asked.rows(first, end)._replace(
             sequence_M=torch.zeros(end - first, dtype=torch.int64),
             any_sampled=settings[0] > 0,
             **{
@@ -258,8 +257,7 @@ def test_draws_follow_the_filtered_distribution(settings: Settings) -> None:
     """Chi-square over 20,000 positions with the same logits: below its 99.99 % quantile."""
     count = 20_000
     asked, logits_MV = filtered_batch([settings], count=9)
-    asked = replace(
-        asked,
+    asked = asked._replace(
         sequence_M=torch.zeros(count, dtype=torch.int64),
         position_M=torch.arange(count),
     )

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from engine.batch import HostBatch
+from engine.batch_buffer import BatchShape
 from engine.cache import CACHE_POLICIES
 from engine.decoding import DECODERS
-from engine.device_batch import BatchShape
 from engine.engine import DiffusionEngine
 from engine.graphs import SIGHTINGS, Captured, Graphs, padded_shape
 from engine.model.transformer import Transformer
 from engine.request import Request, Result
-from tests.engine.tape import TapeCapture
+from tests.engine.tape import TapeCapture, use_graphs
 from tests.numerics.combinations import ATTENTIONS, Combination, legal
 from tests.numerics.exact import assert_same
 from tests.tiny import mixed_requests, tiny_llada2_model, tiny_model
@@ -72,7 +72,7 @@ def engines(
     settings = {"block_length": BLOCK, "max_sequences": 3, "cache_tokens": 400, **settings}
     eager, engine = (combination.engine(model, **settings) for _ in range(2))
     capture = TapeCapture()
-    engine.forwards.graphs = Graphs(engine.forwards.device_part, engine.forwards.sender, capture)
+    use_graphs(engine, capture)
     return eager, engine, capture
 
 

@@ -10,15 +10,14 @@ import pytest
 import torch
 
 from engine.batch import pack
+from engine.batch_buffer import BatchShape
 from engine.config import BYTES_PER_LOGIT
-from engine.device_batch import BatchShape
 from engine.engine import DiffusionEngine
-from engine.graphs import Graphs
 from engine.guidance import Unconditional, bytes_per_guided_logit, guided
 from engine.model.transformer import Transformer
 from engine.request import FinishReason, Request, Result
 from tests.engine.live_bytes import LiveBytes
-from tests.engine.tape import TapeCapture
+from tests.engine.tape import TapeCapture, use_graphs
 from tests.engine.test_decoding_ranks import LocalWords
 from tests.engine.thread_ranks import on_ranks
 from tests.numerics.combinations import Combination
@@ -248,7 +247,7 @@ def test_three_ranks_generate_the_tokens_of_one() -> None:
 def with_graphs(model: Transformer) -> tuple[DiffusionEngine, TapeCapture]:
     engine = DUAL.engine(model, block_length=8, max_sequences=3, cache_tokens=600)
     capture = TapeCapture()
-    engine.forwards.graphs = Graphs(engine.forwards.device_part, engine.forwards.sender, capture)
+    use_graphs(engine, capture)
     return engine, capture
 
 

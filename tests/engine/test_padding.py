@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from engine.batch import HostBatch, pack
+from engine.batch_buffer import ALIGNMENT, BatchShape
 from engine.cache import CACHE_POLICIES
 from engine.config import EngineConfig
 from engine.decoding.threshold import Threshold
-from engine.device_batch import ALIGNMENT, Batch, BatchSender, BatchShape
+from engine.device_batch import Batch, BatchSender
 from engine.engine import DiffusionEngine
 from engine.graphs import MOST_QUERY_TOKENS, Graphs, padded_query_tokens, padded_shape
 from engine.request import Request
@@ -57,8 +58,8 @@ def sender() -> BatchSender:
 
 def tensors_of(batch: Batch) -> dict[str, Tensor]:
     fields = {
-        **{name: getattr(batch, name) for name in Batch.__slots__},
-        **{name: getattr(batch.asked, name) for name in batch.asked.__slots__},
+        **{name: getattr(batch, name) for name in Batch._fields},
+        **{name: getattr(batch.asked, name) for name in batch.asked._fields},
         **{name: getattr(batch.layout, name) for name in batch.layout.__slots__},
         **{f"run_A{i}": tiles.run_A for i, tiles in enumerate(batch.tiles)},
         **{f"first_A{i}": tiles.first_A for i, tiles in enumerate(batch.tiles)},

@@ -123,8 +123,7 @@ def test_an_entropy_bound_does_not_take_an_end_along() -> None:
 
 def test_no_token_is_edited_into_an_end() -> None:
     asked, _ = ragged([3])
-    asked = replace(
-        asked,
+    asked = asked._replace(
         token_M=torch.tensor([7, END, MASK]),
         is_masked_M=torch.tensor([False, False, True]),
     )

@@ -146,8 +146,7 @@ def test_a_sequence_is_decided_alone_as_among_others(
                 *("num_iterations_B", "seed_B", "temperature_B"),
             )
         }
-        alone = replace(
-            asked.rows(first, end),
+        alone = asked.rows(first, end)._replace(
             sequence_M=torch.zeros(end - first, dtype=torch.int64),
             any_sampled=settings[0] > 0,
             **per_sequence,

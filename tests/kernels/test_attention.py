@@ -1,9 +1,11 @@
 """Attention over pages: the CPU path equals the reference, and the reference a plain softmax."""
 
+import numpy as np
 import pytest
 import torch
 
 from engine.kernels.reference import (
+    HostRuns,
     PagedLayout,
     paged_attention_reference,
     paged_attention_views,
@@ -22,16 +24,13 @@ def layout_of(queries: list[int], contexts: list[int], page_size: int) -> tuple[
     num_pages = [-(-context // page_size) for context in contexts]
     first_pages = [sum(num_pages[:b]) + b + 1 for b in range(len(contexts))]
     starts = torch.tensor([0, *queries]).cumsum(0).int()
-    runs = [
-        (int(starts[b]), int(starts[b + 1]), first_pages[b] * page_size, contexts[b])
-        for b in range(len(contexts))
-    ]
+    slots = torch.tensor(first_pages, dtype=torch.int32) * page_size
     layout = PagedLayout(
         query_starts=starts,
-        first_slot_R=torch.tensor(first_pages, dtype=torch.int32) * page_size,
+        first_slot_R=slots,
         context_lens_R=torch.tensor(contexts, dtype=torch.int32),
         longest_context=max(contexts),
-        host_runs=runs,
+        host_runs=HostRuns(starts.numpy(), slots.numpy(), np.array(contexts)),
     )
     return layout, sum(num_pages) + len(contexts) + 1
 
@@ -110,7 +109,7 @@ def test_reference_follows_a_scattered_page_table() -> None:
         context_lens_R=torch.tensor([10], dtype=torch.int32),
         longest_context=10,
         scattered_RT=torch.tensor([[5, 0, 3]], dtype=torch.int32),
-        host_runs=[],
+        host_runs=None,
     )
     keys, values = (torch.cat((x[5], x[0], x[3][:2]))[:, 0] for x in (k, v))
     expected = (q[:, 0] @ keys.T / 8**0.5).softmax(-1) @ values

@@ -117,7 +117,7 @@ def test_scattered_pages(place: Place, tile: AttentionTile) -> None:
         context_lens_R=place.ints([70]),
         longest_context=70,
         scattered_RT=place.ints([[7, 2, 5, 0, 8, 1]]),
-        host_runs=[],
+        host_runs=None,
     )
     q = place.normal(5, 4, 16)
     got = paged_attention(q, k, v, layout, [tiles_of(place, layout, 4, 2, tile)])
@@ -130,7 +130,7 @@ def test_keys_that_are_not_finite_show_in_their_run_alone(
     place: Place, tile: AttentionTile
 ) -> None:
     q, k, v, layout = case(place, [3, 2], [70, 40], 4, 2, 16, page_size=16)
-    k.flatten(0, 1)[layout.host_runs[0][2] + 60] = torch.nan
+    k.flatten(0, 1)[int(layout.first_slot_R[0]) + 60] = torch.nan
     got = paged_attention(q, k, v, layout, [tiles_of(place, layout, 4, 2, tile)])
     assert got[:3].isnan().all()
     assert got[3:].isfinite().all()

@@ -20,7 +20,7 @@ from engine.kernels.head import reduce, reduce_reference
 from engine.kernels.linear import linear, linear_reference
 from engine.kernels.norm import add_norm, add_norm_reference
 from engine.kernels.qkv import norm_rotate_write, norm_rotate_write_reference
-from engine.kernels.reference import PagedLayout, Run, paged_attention_reference
+from engine.kernels.reference import HostRuns, PagedLayout, Run, paged_attention_reference
 from engine.kernels.route import RouterWeights, route, route_reference, split_in_three
 from engine.kernels.swiglu import swiglu, swiglu_reference
 from engine.model.config import ExpertsConfig, ModelConfig
@@ -129,7 +129,9 @@ class KernelChecks:
             first_slot_R=self._ints([slot for *_, slot, _ in runs]),
             context_lens_R=self._ints(CONTEXTS),
             longest_context=max(CONTEXTS),
-            host_runs=runs,
+            host_runs=HostRuns(
+                np.array(starts), np.array([slot for *_, slot, _ in runs]), np.array(CONTEXTS)
+            ),
         )
         q = self._normal(sum(SPANS), H, E)
         tiles = [

@@ -21,8 +21,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
         return batch
     both, twin = (_pack(part, model, softens_canvas=False) for part in ([*plan, *twins], twins))
     step = batch.positions_Q.size
-    batch = replace(
-        batch,
+    batch = batch._replace(
         positions_Q=both.positions_Q,
         slots_Q=both.slots_Q,
         query_starts=both.query_starts,
@@ -32,8 +31,7 @@ def pack(plan: Plan, model: ModelConfig, softens_canvas: bool = False) -> HostBa
     if not twin.index_M.size:
         return batch
     weights = [sequence.request.guidance + 1 for sequence, _ in twins]
-    return replace(
-        batch,
+    return batch._replace(
         twins=HostTwins(
             index_G=twin.index_M + step,
             logit_index_G=twin.logit_index_M + step,
