@@ -14,7 +14,7 @@ from engine.decoding.fixed import Fixed
 from engine.decoding.hierarchical import Hierarchical
 from engine.decoding.klass import Klass
 from engine.decoding.logits import Logits
-from engine.decoding.positions import AskedPositions
+from engine.decoding.positions import AskedPositions, Proposals
 from engine.decoding.threshold import Threshold
 
 VOCAB = 23
@@ -83,6 +83,14 @@ def ragged(
         num_iterations_in_block_B=torch.ones(len(counts), dtype=torch.int64),
     )
     return asked, logits_MV
+
+
+def run(
+    strategy: DecodingStrategy, asked: AskedPositions, logits_MV: Tensor
+) -> tuple[Proposals, Tensor]:
+    """What the strategy proposes, and where it commits."""
+    proposals = strategy.propose(asked, Logits(logits_MV, VOCAB))
+    return proposals, strategy.choose(asked, proposals)
 
 
 def certain(doubts: list[float], vocab: int = VOCAB) -> Tensor:
