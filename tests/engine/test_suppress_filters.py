@@ -20,8 +20,7 @@ from engine.decoding.positions import AskedPositions, Proposals, is_last
 from engine.decoding.suppress import held_back, put_last
 from engine.decoding.threshold import Threshold
 from engine.parallel import ALONE, TensorParallel
-from tests.engine.ragged import MASK, STRATEGIES, VOCAB
-from tests.engine.test_filters import (
+from tests.engine.filtered import (
     MIXED,
     ByDtype,
     Settings,
@@ -29,6 +28,7 @@ from tests.engine.test_filters import (
     plain_view,
     with_filters,
 )
+from tests.engine.ragged import MASK, STRATEGIES, VOCAB
 from tests.engine.test_graphs import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.test_suppress import CONFIG, END, TURN_END
 from tests.engine.thread_ranks import on_ranks

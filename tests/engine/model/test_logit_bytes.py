@@ -15,8 +15,9 @@ from engine.decoding.threshold import Threshold
 from engine.guidance import guided
 from engine.model.plan.footprint import PlannedRank, Setup, logit_bytes
 from engine.parallel import ALONE
+from tests.engine.filtered import Settings, with_filters
 from tests.engine.live_bytes import LiveBytes
-from tests.engine.test_filters import Settings, ragged, with_filters
+from tests.engine.ragged import ragged
 from tests.tiny import tiny_config
 
 WORDS = 16384
