@@ -15,7 +15,7 @@ from engine.errors import UserError
 from engine.graphs import CudaCapture, Graphs
 from engine.model.transformer import Transformer
 from engine.request import Result
-from tests.engine.test_graphs import SOFT, requests_of_both_kinds
+from tests.engine.graphed import SOFT, requests_of_both_kinds
 from tests.numerics.combinations import Combination
 from tests.tiny import tiny_llada2_model, tiny_model
 

@@ -24,8 +24,8 @@ from engine.decoding.threshold import Threshold
 from engine.decoding.triton_reduction import TritonReduction
 from engine.errors import UserError
 from engine.parallel import TensorParallel
+from tests.engine.graphed import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.ragged import MASK, STRATEGIES, VOCAB, certain, ragged
-from tests.engine.test_graphs import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.thread_ranks import on_ranks
 from tests.numerics.combinations import Combination
 from tests.numerics.exact import assert_same

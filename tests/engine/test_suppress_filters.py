@@ -28,8 +28,8 @@ from tests.engine.filtered import (
     plain_view,
     with_filters,
 )
+from tests.engine.graphed import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.ragged import MASK, STRATEGIES, VOCAB
-from tests.engine.test_graphs import MODELS, engines, requests_of_both_kinds, results_of
 from tests.engine.test_suppress import CONFIG, END, TURN_END
 from tests.engine.thread_ranks import on_ranks
 from tests.numerics.combinations import Combination
