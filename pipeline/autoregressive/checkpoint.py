@@ -1,15 +1,21 @@
-"""What a job asks of an autoregressive checkpoint. transformers reads it; none of its code runs."""
+"""What a job asks of an autoregressive checkpoint. transformers reads it; none of its code runs.
+
+Its parts are imported only where a job asks for such a checkpoint: they take a second, and bring
+the compiler of torch with them.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WEIGHTS = "*.safetensors"
 
@@ -30,6 +36,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         UserError: there is no config.json, or it is not of an autoregressive model that this
             version of transformers knows.
     """
+    from transformers import GenerationConfig
+    from transformers.utils import GENERATION_CONFIG_NAME
+
     config = _config(folder)
     eos = config.eos_token_id
     if (folder / GENERATION_CONFIG_NAME).is_file():
@@ -57,6 +66,8 @@ def load(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
     Raises:
         UserError: as for read_checkpoint; or transformers cannot load the weights.
     """
+    from transformers import AutoModelForCausalLM
+
     _config(folder)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -74,6 +85,9 @@ def load(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
 
 def _config(folder: Path) -> Any:
     """The part of config.json that describes the model of the text."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
     named = f"model.path={folder} with engine=transformers"
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

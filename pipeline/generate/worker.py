@@ -1,11 +1,13 @@
 """Builds what a worker needs before its first row: the prompter, the model, the engine and the
 driver that connects them to the run's files."""
 
+from __future__ import annotations
+
 import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +23,6 @@ from engine.stats import EngineStats
 from engine.stops import TextOf
 from engine.text.tokenizer import check_ids, check_tokens
 from pipeline.autoregressive.checkpoint import load, read_checkpoint
-from pipeline.autoregressive.engine import TransformersEngine
 from pipeline.config.job import JobConfig
 from pipeline.generate.driver import Driver
 from pipeline.generate.models import Models
@@ -36,6 +37,9 @@ from pipeline.stats.versions import git_revision, library_versions
 from pipeline.workers.ranks import Worker, cpu_threads, device_of
 from pipeline.workers.session import Session
 from pipeline.workers.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from pipeline.autoregressive.engine import TransformersEngine
 
 log = logging.getLogger("pipeline")
 
@@ -97,14 +101,7 @@ def make_driver(
         num_workers = worker.world // parallel.size
         engine_config = limit_to_share(config.engine, left.num_outcomes, num_workers)
         if config.is_autoregressive:
-            may_sample = config.generation.temperature > 0 or "temperature" in plan.overrides
-            engine = TransformersEngine(
-                load(checkpoint, config.model.dtype, device),
-                read_checkpoint(checkpoint),
-                config=engine_config,
-                text_of=prompter.text,
-                may_sample=may_sample,
-            )
+            engine = make_rival(config, plan, engine_config, checkpoint, device, prompter.text)
         else:
             text_of, kept = prompter.text, models or Models()
             engine = make_engine(config, engine_config, checkpoint, device, parallel, text_of, kept)
@@ -142,6 +139,30 @@ def make_tally(
         engine_stats,
         num_before=plan.num_outcomes - left.num_outcomes,
         failed_before=left.num_failed,
+    )
+
+
+def make_rival(
+    config: JobConfig,
+    plan: Plan,
+    engine_config: EngineConfig,
+    checkpoint: Path,
+    device: torch.device,
+    text_of: TextOf,
+) -> TransformersEngine:
+    """
+    Raises:
+        UserError: the checkpoint is at fault.
+    """
+    # Only here, because it takes a second and imports torch's compiler.
+    from pipeline.autoregressive.engine import TransformersEngine
+
+    return TransformersEngine(
+        load(checkpoint, config.model.dtype, device),
+        read_checkpoint(checkpoint),
+        config=engine_config,
+        text_of=text_of,
+        may_sample=config.generation.temperature > 0 or "temperature" in plan.overrides,
     )
 
 
