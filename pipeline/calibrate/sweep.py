@@ -12,9 +12,17 @@ from typing import Any
 from engine.errors import UserError
 from engine.model.load import fetch_checkpoint, read_config
 from pipeline.calibrate.grid import Point, points_of, reference_of
-from pipeline.calibrate.halving import Dropped, choose, select
+from pipeline.calibrate.halving import (
+    PER_FORWARD,
+    PER_SECOND,
+    Dropped,
+    by_promise,
+    choose,
+    select,
+)
 from pipeline.calibrate.measure import Measured, Measurer
 from pipeline.calibrate.rungs import Rung, rungs_of
+from pipeline.calibrate.speeds import Speeds
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.launch.to_calibrate import Calibrated
 from pipeline.run_folder.files import exists, read_text
@@ -47,8 +55,13 @@ class Outcome:
     """Settings on all rows."""
     dropped: list[Dropped]
     """The others, each on its last rung."""
-    chosen: Measured | None
-    """None: no setting is faster than the reference and within the loss."""
+    fastest: Measured | None
+    """Of the settings within the loss, in tokens per second here; None: none is faster than the
+    reference and within the loss."""
+    most_per_forward: Measured | None
+    """The same in tokens per forward."""
+    swing: float | None
+    """Of the time of a setting on a rung, as a share of it."""
     rungs: list[Rung]
     seconds: float
     """Of this start."""
@@ -73,6 +86,7 @@ class Sweep:
     reference: Point
     rungs: list[Rung]
     measurer: Measurer
+    speeds: Speeds = field(default_factory=Speeds)
     dropped: list[Dropped] = field(default_factory=list)
     busiest: float = 0.0
 
@@ -122,16 +136,20 @@ class Sweep:
             kept = [one.point for one in good]
             self.tell(f"{len(kept)} go on, {len(dropped)} are dropped")
         last, reference = self.try_all(kept, self.rungs[-1])
-        chosen = choose(last, reference, self.within)
-        while chosen is None and (more := self.next_best(reference)):
+        fastest = choose(last, reference, self.within, PER_SECOND)
+        while fastest is None and (more := self.next_best(reference)):
             self.tell(f"none is within {self.within:g}: {more.point.short} is tried on all rows")
-            last.append(self.try_one(more.point, self.rungs[-1], reference))
-            chosen = choose(last, reference, self.within)
+            one = self.try_one(more.point, self.rungs[-1], reference)
+            self.speeds.add_one(one)
+            last.append(one)
+            fastest = choose(last, reference, self.within, PER_SECOND)
         return Outcome(
             reference=reference,
             last=last,
             dropped=self.dropped,
-            chosen=chosen,
+            fastest=fastest,
+            most_per_forward=choose(last, reference, self.within, PER_FORWARD),
+            swing=self.speeds.swing,
             rungs=self.rungs,
             seconds=time.perf_counter() - began,
             busiest=self.busiest,
@@ -145,7 +163,9 @@ class Sweep:
             f"iteration, on {rung.num_rows:,} rows each"
         )
         reference = self.try_one(self.reference, rung, None)
-        return [self.try_one(point, rung, reference) for point in points], reference
+        found = [self.try_one(point, rung, reference) for point in points]
+        self.speeds.add([reference, *found])
+        return found, reference
 
     def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
         found = self.measurer.measure(point, rung, self.reference)
@@ -154,18 +174,19 @@ class Sweep:
         return found
 
     def next_best(self, reference: Measured) -> Measured | None:
-        """The fastest that was dropped for its speed alone and is faster than the reference; it is
-        no longer dropped."""
-        slow = [
-            its
+        """The most promising of those that were dropped for their speed alone and are faster than
+        the reference; it is no longer dropped."""
+        slow = {
+            its.measured.point.name: its
             for its in self.dropped
-            if not its.loses and its.measured.tokens_per_s > reference.tokens_per_s
-        ]
-        if not slow:
+            if not its.loses and its.measured.smoothed_per_s > reference.smoothed_per_s
+        }
+        found = [its.measured for its in slow.values()]
+        ranked = by_promise(found, reference, self.within, PER_SECOND)
+        if not ranked:
             return None
-        best = max(slow, key=lambda its: its.measured.tokens_per_s)
-        self.dropped.remove(best)
-        return best.measured
+        self.dropped.remove(slow[ranked[0].point.name])
+        return ranked[0]
 
     def is_begun(self) -> bool:
         """Whether the folder holds calibration.json, which must be of this job.
