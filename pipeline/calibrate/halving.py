@@ -7,12 +7,14 @@ After a rung a setting is dropped
 
     if it loses more than is asked for     the 95 % interval of its paired difference to the
                                            reference ends below
-    else if others promise more            it is not in the first quarter of the others by what it
-                                           promises, in neither of the two speeds
+    else if others promise more            by what it promises it is not among the first of the
+                                           others, in neither of the two speeds: a fifth of them
+                                           after the first rung, then half
 
 A setting promises its speed times the chance that its loss is within what is asked for, given its
 rows so far. On few rows the chances of two settings hardly differ, unless one is plainly worse, so
-speed decides; on many, quality does.
+speed decides; on many, quality does. Speeds are known early and losses late, so the first cut is
+the deeper one, and many settings are tried on all rows, which costs little: they are fast.
 
 (Jamieson and Talwalkar, arXiv 1502.07943, have the halving; the paired interval and the promise are
 ours.)
@@ -28,8 +30,9 @@ from pipeline.stats.paired import Z_95, Paired
 
 PER_SECOND, PER_FORWARD = "smoothed_per_s", "tokens_per_forward"
 SPEEDS = (PER_SECOND, PER_FORWARD)
-KEPT = 1 / 4
-"""Of those that do not lose too much, this share goes on, for each of the two speeds."""
+KEPT = (1 / 5, 1 / 2)
+"""After the first and the second rung: of those that do not lose too much, this share goes on, for
+each of the two speeds."""
 LEAST_KEPT = 2
 
 
@@ -42,10 +45,10 @@ class Dropped:
 
 
 def select(
-    found: Sequence[Measured], reference: Measured, within: float
+    found: Sequence[Measured], reference: Measured, within: float, kept_share: float
 ) -> tuple[list[Measured], list[Dropped]]:
     """Those that go on, the most promising in tokens per second first, and those that do not. All
-    are of one rung."""
+    are of one rung. `kept_share`: of KEPT."""
     good, dropped = [], []
     for one in found:
         low, high = one.against(reference).interval
@@ -54,7 +57,7 @@ def select(
             dropped.append(Dropped(one, why, loses=True))
         else:
             good.append(one)
-    num = max(LEAST_KEPT, ceil(KEPT * len(good)))
+    num = max(LEAST_KEPT, ceil(kept_share * len(good)))
     ranked = {speed: by_promise(good, reference, within, speed) for speed in SPEEDS}
     first = {one.point.name for its in ranked.values() for one in its[:num]}
     kept = [one for one in ranked[PER_SECOND] if one.point.name in first]

@@ -13,6 +13,7 @@ from engine.errors import UserError
 from engine.model.load import fetch_checkpoint, read_config
 from pipeline.calibrate.grid import Point, points_of, reference_of
 from pipeline.calibrate.halving import (
+    KEPT,
     PER_FORWARD,
     PER_SECOND,
     Dropped,
@@ -129,9 +130,9 @@ class Sweep:
         began = time.perf_counter()
         self.warm_up()
         kept: Sequence[Point] = self.points
-        for rung in self.rungs[:-1]:
+        for rung, kept_share in zip(self.rungs[:-1], KEPT, strict=False):
             found, reference = self.try_all(kept, rung)
-            good, dropped = select(found, reference, self.within)
+            good, dropped = select(found, reference, self.within, kept_share)
             self.dropped += dropped
             kept = [one.point for one in good]
             self.tell(f"{len(kept)} go on, {len(dropped)} are dropped")

@@ -9,7 +9,15 @@ import pytest
 from engine.cache import CACHE_POLICIES
 from engine.decoding.threshold import Threshold
 from pipeline.calibrate.grid import Point
-from pipeline.calibrate.halving import PER_FORWARD, PER_SECOND, chance, choose, frontier, select
+from pipeline.calibrate.halving import (
+    KEPT,
+    PER_FORWARD,
+    PER_SECOND,
+    chance,
+    choose,
+    frontier,
+    select,
+)
 from pipeline.calibrate.measure import Measured
 from pipeline.calibrate.rungs import Rung, part_rows, rungs_of
 from pipeline.run_folder.share import Share
@@ -59,7 +67,7 @@ def names(found: list[Measured]) -> list[float]:
 def test_what_loses_too_much_is_dropped_however_fast() -> None:
     fast_and_wrong = measured(0.1, 1000.0, wrong=40)
     fast_and_right = measured(0.2, 500.0, wrong=2)
-    kept, dropped = select([fast_and_wrong, fast_and_right], REFERENCE, 0.01)
+    kept, dropped = select([fast_and_wrong, fast_and_right], REFERENCE, 0.01, 1 / 4)
     assert names(kept) == [0.2]
     ((measured_, why, loses),) = [(its.measured, its.why, its.loses) for its in dropped]
     assert (measured_, loses) == (fast_and_wrong, True)
@@ -67,14 +75,16 @@ def test_what_loses_too_much_is_dropped_however_fast() -> None:
 
 
 def test_one_prompt_of_64_is_no_proof() -> None:
-    kept, _ = select([measured(0.1, 9.0, wrong=3), measured(0.2, 8.0, wrong=2)], REFERENCE, 0.01)
+    kept, _ = select(
+        [measured(0.1, 9.0, wrong=3), measured(0.2, 8.0, wrong=2)], REFERENCE, 0.01, KEPT[0]
+    )
     assert sorted(names(kept)) == [0.1, 0.2], "one mistake more; both may be within 0.01"
 
 
 def test_a_quarter_of_each_speed_goes_on() -> None:
     fast = [measured((10 + i) / 100, 100.0 - i, 2, per_forward=1.0 + i / 10) for i in range(8)]
     found = [*fast, measured(0.9, 20.0, wrong=2, per_forward=9.0)]
-    kept, dropped = select(found, REFERENCE, 0.01)
+    kept, dropped = select(found, REFERENCE, 0.01, 1 / 4)
     assert names(kept) == [0.1, 0.11, 0.12, 0.16, 0.17, 0.9], "three of nine by each"
     assert {its.why for its in dropped} == {
         "3 promise more tokens/s, and 3 more tokens per forward"
@@ -85,10 +95,10 @@ def test_a_quarter_of_each_speed_goes_on() -> None:
 def test_speed_counts_as_far_as_the_loss_may_be_within() -> None:
     doubtful = [measured((10 + i) / 100, 110.0, wrong=5) for i in range(4)]
     sure = [measured((20 + i) / 100, 100.0, wrong=2) for i in range(4)]
-    kept, _ = select([*doubtful, *sure], REFERENCE, 0.01)
+    kept, _ = select([*doubtful, *sure], REFERENCE, 0.01, 1 / 4)
     assert names(kept) == [0.2, 0.21], "a tenth faster, but 3 prompts of 64 worse"
     far = [replace(one, smoothed_per_s=3000.0, tokens_per_forward=300.0) for one in doubtful]
-    kept, _ = select([*far, *sure], REFERENCE, 0.01)
+    kept, _ = select([*far, *sure], REFERENCE, 0.01, 1 / 4)
     assert names(kept) == [0.1, 0.11], "30 times as fast, and not surely too bad"
 
 
@@ -109,10 +119,10 @@ def test_the_chance_to_be_within_the_loss() -> None:
 
 def test_order_does_not_matter() -> None:
     found = [measured((i + 1) / 50, 10.0 + i % 7, wrong=i % 5) for i in range(40)]
-    kept, _ = select(found, REFERENCE, 0.01)
+    kept, _ = select(found, REFERENCE, 0.01, 1 / 4)
     mixed = list(found)
     random.Random(0).shuffle(mixed)
-    again, _ = select(mixed, REFERENCE, 0.01)
+    again, _ = select(mixed, REFERENCE, 0.01, 1 / 4)
     assert {id(one) for one in kept} == {id(one) for one in again}
 
 
@@ -148,13 +158,15 @@ def test_the_frontier() -> None:
 @pytest.mark.parametrize(
     ("rows", "sizes"),
     [
-        (1024, [32, 128, 512, 1024]),
-        (300, [10, 40, 150, 300]),
-        (256, [8, 32, 128, 256]),
+        (1024, [32, 256, 1024]),
+        (300, [10, 80, 300]),
+        (256, [8, 64, 256]),
         (128, [8, 32, 128]),
         (100, [8, 32, 100]),
-        (64, [8, 32, 64]),
+        (64, [8, 16, 64]),
+        (32, [8, 32]),
         (20, [8, 20]),
+        (16, [8, 16]),
         (8, [8]),
         (1, [1]),
     ],
@@ -163,6 +175,7 @@ def test_rungs(rows: int, sizes: list[int]) -> None:
     rungs = rungs_of(rows)
     assert [rung.num_rows for rung in rungs] == sizes
     assert [rung.num_rows for rung in rungs_of(rows, is_full=True)] == [rows]
+    assert len(rungs) <= len(KEPT) + 1
     assert rungs[-1].share is None
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pipeline.calibrate.halving import PER_FORWARD, PER_SECOND, select
+from pipeline.calibrate.halving import KEPT, PER_FORWARD, PER_SECOND, select
 from pipeline.calibrate.measure import Measured
 from pipeline.calibrate.speeds import Speeds, fitted
 from pipeline.stats.totals import Totals
@@ -80,12 +80,12 @@ def test_a_burst_does_not_drop_a_good_setting() -> None:
     best = found[0]
     assert best.tokens_per_s < sorted(one.tokens_per_s for one in found)[-10], "as the clock says"
     assert best.smoothed_per_s == max(one.smoothed_per_s for one in found)
-    kept, _ = select(found, reference, 0.01)
+    kept, _ = select(found, reference, 0.01, KEPT[0])
     assert best in kept
-    # With its own time instead it is not among the fastest quarter.
+    # With its own time instead it is not among the fastest fifth.
     by_clock = [replace(one, smoothed_per_s=one.tokens_per_s) for one in found]
     by_clock = [replace(one, tokens_per_forward=1.0 + i) for i, one in enumerate(by_clock)]
-    assert by_clock[0] not in select(by_clock, reference, 0.01)[0]
+    assert by_clock[0] not in select(by_clock, reference, 0.01, KEPT[0])[0]
 
 
 def test_smoothed_speeds_swing_less() -> None:
