@@ -11,14 +11,16 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.model.load import fetch_checkpoint, read_config
-from pipeline.calibrate.grid import Point, points_of, reference_of
+from pipeline.calibrate.grid import Point, expected_cost, points_of, reference_of
 from pipeline.calibrate.halving import (
     KEPT,
     PER_FORWARD,
     PER_SECOND,
+    SPEEDS,
     Dropped,
     by_promise,
     choose,
+    fastest_first,
     select,
 )
 from pipeline.calibrate.measure import Measured, Measurer
@@ -31,10 +33,6 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import flat
 from pipeline.workers.ranks import this_worker
 
-CHEAPEST = ("block_causal", "commit", "dkv", "dual", "vicinity", "prefix", "none")
-"""Cache policies by what a forward costs, the cheapest first; others come after these."""
-SLOWEST = ("fixed", "dream")
-"""Strategies that commit a fixed number of tokens come last."""
 FREE = (
     *("name", "output", "max_failed_fraction", "progress_every_s", "retry_failed"),
     *("shutdown_grace_s", "share", "dry_run", "data.path", "model.path"),
@@ -129,26 +127,23 @@ class Sweep:
         """Run what is not done yet, and decide."""
         began = time.perf_counter()
         self.warm_up()
-        kept: Sequence[Point] = self.points
+        kept: list[Measured] = []
+        points: Sequence[Point] = self.points
         for rung, kept_share in zip(self.rungs[:-1], KEPT, strict=False):
-            found, reference = self.try_all(kept, rung)
-            good, dropped = select(found, reference, self.within, kept_share)
+            found, reference = self.try_all(points, rung)
+            kept, dropped = select(found, reference, self.within, kept_share)
             self.dropped += dropped
-            kept = [one.point for one in good]
+            points = [one.point for one in kept]
             self.tell(f"{len(kept)} go on, {len(dropped)} are dropped")
-        last, reference = self.try_all(kept, self.rungs[-1])
-        fastest = choose(last, reference, self.within, PER_SECOND)
-        while fastest is None and (more := self.next_best(reference)):
-            self.tell(f"none is within {self.within:g}: {more.point.short} is tried on all rows")
-            one = self.try_one(more.point, self.rungs[-1], reference)
-            self.speeds.add_one(one)
-            last.append(one)
-            fastest = choose(last, reference, self.within, PER_SECOND)
+        if len(self.rungs) == 1:
+            last, reference = self.try_all(points, self.rungs[-1])
+        else:
+            last, reference = self.try_fastest(kept)
         return Outcome(
             reference=reference,
             last=last,
             dropped=self.dropped,
-            fastest=fastest,
+            fastest=choose(last, reference, self.within, PER_SECOND),
             most_per_forward=choose(last, reference, self.within, PER_FORWARD),
             swing=self.speeds.swing,
             rungs=self.rungs,
@@ -167,6 +162,39 @@ class Sweep:
         found = [self.try_one(point, rung, reference) for point in points]
         self.speeds.add([reference, *found])
         return found, reference
+
+    def try_fastest(self, kept: Sequence[Measured]) -> tuple[list[Measured], Measured]:
+        """The reference on all rows, and of these settings as many as it takes to know the fastest
+        within the loss, for each of the two speeds: the others are dropped. If none is, those that
+        were dropped before for their speed follow, the most promising first."""
+        rung = self.rungs[-1]
+        self.tell(f"all {rung.num_rows:,} rows: the fastest first, until one is within the loss")
+        reference = self.try_last(self.reference, None)
+        tried: dict[str, Measured] = {}
+        for speed in SPEEDS:
+            for one in fastest_first(kept, speed):
+                if one.point.name not in tried:
+                    tried[one.point.name] = self.try_last(one.point, reference)
+                if choose([tried[one.point.name]], reference, self.within, speed):
+                    break
+        self.dropped += [
+            Dropped(one, "a faster one is within the loss", loses=False)
+            for one in kept
+            if one.point.name not in tried
+        ]
+        last = list(tried.values())
+        while not choose(last, reference, self.within, PER_SECOND):
+            more = self.next_best(reference)
+            if more is None:
+                break
+            last.append(self.try_last(more.point, reference))
+        return last, reference
+
+    def try_last(self, point: Point, reference: Measured | None) -> Measured:
+        """A setting by itself, on all rows."""
+        found = self.try_one(point, self.rungs[-1], reference)
+        self.speeds.add_one(found)
+        return found
 
     def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
         found = self.measurer.measure(point, rung, self.reference)
@@ -260,11 +288,6 @@ def check(config: JobConfig) -> None:
             f"{world} workers: pipeline.calibrate runs as one; start it without torchrun. What it "
             "finds for one worker holds for each of several"
         )
-
-
-def expected_cost(point: Point) -> tuple[bool, int]:
-    known = CHEAPEST.index(point.cache_name) if point.cache_name in CHEAPEST else len(CHEAPEST)
-    return point.decoding_name in SLOWEST, known
 
 
 def line_of(found: Measured, reference: Measured | None) -> str:
