@@ -1,5 +1,5 @@
-"""The sweep, in order: reference and settings on the first rung, those that go on on the next, and
-the choice among those that were tried on all rows."""
+"""The sweep, in order: reference and settings on the first rung, those that go on on the next, what
+is left on all rows, the fastest first, and the choice among these."""
 
 import json
 import os
