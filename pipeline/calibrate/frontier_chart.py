@@ -1,6 +1,7 @@
 """Draws the frontier: quality against tokens per second, and against tokens per forward."""
 
 from pipeline.calibrate.halving import PER_FORWARD, PER_SECOND, frontier
+from pipeline.calibrate.measure import Measured
 from pipeline.calibrate.sweep import Outcome
 from pipeline.report.scatter import Point as Dot
 from pipeline.report.scatter import Scatter, scatter
@@ -16,7 +17,7 @@ UNITS = {PER_SECOND: "tokens/s", PER_FORWARD: "tokens per forward"}
 def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
     """Quality against tokens per second and against tokens per forward. Of settings that were tried
     on fewer rows, the quality is the reference's on all rows and the difference on theirs, at most
-    1."""
+    1; the few rows of the first rung tell nothing that could be drawn."""
     made = []
     for title, speed in (
         ("tokens per second in the engine, smoothed", PER_SECOND),
@@ -25,7 +26,9 @@ def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
         dots = dots_of(outcome, speed)
         floor = max(dot.y for dot in dots if not dot.is_faint) - SHOWN
         low = sum(dot.y < floor for dot in dots)
-        about = f"against {title}" + (f"; {low} settings below {floor:.2f} on the edge" * (low > 0))
+        about = f"against {title}" + f"; {low} settings below {floor:.2f} on the edge" * (low > 0)
+        if early := sum(is_early(one, outcome) for one in outcome.everything):
+            about += f"; without {early} that were dropped on the first rung"
         chart = scatter(
             quality.capitalize(),
             about,
@@ -46,7 +49,7 @@ def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
     dots = []
     for one in outcome.everything:
         x = getattr(one, speed)
-        if x <= 0:
+        if x <= 0 or is_early(one, outcome):
             continue
         found = one.against(reference)
         y = min(1.0, reference.quality + found.difference)
@@ -66,3 +69,8 @@ def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
             )
         )
     return dots
+
+
+def is_early(one: Measured, outcome: Outcome) -> bool:
+    """Whether it got no further than the first of several rungs."""
+    return one.rung == outcome.rungs[0] and len(outcome.rungs) > 1

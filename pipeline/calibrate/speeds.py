@@ -8,7 +8,8 @@ together:
 
 with the same three costs, none below 0, for all. They are fitted by least squares of the relative
 errors: a setting that was hit by a burst, and took twice its time, moves them little, since its
-error is at most 1, however long it took.
+error is at most 1, however long it took. The few settings of a last rung only scale the costs of
+the rung before: its batches are fuller.
 
 What a strategy or policy costs beyond these counts shows as a deviation of its seconds from the fit
 that comes back rung after rung. A setting's deviation is the median of those of its rungs and of
@@ -29,6 +30,8 @@ from pipeline.stats.totals import Totals
 
 TO_SD = 1.4826
 """From the median size of a normal variable to its standard deviation."""
+LEAST_FITTED = 16
+"""Fewer settings tell no costs apart: the costs of the rung before are scaled to them."""
 LEAST_PAIRS = 8
 """Of fewer, the swing is not told."""
 
@@ -43,22 +46,27 @@ class Speeds:
     """Name of a setting -> log of its seconds over those of the fit, rung by rung."""
 
     def add(self, found: Sequence[Measured]) -> None:
-        """Set `smoothed_per_s` of all settings of a rung."""
-        timed = [one.work for one in found if is_timed(one.work)]
-        if timed:
-            self.costs = fitted([counts(work) for work in timed], [its.engine_s for its in timed])
-        self.add_one(*found)
+        """Fit the costs to a rung's settings, note how each deviates, and smooth their speeds."""
+        timed = [one for one in found if is_timed(one.work)]
+        if not self.costs.any() or len(timed) >= LEAST_FITTED:
+            works = [one.work for one in timed]
+            self.costs = fitted(list(map(counts, works)), [work.engine_s for work in works])
+        elif timed:
+            self.costs *= math.exp(median(map(self._deviation, timed)))
+        for one in timed:
+            self.deviations.setdefault(one.point.name, []).append(self._deviation(one))
+        self.smooth(*timed)
 
-    def add_one(self, *found: Measured) -> None:
-        """The same, by the fit that is there."""
+    def smooth(self, *found: Measured) -> None:
+        """Set `smoothed_per_s` of these, by the costs and deviations that are known."""
         for one in found:
-            if not is_timed(one.work):
-                continue
-            seconds = float(np.dot(counts(one.work), self.costs))
-            its = self.deviations.setdefault(one.point.name, [])
-            its.append(math.log(one.work.engine_s / seconds))
-            own = math.exp(median([0.0, 0.0, *its]))
-            one.smoothed_per_s = one.work.num_generated_tokens / (seconds * own)
+            if is_timed(one.work):
+                own = math.exp(median([0.0, 0.0, *self.deviations.get(one.point.name, ())]))
+                seconds = own * float(np.dot(counts(one.work), self.costs))
+                one.smoothed_per_s = one.work.num_generated_tokens / seconds
+
+    def _deviation(self, one: Measured) -> float:
+        return math.log(one.work.engine_s / float(np.dot(counts(one.work), self.costs)))
 
     @property
     def swing(self) -> float | None:

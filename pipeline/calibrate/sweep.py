@@ -167,8 +167,9 @@ class Sweep:
         """The reference on all rows, and of these settings as many as it takes to know the fastest
         within the loss, for each of the two speeds: the others are dropped. If none is, those that
         were dropped before for their speed follow, the most promising first."""
-        rung = self.rungs[-1]
-        self.tell(f"all {rung.num_rows:,} rows: the fastest first, until one is within the loss")
+        self.tell(
+            f"all {self.rungs[-1].num_rows:,} rows: the fastest first, until one is within the loss"
+        )
         reference = self.try_last(self.reference, None)
         tried: dict[str, Measured] = {}
         for speed in SPEEDS:
@@ -188,12 +189,13 @@ class Sweep:
             if more is None:
                 break
             last.append(self.try_last(more.point, reference))
+        self.speeds.add([reference, *last])
         return last, reference
 
     def try_last(self, point: Point, reference: Measured | None) -> Measured:
         """A setting by itself, on all rows."""
         found = self.try_one(point, self.rungs[-1], reference)
-        self.speeds.add_one(found)
+        self.speeds.smooth(found)
         return found
 
     def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
@@ -236,13 +238,9 @@ class Sweep:
         if names := [name for name in {**there, **mine} if there.get(name) != mine.get(name)]:
             lines = [f"  {name}: {there.get(name)} there, {mine.get(name)} now" for name in names]
             raise UserError(
-                "\n".join(
-                    [
-                        f"output={self.output} holds a calibration of another job:",
-                        *lines,
-                        "Give another output, or use the settings there to resume it.",
-                    ]
-                )
+                f"output={self.output} holds a calibration of another job:\n"
+                + "\n".join(lines)
+                + "\nGive another output, or use the settings there to resume it."
             )
         return True
 

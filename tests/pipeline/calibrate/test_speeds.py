@@ -123,8 +123,19 @@ def test_a_setting_by_itself_is_told_by_the_last_fit() -> None:
     speeds = Speeds()
     speeds.add(settings())
     later = setting(0.5, 333, 77, factor=2.0)
-    speeds.add_one(later)
+    speeds.smooth(later)
     assert later.smoothed_per_s == pytest.approx(true_speed(later))
+
+
+def test_few_settings_scale_the_costs() -> None:
+    speeds = Speeds()
+    speeds.add(settings())
+    assert speeds.costs == pytest.approx(COSTS)
+    few = [setting(0.6 + i / 100, 200 + 90 * i, 40 + 20 * i, factor=0.7) for i in range(5)]
+    few[4] = setting(0.7, 900, 40, factor=2.0)
+    speeds.add(few)
+    assert speeds.costs == pytest.approx(0.7 * COSTS), "the median of the five, bursts or not"
+    assert few[4].smoothed_per_s == pytest.approx(true_speed(few[4]) / 0.7)
 
 
 def test_without_a_token_there_is_no_speed() -> None:
