@@ -100,10 +100,9 @@ def swept(table: Table, is_full: bool = False) -> Outcome:
     return sweep.run()
 
 
-def names(outcome: Outcome) -> tuple[str | None, str | None]:
-    its = (outcome.fastest, outcome.most_per_forward)
-    fastest, most = (one and one.point.decoding_name for one in its)
-    return fastest, most
+def names(outcome: Outcome) -> tuple[object, object]:
+    fastest, most = outcome.fastest, outcome.most_per_forward
+    return fastest and fastest.point.decoding_name, most and most.point.decoding_name
 
 
 ALL = {**FAST_AND_WRONG, **SLOW, **GOOD}
