@@ -1,7 +1,8 @@
 """`python -m pipeline.calibrate conf=NAME model=NAME` finds the fastest settings of a job that lose
 nothing: it tries every cache with every decoding strategy and its thresholds on the first rows,
-drops what is dominated, draws quality against speed, and prints the command of the fastest setting
-whose quality is within the asked loss of one token per iteration.
+drops what others beat, draws quality against speed, and prints the commands of the fastest setting
+here and of the one with the most tokens per forward, of those whose quality is within the asked
+loss of one token per iteration.
 
 It takes what pipeline.run takes. What you set of `decoding` and `cache` is kept, the rest is swept.
 Quality is the score of the job's task; without a task, how far the answers agree with those of one

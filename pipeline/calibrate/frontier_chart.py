@@ -1,7 +1,6 @@
 """Draws the frontier: quality against tokens per second, and against tokens per forward."""
 
-from collections.abc import Sequence
-
+from pipeline.calibrate.halving import PER_FORWARD, PER_SECOND, frontier
 from pipeline.calibrate.measure import Measured
 from pipeline.calibrate.sweep import Outcome
 from pipeline.report.scatter import Point as Dot
@@ -12,20 +11,24 @@ SHOWN = 0.08
 """Range of quality in the charts, down from the best; worse settings are drawn on the lower
 edge."""
 
+UNITS = {PER_SECOND: "tokens/s", PER_FORWARD: "tokens per forward"}
+
 
 def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
     """Quality against tokens per second and against tokens per forward. Of settings that were tried
     on fewer rows, the quality is the reference's on all rows and the difference on theirs, at most
-    1."""
+    1; the few rows of the first rung tell nothing that could be drawn."""
     made = []
     for title, speed in (
-        ("tokens per second in the engine", "tokens_per_s"),
-        ("tokens per forward of a sequence", "tokens_per_forward"),
+        ("tokens per second in the engine, smoothed", PER_SECOND),
+        ("tokens per forward of a sequence", PER_FORWARD),
     ):
         dots = dots_of(outcome, speed)
         floor = max(dot.y for dot in dots if not dot.is_faint) - SHOWN
         low = sum(dot.y < floor for dot in dots)
-        about = f"against {title}" + (f"; {low} settings below {floor:.2f} on the edge" * (low > 0))
+        about = f"against {title}" + f"; {low} settings below {floor:.2f} on the edge" * (low > 0)
+        if early := sum(is_early(one, outcome) for one in outcome.everything):
+            about += f"; without {early} that were dropped on the first rung"
         chart = scatter(
             quality.capitalize(),
             about,
@@ -41,22 +44,22 @@ def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
 def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
     """A dot for each setting; the best of those on all rows are joined, by this speed."""
     reference, whole = outcome.reference, [outcome.reference, *outcome.last]
+    best = frontier(whole, speed)
+    chosen = outcome.fastest if speed == PER_SECOND else outcome.most_per_forward
     dots = []
     for one in outcome.everything:
         x = getattr(one, speed)
-        if x <= 0:
+        if x <= 0 or is_early(one, outcome):
             continue
         found = one.against(reference)
         y = min(1.0, reference.quality + found.difference)
-        is_best = one in whole and not _is_beaten(one, whole, speed)
-        label = (
-            "chosen" if one is outcome.chosen else "one token per iteration" * (one is reference)
-        )
+        is_best = one in best
+        label = "chosen" if one is chosen else "one token per iteration" * (one is reference)
         dots.append(
             Dot(
                 x,
                 y,
-                f"{one.point.short}: {y:.4f} on {one.num_rows:,} rows, {number(x)} {speed}",
+                f"{one.point.short}: {y:.4f} on {one.num_rows:,} rows, {number(x)} {UNITS[speed]}",
                 one.point.decoding_name,
                 one.point.cache_name,
                 is_faint=one not in whole,
@@ -68,7 +71,6 @@ def dots_of(outcome: Outcome, speed: str) -> list[Dot]:
     return dots
 
 
-def _is_beaten(one: Measured, others: Sequence[Measured], speed: str) -> bool:
-    mine = (getattr(one, speed), one.quality)
-    places = [(getattr(other, speed), other.quality) for other in others]
-    return any(its != mine and its[0] >= mine[0] and its[1] >= mine[1] for its in places)
+def is_early(one: Measured, outcome: Outcome) -> bool:
+    """Whether it got no further than the first of several rungs."""
+    return one.rung == outcome.rungs[0] and len(outcome.rungs) > 1

@@ -33,6 +33,10 @@ FOR_SOME_MODELS = ("edit", "dream")
 """Strategies that belong to models which were trained for them. They are tried if they are the
 job's own, or named."""
 EXACT_BLOCK_CAUSAL = "block_causal"
+CHEAPEST = ("block_causal", "commit", "dkv", "dual", "vicinity", "prefix", "none")
+"""Cache policies by what a forward costs, the cheapest first; others come after these."""
+SLOWEST = ("fixed", "dream")
+"""Strategies that commit a fixed number of tokens come last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,11 @@ def is_legal(point: Point, config: JobConfig, model: ModelConfig) -> bool:
     except UserError:
         return False
     return True
+
+
+def expected_cost(point: Point) -> tuple[bool, int]:
+    known = CHEAPEST.index(point.cache_name) if point.cache_name in CHEAPEST else len(CHEAPEST)
+    return point.decoding_name in SLOWEST, known
 
 
 def told_fields(point: Point, composed: JobConfig) -> list[str]:

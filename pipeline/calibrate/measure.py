@@ -45,15 +45,22 @@ class Measured:
     num_failed: int
     values: Values
     """row_id -> quality: the score, or how far the answer agrees with the reference's."""
-    tokens_per_s: float
-    """Of one worker's engine, over what the rung added. 0 without a token."""
+    work: Totals
+    """What the rung added."""
     tokens_per_forward: float
     query_tokens_per_token: float
     engine_s: float
     """Seconds in the engine, over all rungs so far."""
+    smoothed_per_s: float = 0.0
+    """Tokens per second in the engine as all settings tell it (speeds.py); 0 without a token."""
     devices: list[str] = field(default_factory=list)
     same: float | None = None
     """Without a scorer: the share of answers with the reference's tokens."""
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of one worker's engine, as measured over what the rung added. 0 without a token."""
+        return self.work.tokens_per_engine_s or 0.0
 
     @property
     def quality(self) -> float:
@@ -102,19 +109,19 @@ class Measurer:
         folder = self.folder_of(point)
         rows = rows_of(folder, rung, [*ANSWER, *COUNTS])
         sums = {name: pc.sum(rows[name]).as_py() or 0 for name in COUNTS}
-        speed, totals = speed_of(folder, rung)
+        own, whole = work_of(folder, rung)
         found = Measured(
             point=point,
             rung=rung,
             num_rows=rows.num_rows,
             num_failed=rows.num_rows - rows["error"].null_count,
             values={},
-            tokens_per_s=speed,
+            work=own,
             tokens_per_forward=ratio(sums["num_generated_tokens"], sums["num_iterations"]) or 0.0,
             query_tokens_per_token=ratio(sums["num_query_tokens"], sums["num_generated_tokens"])
             or 0.0,
-            engine_s=totals.engine_s,
-            devices=totals.devices,
+            engine_s=whole.engine_s,
+            devices=whole.devices,
         )
         if self.config.task is None:
             self._agree(found, rows, reference)
@@ -138,15 +145,13 @@ def rows_of(folder: RunFolder, rung: Rung, names: Sequence[str]) -> pa.Table:
     return pa.concat_tables([open_parquet(file).read(columns=list(names)) for file in files])
 
 
-def speed_of(folder: RunFolder, rung: Rung) -> tuple[float, Totals]:
-    """Tokens per second in the engine over the work that the rung added (over all, if it added
-    none), and the totals of all work."""
+def work_of(folder: RunFolder, rung: Rung) -> tuple[Totals, Totals]:
+    """The work that the rung added (all, if it added none), and all work."""
     work = read_work(folder, folder.parts_done())
     share = work["share"]
     is_its = pc.is_null(share) if rung.share is None else pc.equal(share, rung.share)
-    own = add_up(work.filter(pc.fill_null(is_its, False)))
-    whole = add_up(work)
-    return (own.tokens_per_engine_s or whole.tokens_per_engine_s or 0.0), whole
+    own, whole = add_up(work.filter(pc.fill_null(is_its, False))), add_up(work)
+    return (own if own.num_generated_tokens else whole), whole
 
 
 def scores_of(folder: RunFolder, ids: set[str]) -> Values:

@@ -1,5 +1,5 @@
-"""The sweep, in order: reference and settings on the first rung, those that go on on the next, and
-the choice among those that were tried on all rows."""
+"""The sweep, in order: reference and settings on the first rung, those that go on on the next, what
+is left on all rows, the fastest first, and the choice among these."""
 
 import json
 import os
@@ -11,10 +11,21 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.model.load import fetch_checkpoint, read_config
-from pipeline.calibrate.grid import Point, points_of, reference_of
-from pipeline.calibrate.halving import Dropped, choose, select
+from pipeline.calibrate.grid import Point, expected_cost, points_of, reference_of
+from pipeline.calibrate.halving import (
+    KEPT,
+    PER_FORWARD,
+    PER_SECOND,
+    SPEEDS,
+    Dropped,
+    by_promise,
+    choose,
+    fastest_first,
+    select,
+)
 from pipeline.calibrate.measure import Measured, Measurer
 from pipeline.calibrate.rungs import Rung, rungs_of
+from pipeline.calibrate.speeds import Speeds
 from pipeline.config.job import JobConfig, as_dict
 from pipeline.launch.to_calibrate import Calibrated
 from pipeline.run_folder.files import exists, read_text
@@ -22,10 +33,6 @@ from pipeline.run_folder.layout import RunFolder
 from pipeline.stats.starts import flat
 from pipeline.workers.ranks import this_worker
 
-CHEAPEST = ("block_causal", "commit", "dkv", "dual", "vicinity", "prefix", "none")
-"""Cache policies by what a forward costs, the cheapest first; others come after these."""
-SLOWEST = ("fixed", "dream")
-"""Strategies that commit a fixed number of tokens come last."""
 FREE = (
     *("name", "output", "max_failed_fraction", "progress_every_s", "retry_failed"),
     *("shutdown_grace_s", "share", "dry_run", "data.path", "model.path"),
@@ -47,8 +54,13 @@ class Outcome:
     """Settings on all rows."""
     dropped: list[Dropped]
     """The others, each on its last rung."""
-    chosen: Measured | None
-    """None: no setting is faster than the reference and within the loss."""
+    fastest: Measured | None
+    """Of the settings within the loss, in tokens per second here; None: none is faster than the
+    reference and within the loss."""
+    most_per_forward: Measured | None
+    """The same in tokens per forward."""
+    swing: float | None
+    """Of the time of a setting on a rung, as a share of it."""
     rungs: list[Rung]
     seconds: float
     """Of this start."""
@@ -73,6 +85,7 @@ class Sweep:
     reference: Point
     rungs: list[Rung]
     measurer: Measurer
+    speeds: Speeds = field(default_factory=Speeds)
     dropped: list[Dropped] = field(default_factory=list)
     busiest: float = 0.0
 
@@ -114,24 +127,25 @@ class Sweep:
         """Run what is not done yet, and decide."""
         began = time.perf_counter()
         self.warm_up()
-        kept: Sequence[Point] = self.points
-        for rung in self.rungs[:-1]:
-            found, reference = self.try_all(kept, rung)
-            good, dropped = select(found, reference, self.within)
+        kept: list[Measured] = []
+        points: Sequence[Point] = self.points
+        for rung, kept_share in zip(self.rungs[:-1], KEPT, strict=False):
+            found, reference = self.try_all(points, rung)
+            kept, dropped = select(found, reference, self.within, kept_share)
             self.dropped += dropped
-            kept = [one.point for one in good]
+            points = [one.point for one in kept]
             self.tell(f"{len(kept)} go on, {len(dropped)} are dropped")
-        last, reference = self.try_all(kept, self.rungs[-1])
-        chosen = choose(last, reference, self.within)
-        while chosen is None and (more := self.next_best(reference)):
-            self.tell(f"none is within {self.within:g}: {more.point.short} is tried on all rows")
-            last.append(self.try_one(more.point, self.rungs[-1], reference))
-            chosen = choose(last, reference, self.within)
+        if len(self.rungs) == 1:
+            last, reference = self.try_all(points, self.rungs[-1])
+        else:
+            last, reference = self.try_fastest(kept)
         return Outcome(
             reference=reference,
             last=last,
             dropped=self.dropped,
-            chosen=chosen,
+            fastest=choose(last, reference, self.within, PER_SECOND),
+            most_per_forward=choose(last, reference, self.within, PER_FORWARD),
+            swing=self.speeds.swing,
             rungs=self.rungs,
             seconds=time.perf_counter() - began,
             busiest=self.busiest,
@@ -145,7 +159,44 @@ class Sweep:
             f"iteration, on {rung.num_rows:,} rows each"
         )
         reference = self.try_one(self.reference, rung, None)
-        return [self.try_one(point, rung, reference) for point in points], reference
+        found = [self.try_one(point, rung, reference) for point in points]
+        self.speeds.add([reference, *found])
+        return found, reference
+
+    def try_fastest(self, kept: Sequence[Measured]) -> tuple[list[Measured], Measured]:
+        """The reference on all rows, and of these settings as many as it takes to know the fastest
+        within the loss, for each of the two speeds: the others are dropped. If none is, those that
+        were dropped before for their speed follow, the most promising first."""
+        self.tell(
+            f"all {self.rungs[-1].num_rows:,} rows: the fastest first, until one is within the loss"
+        )
+        reference = self.try_last(self.reference, None)
+        tried: dict[str, Measured] = {}
+        for speed in SPEEDS:
+            for one in fastest_first(kept, speed):
+                if one.point.name not in tried:
+                    tried[one.point.name] = self.try_last(one.point, reference)
+                if choose([tried[one.point.name]], reference, self.within, speed):
+                    break
+        self.dropped += [
+            Dropped(one, "a faster one is within the loss", loses=False)
+            for one in kept
+            if one.point.name not in tried
+        ]
+        last = list(tried.values())
+        while not choose(last, reference, self.within, PER_SECOND):
+            more = self.next_best(reference)
+            if more is None:
+                break
+            last.append(self.try_last(more.point, reference))
+        self.speeds.add([reference, *last])
+        return last, reference
+
+    def try_last(self, point: Point, reference: Measured | None) -> Measured:
+        """A setting by itself, on all rows."""
+        found = self.try_one(point, self.rungs[-1], reference)
+        self.speeds.smooth(found)
+        return found
 
     def try_one(self, point: Point, rung: Rung, reference: Measured | None) -> Measured:
         found = self.measurer.measure(point, rung, self.reference)
@@ -154,18 +205,19 @@ class Sweep:
         return found
 
     def next_best(self, reference: Measured) -> Measured | None:
-        """The fastest that was dropped for its speed alone and is faster than the reference; it is
-        no longer dropped."""
-        slow = [
-            its
+        """The most promising of those that were dropped for their speed alone and are faster than
+        the reference; it is no longer dropped."""
+        slow = {
+            its.measured.point.name: its
             for its in self.dropped
-            if not its.loses and its.measured.tokens_per_s > reference.tokens_per_s
-        ]
-        if not slow:
+            if not its.loses and its.measured.smoothed_per_s > reference.smoothed_per_s
+        }
+        found = [its.measured for its in slow.values()]
+        ranked = by_promise(found, reference, self.within, PER_SECOND)
+        if not ranked:
             return None
-        best = max(slow, key=lambda its: its.measured.tokens_per_s)
-        self.dropped.remove(best)
-        return best.measured
+        self.dropped.remove(slow[ranked[0].point.name])
+        return ranked[0]
 
     def is_begun(self) -> bool:
         """Whether the folder holds calibration.json, which must be of this job.
@@ -186,13 +238,9 @@ class Sweep:
         if names := [name for name in {**there, **mine} if there.get(name) != mine.get(name)]:
             lines = [f"  {name}: {there.get(name)} there, {mine.get(name)} now" for name in names]
             raise UserError(
-                "\n".join(
-                    [
-                        f"output={self.output} holds a calibration of another job:",
-                        *lines,
-                        "Give another output, or use the settings there to resume it.",
-                    ]
-                )
+                f"output={self.output} holds a calibration of another job:\n"
+                + "\n".join(lines)
+                + "\nGive another output, or use the settings there to resume it."
             )
         return True
 
@@ -238,11 +286,6 @@ def check(config: JobConfig) -> None:
             f"{world} workers: pipeline.calibrate runs as one; start it without torchrun. What it "
             "finds for one worker holds for each of several"
         )
-
-
-def expected_cost(point: Point) -> tuple[bool, int]:
-    known = CHEAPEST.index(point.cache_name) if point.cache_name in CHEAPEST else len(CHEAPEST)
-    return point.decoding_name in SLOWEST, known
 
 
 def line_of(found: Measured, reference: Measured | None) -> str:

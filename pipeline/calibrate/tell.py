@@ -1,142 +1,35 @@
-"""What a calibration says: the chosen setting with its command, tables, a page with the frontier,
-and calibration.json with all figures."""
+"""What a calibration says: the chosen settings with their commands, tables, a page with the
+frontier, and calibration.json with all figures."""
 
 import json
-import math
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.calibrate.answers import answers, command, notes, quality_name
 from pipeline.calibrate.frontier_chart import charts
-from pipeline.calibrate.grid import told_fields
-from pipeline.calibrate.halving import frontier
+from pipeline.calibrate.halving import PER_SECOND, frontier
 from pipeline.calibrate.measure import Measured
 from pipeline.calibrate.sweep import Outcome, Sweep
 from pipeline.compare.page import rendered, write_texts
 from pipeline.compare.tables import Table, as_markdown, as_text, interval_cell, with_se
-from pipeline.launch.to_calibrate import composed_again
 from pipeline.run_folder.files import Place
 from pipeline.run_folder.layout import RunFolder
-from pipeline.stats.formatting import duration, number
-from pipeline.stats.paired import Paired
+from pipeline.stats.formatting import number
 
 FILE = "calibration"
-BUSY = 1.5
-"""Processes per core, from which others share the cores: the engine and scoring take at most all
-of them."""
 
 
 def said(sweep: Sweep, outcome: Outcome) -> list[str]:
     """What is printed at the end."""
-    return ["", *as_text(tables(sweep, outcome)[:1]), *summary(sweep, outcome), ""]
+    lines = ["", *as_text(tables(sweep, outcome)[:1])]
+    for its in answers(sweep, outcome):
+        lines.append(its.head)
+        lines += [f"  {line}" for line in (*its.about, its.command) if line]
+    return [*lines, *(f"note: {note}" for note in notes(sweep, outcome)), ""]
 
 
-def summary(sweep: Sweep, outcome: Outcome) -> list[str]:
-    """The choice, its figures and uncertainty, and its command."""
-    lines = []
-    chosen, reference = outcome.chosen, outcome.reference
-    if chosen is None:
-        lines.append(
-            f"No setting is faster than one token per iteration and within {sweep.within:g} of its "
-            f"{quality_name(sweep)}, {reference.quality:.4f}. Allow more with --within, or try "
-            "more rows with --rows."
-        )
-    else:
-        found = chosen.against(reference)
-        lines += [
-            f"The fastest setting within {sweep.within:g}: {chosen.point.short}",
-            f"  {number(chosen.tokens_per_s)} tokens/s, {ratio_of(chosen, reference)} times one "
-            f"token per iteration; {chosen.tokens_per_forward:.2f} tokens per forward, "
-            f"{chosen.query_tokens_per_token:.2f} query tokens per token",
-            f"  {quality_name(sweep)} {chosen.quality:.4f}, "
-            f"{with_se(found.difference, found.se, '+.4f')} to one token per iteration on "
-            f"{found.num:,} prompts; 95 % interval {interval_cell(found)}",
-            *(f"  {line}" for line in doubts(found, sweep.within)),
-            f"  {command(sweep, chosen)}",
-        ]
-    return lines + [f"note: {note}" for note in notes(sweep, outcome)]
-
-
-def doubts(found: Paired, within: float) -> list[str]:
-    """What is said if the loss may be more than was asked for."""
-    low, high = found.interval
-    if low >= -within:
-        return []
-    told = f"Its loss may be up to {-low:.4f}"
-    reach = (high - low) / 2
-    if within > 0:
-        needed = math.ceil(found.num * (reach / within) ** 2)
-        told += f"; about {needed:,} prompts would tell to within {within:g} (--rows)"
-    return [f"{told}."]
-
-
-def command(sweep: Sweep, chosen: Measured) -> str:
-    """The command line of the job with the chosen setting, composed once more to check that it
-    gives this setting."""
-    arguments, point = [*sweep.asked.arguments, *chosen.point.overrides], chosen.point
-    output = sweep.measurer.folder_of(point).path
-    composed = composed_again(arguments, str(output))
-    arguments += told_fields(point, composed)
-    composed = composed_again(arguments, str(output))
-    assert (composed.cache, composed.decoding) == (point.cache, point.decoding), arguments
-    if sweep.asked.config.name is None:
-        arguments.append("output=FOLDER")
-    return shlex.join(["python", "-m", "pipeline.run", *arguments])
-
-
-def quality_name(sweep: Sweep) -> str:
-    return "passed" if sweep.asked.config.task else "agreement"
-
-
-def ratio_of(one: Measured, reference: Measured) -> str:
-    return number(one.tokens_per_s / reference.tokens_per_s) if reference.tokens_per_s else "many"
-
-
-def notes(sweep: Sweep, outcome: Outcome) -> list[str]:
-    """What is to be known of the figures."""
-    config, every = sweep.asked.config, outcome.everything
-    made = sum(one.num_rows for one in every)
-    full = len(every) * outcome.reference.num_rows
-    spent = sum(one.engine_s for one in every)
-    told = [
-        f"{made:,} rows were made, of {full:,} that all {len(every)} settings on all "
-        f"{outcome.reference.num_rows:,} rows are; {duration(outcome.seconds)} in this start, "
-        f"{duration(spent)} in the engine in all",
-        f"tokens/s are those of one worker's engine with up to {config.engine.max_sequences} "
-        "sequences (engine.max_sequences)",
-    ]
-    if outcome.reference.quality == 0:
-        told.append(
-            "one token per iteration passes nothing, so quality tells no settings apart: look at "
-            "the answers (python -m pipeline.report), and at prompts and lengths"
-        )
-    if outcome.busiest > BUSY:
-        told.append(
-            f"the machine had {outcome.busiest:.1f} processes per core to run at times, so speeds "
-            "may be off; repeat it where nothing else runs"
-        )
-    devices = sorted({device for one in every for device in one.devices})
-    if len(devices) > 1:
-        told.append(f"the speeds were measured on different devices: {', '.join(devices)}")
-    if config.stand_in:
-        told.append("stand_in=true: no model ran, so these are no figures of a model")
-    if config.task is None:
-        told.append(
-            "without a task, quality is the agreement with one token per iteration: 1 less the "
-            "edit distance between the answers' tokens, as a share of the longer one"
-        )
-        if config.generation.temperature > 0:
-            told.append(
-                "generation.temperature is above 0, so settings draw other tokens and answers "
-                "differ by chance: agreement tells little; give a task, or temperature=0"
-            )
-    if failed := sum(one.num_failed for one in every):
-        told.append(f"{failed:,} of the rows failed; they count as wrong")
-    return told
-
-
-HEADS = ("tokens/s", "tokens per forward", "query tokens per token")
+HEADS = ("tokens/s", "smoothed", "tokens per forward", "query tokens per token")
 
 
 def tables(sweep: Sweep, outcome: Outcome) -> list[Table]:
@@ -145,14 +38,14 @@ def tables(sweep: Sweep, outcome: Outcome) -> list[Table]:
     heads = ["", *HEADS, quality, "to reference", "95 % interval"]
     if sweep.asked.config.task is None:
         heads.append("same answers")
-    best = {id(one) for one in frontier([reference, *outcome.last])}
+    best = {id(one) for one in frontier([reference, *outcome.last], PER_SECOND)}
     rows = []
-    for one in sorted([reference, *outcome.last], key=lambda one: -one.tokens_per_s):
-        mark = " (chosen)" if one is outcome.chosen else " (reference)" * (one is reference)
+    for one in sorted([reference, *outcome.last], key=lambda one: -one.smoothed_per_s):
+        mark = mark_of(one, outcome)
         on_it = " *" if id(one) in best else ""
         rows.append([f"{one.point.short}{on_it}{mark}", *cells(one, reference)])
     made = [Table("Settings on all rows (* frontier)", heads, rows)]
-    dropped = sorted(outcome.dropped, key=lambda its: -its.measured.tokens_per_s)
+    dropped = sorted(outcome.dropped, key=lambda its: -its.measured.smoothed_per_s)
     if dropped:
         heads = ["", "rows", *HEADS, quality, "why it was dropped"]
         rows = [
@@ -169,9 +62,20 @@ def tables(sweep: Sweep, outcome: Outcome) -> list[Table]:
     return made
 
 
+def mark_of(one: Measured, outcome: Outcome) -> str:
+    marks = {
+        "fastest": one is outcome.fastest,
+        "most per forward": one is outcome.most_per_forward,
+        "reference": one is outcome.reference,
+    }
+    told = ", ".join(mark for mark, is_it in marks.items() if is_it)
+    return f" ({told})" if told else ""
+
+
 def speed_cells(one: Measured) -> list[str]:
     return [
         number(one.tokens_per_s),
+        number(one.smoothed_per_s),
         f"{one.tokens_per_forward:.2f}",
         f"{one.query_tokens_per_token:.2f}",
     ]
@@ -188,12 +92,16 @@ def cells(one: Measured, reference: Measured) -> list[str]:
 
 
 def page(sweep: Sweep, outcome: Outcome) -> str:
-    head, *rest = summary(sweep, outcome)
-    told = [line for line in rest if not line.startswith("note: ")]
+    found = answers(sweep, outcome)
+    is_one = len(found) == 1
+    commands = [(its.head, its.command) for its in found if its.command]
     return rendered(
         title=f"Calibration of {sweep.asked.config.name or sweep.output}",
-        about=[f"model {sweep.asked.config.model.path}", head, *told[:-1]],
-        command=told[-1].strip() if told else "",
+        about=[
+            f"model {sweep.asked.config.model.path}",
+            *(line for its in found for line in (its.head, *its.about)),
+        ],
+        command="\n".join(text if is_one else f"# {head}\n{text}" for head, text in commands),
         notes=notes(sweep, outcome),
         charts=charts(outcome, quality_name(sweep), sweep.within),
         charts_note="Faint: dropped, after fewer rows. Bars: one standard error of the difference "
@@ -205,9 +113,10 @@ def page(sweep: Sweep, outcome: Outcome) -> str:
 
 def markdown(sweep: Sweep, outcome: Outcome) -> str:
     lines = [f"# Calibration of {sweep.asked.config.name or sweep.output}", ""]
-    for line in summary(sweep, outcome):
-        is_command = line.strip().startswith("python -m")
-        lines += [f"```bash\n{line.strip()}\n```" if is_command else line.strip(), ""]
+    for its in answers(sweep, outcome):
+        lines += [its.head, "", *(f"- {line}" for line in its.about), ""]
+        lines += [f"```bash\n{its.command}\n```", ""] if its.command else []
+    lines += [*(f"- note: {note}" for note in notes(sweep, outcome)), ""]
     return "\n".join([*lines, *as_markdown(tables(sweep, outcome))]).rstrip() + "\n"
 
 
@@ -223,6 +132,7 @@ def figures(sweep: Sweep, outcome: Outcome) -> dict[str, Any]:
                 "decoding": {"name": one.point.decoding_name, **asdict(one.point.decoding)},
                 "num_rows": one.num_rows,
                 "tokens_per_s": one.tokens_per_s,
+                "smoothed_tokens_per_s": one.smoothed_per_s,
                 "tokens_per_forward": one.tokens_per_forward,
                 "query_tokens_per_token": one.query_tokens_per_token,
                 "engine_s": one.engine_s,
@@ -239,11 +149,16 @@ def figures(sweep: Sweep, outcome: Outcome) -> dict[str, Any]:
         "within": sweep.within,
         "quality": quality_name(sweep),
         "reference": outcome.reference.point.name,
-        "chosen": outcome.chosen and outcome.chosen.point.name,
-        "command": outcome.chosen and command(sweep, outcome.chosen),
+        "fastest": chosen(sweep, outcome.fastest),
+        "most_per_forward": chosen(sweep, outcome.most_per_forward),
+        "swing": outcome.swing,
         "seconds": outcome.seconds,
         "points": points,
     }
+
+
+def chosen(sweep: Sweep, one: Measured | None) -> dict[str, str] | None:
+    return None if one is None else {"name": one.point.name, "command": command(sweep, one)}
 
 
 def write(sweep: Sweep, outcome: Outcome) -> list[Place]:
