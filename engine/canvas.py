@@ -30,7 +30,8 @@ class Canvases:
 
     def __init__(self, num_slots: int, mask_token_id: int, device: torch.device) -> None:
         self._mask_token_id = mask_token_id
-        self._mask = torch.tensor(mask_token_id, device=device)
+        self.mask = torch.tensor(mask_token_id, device=device)
+        """The mask token, int64 of no dimension."""
         self._no_token = torch.tensor(-1, dtype=torch.int32, device=device)
         self._true = torch.tensor(True, device=device)
         self._tokens_S = torch.full((num_slots + 1,), mask_token_id, device=device)
@@ -59,10 +60,9 @@ class Canvases:
     def tokens(self, slots: Tensor) -> Tensor:
         return self._tokens_S.index_select(0, slots)
 
-    def all_masked(self, count: int) -> tuple[Tensor, Tensor]:
-        """`tokens` and `is_masked` of so many masked positions, without reading them; not to be
-        written to."""
-        return self._mask.expand(count), self._true.expand(count)
+    def all_masked(self, count: int) -> Tensor:
+        """`is_masked` of so many masked positions, without reading them; not to be written to."""
+        return self._true.expand(count)
 
     def is_masked(self, tokens: Tensor) -> Tensor:
         return tokens == self._mask_token_id
@@ -74,8 +74,8 @@ class Canvases:
         decision: Decision,
         twin_slots_G: Tensor | None = None,
     ) -> Tensor:
-        """Write the committed tokens; `old_M` are the tokens there now. Those of the last G
-        positions are written to their twins too.
+        """Write the committed tokens; `old_M` are the tokens there now, or `mask` if all are
+        masked. Those of the last G positions are written to their twins too.
 
         Returns the report, the only data that the host reads in an iteration: int32 [2, M]. Its
         first row holds the committed token or -1, its second the bits of the float32 confidence.

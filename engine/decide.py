@@ -63,11 +63,12 @@ class Decider:
         """The batch's requested positions, completed with what only the device knows: their tokens
         and state. With soft iteration, also its limits on the confidence threshold."""
         asked = batch.asked
+        token_M = asked.token_M
         if self._decoding.edits:
             token_M = self._canvases.tokens(batch.slots_M)
             is_masked_M = self._canvases.is_masked(token_M)
         else:
-            token_M, is_masked_M = self._canvases.all_masked(batch.slots_M.shape[0])
+            is_masked_M = self._canvases.all_masked(batch.slots_M.shape[0])
         state: dict[str, Tensor] = {}
         if self._state.has_fields:
             is_first_M = asked.of_sequence(asked.num_iterations_in_block_B) == 0
@@ -121,7 +122,8 @@ class Decider:
             expected_MD, hidden_XD = state.pop(SOFT), hidden_ND[num_asked:end_of_softened]
             soft_ND = self._embeddings.following(batch, asked, expected_MD, hidden_XD, piece)
         twin_slots_G = None if twins is None else twins.slots_G
-        report = self._canvases.commit(batch.slots_M, asked.token_M, decision, twin_slots_G)
+        old_M = asked.token_M if self._decoding.edits else self._canvases.mask
+        report = self._canvases.commit(batch.slots_M, old_M, decision, twin_slots_G)
         self._state.write(batch.slots_M, state)
         if self._embeddings is not None and soft_ND is not None:
             self._embeddings.write(batch, soft_ND)

@@ -115,6 +115,7 @@ class DiffusionEngine:
         self.stats = EngineStats()
         self.forwards = Forwards(config, self.runner, self.canvases, decider, sender, self.stats)
         self._refused: list[Result] = []
+        self._inference, self._on_device = torch.inference_mode(), current(self.runner.device)
 
     @property
     def num_unfinished(self) -> int:
@@ -138,11 +139,10 @@ class DiffusionEngine:
             return
         self._refused.append(Result.failed(request, refusal))
 
-    @torch.inference_mode()
     def run_iteration(self) -> list[Result]:
         """Run one forward over live sequences and write its commits. Returns the results of the
         sequences that finished in it, and of refused requests."""
-        with current(self.runner.device):
+        with self._inference, self._on_device:
             return self._run_iteration()
 
     def results(self, requests: Iterable[Request]) -> Iterator[Result]:

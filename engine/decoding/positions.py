@@ -47,7 +47,7 @@ class AskedPositions(NamedTuple):
     """No sequence has more requested positions. The same in every batch of an engine: its block
     length."""
     token_M: Tensor = _NO_TOKENS
-    """int64: the tokens in the canvas now."""
+    """int64: the tokens in the canvas now; empty unless `may_hold_tokens`."""
     is_masked_M: Tensor = _NO_FLAGS
     """bool: true everywhere unless `may_hold_tokens`."""
     may_hold_tokens: bool = True
@@ -147,7 +147,7 @@ def is_best(asked: AskedPositions, score_M: Tensor) -> Tensor:
         score_M = score_M.where(asked.is_masked_M, -torch.inf)
     num_sequences, longest = asked.seed_B.shape[0], asked.longest
     if num_sequences == 1:
-        return torch.arange(score_M.shape[0], device=score_M.device) == score_M.argmax()
+        return asked.offset_M == asked.offset_M.take(score_M.argmax())
     # The block of each sequence as a row, in which positions that are not requested rank last.
     # Positions that pad a batch share a row of their own.
     score_BL = score_M.new_full((num_sequences, longest), -torch.inf)
