@@ -24,6 +24,8 @@ def charts(outcome: Outcome, quality: str, within: float) -> list[Scatter]:
         ("tokens per forward of a sequence", PER_FORWARD),
     ):
         dots = dots_of(outcome, speed)
+        if all(dot.is_faint for dot in dots):
+            continue  # nothing on all rows made a token: a stand-in, or all rows failed
         floor = max(dot.y for dot in dots if not dot.is_faint) - SHOWN
         low = sum(dot.y < floor for dot in dots)
         about = f"against {title}" + f"; {low} settings below {floor:.2f} on the edge" * (low > 0)

@@ -150,7 +150,8 @@ def make_rival(
     device: torch.device,
     text_of: TextOf,
 ) -> TransformersEngine:
-    """
+    """The engine of engine=transformers, with the checkpoint's model.
+
     Raises:
         UserError: the checkpoint is at fault.
     """

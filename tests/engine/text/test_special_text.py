@@ -11,6 +11,7 @@ from tests.engine.text.tokenizer_folders import (
     byte_level,
     prompter,
     save,
+    save_kinds,
     sentencepiece_unigram,
 )
 
@@ -24,8 +25,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("tokenizers")
-    return {name: save(build(), root / name) for name, build in KINDS.items()}
+    return save_kinds(tmp_path_factory.mktemp("tokenizers"))
 
 
 @pytest.fixture

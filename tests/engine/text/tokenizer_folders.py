@@ -73,6 +73,11 @@ def llama_bpe() -> Tokenizer:
 KINDS = {"byte_level": byte_level, "unigram": sentencepiece_unigram, "llama": llama_bpe}
 
 
+def save_kinds(root: Path) -> dict[str, Path]:
+    """A folder of each kind."""
+    return {name: save(build(), root / name) for name, build in KINDS.items()}
+
+
 def save(tokenizer: Tokenizer, folder: Path, template: str | None = TEMPLATE) -> Path:
     for text in SPECIAL:
         tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])

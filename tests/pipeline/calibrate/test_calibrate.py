@@ -243,6 +243,15 @@ def test_a_model_that_passes_nothing(
     assert "one token per iteration passes nothing" in capsys.readouterr().out
 
 
+def test_a_stand_in_has_no_speeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = ["conf=demo", "model=demo", f"output={tmp_path / 'cal'}", "stand_in=true"]
+    main([*job, "--rows", "16", "--decoders", "threshold", "--caches", "dual"])
+    out = capsys.readouterr().out
+    assert "No setting is faster than one token per iteration" in out
+    assert "stand_in=true: no model ran" in out
+    assert (tmp_path / "cal" / "calibration.html").exists()
+
+
 def test_the_demo_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a scorer: a block-causal demo model, whose reference is exact and fast."""
     output = tmp_path / "cal"

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.text.tokenizer_folders import KINDS, save
+from tests.engine.text.tokenizer_folders import save_kinds
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("tokenizers")
-    return {name: save(build(), root / name) for name, build in KINDS.items()}
+    return save_kinds(tmp_path_factory.mktemp("tokenizers"))
 
 
 @pytest.fixture
