@@ -15,7 +15,9 @@ from engine.config import EngineConfig
 from engine.decoding.triton_reduction import TritonReduction
 from engine.device_batch import Batch
 from engine.kernels.attention import HostTiles, paged_attention, plan_tiles
+from engine.kernels.attention_bits import splits_with_same_bits
 from engine.kernels.qkv import norm_rotate_write
+from engine.kernels.tiles import Splits
 from engine.model.layers import Attend, Attention
 from engine.model.operations import Operations
 from engine.model.transformer import Transformer
@@ -29,14 +31,21 @@ class TritonKernels:
 
     def __init__(self, model: Transformer, config: EngineConfig) -> None:
         self._model = model
-        self._batch_invariant = config.batch_invariant
+        self._num_heads = len(model.parallel.share(model.config.num_heads))
+        self._splits = Splits.BY_PROGRAMS
         if config.batch_invariant:
             # So much that a whole piece of logits fits twice.
             self._operations = laid_out_with_same_bits(model, 2 * config.logits_bytes)
+            self._splits = splits_with_same_bits(
+                self._num_heads,
+                model.num_kv_heads,
+                model.config.head_dim,
+                model.embed.weight.dtype,
+                model.embed.weight.device,
+            )
         else:
             self._operations = laid_out(model, lambda product: 0)
         self.reduction = TritonReduction(config.batch_invariant)
-        self._num_heads = len(model.parallel.share(model.config.num_heads))
 
     def bytes_per_logit(self, any_sampled: bool, reads_whole: bool) -> int:
         """The head's own bytes, and little else. Strategies that read whole logits make float32
@@ -46,7 +55,11 @@ class TritonKernels:
 
     def tiles(self, host: HostBatch) -> list[HostTiles]:
         return plan_tiles(
-            host.query_starts, self._num_heads, self._model.num_kv_heads, self._batch_invariant
+            host.query_starts,
+            host.context_lens_R,
+            self._num_heads,
+            self._model.num_kv_heads,
+            self._splits,
         )
 
     def operations(self, batch: Batch) -> Operations:

@@ -1,9 +1,9 @@
 """Ragged attention over pages: every query token of a run over the run's whole context.
 
-Two kernels. The paged one follows any page table, and can split the context among several programs
-whose parts a second launch adds up. The TMA one is for long spans over contiguous pages. The
-definition of the operation is in engine/kernels/reference.py, the plan of tiles in tiles.py, the
-kernels in attention_kernels.py.
+Two kernels. The paged one follows any page table, and can split the context: then one program takes
+all splits, or each has a program of its own and a second launch adds them up, with the same bits.
+The TMA one is for long spans over contiguous pages. The definition of the operation is in
+engine/kernels/reference.py, the plan of tiles in tiles.py, the kernels in attention_kernels.py.
 
 Shape letters: Q query tokens of all runs, packed; R runs; N pages, P positions of a page; T pages
 of the longest context; A tiles; H query heads, K key/value heads, E head size.
@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.attention_kernels import attention_kernel, attention_tma_kernel, combine_kernel
-from engine.kernels.common import power_of_two, suits_tma, width_of
+from engine.kernels.common import NARROW_BYTES, head_bytes, power_of_two, suits_tma, width_of
 from engine.kernels.reference import PagedLayout
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles, plan_tiles
 
@@ -67,13 +67,13 @@ def _fitting(tile: AttentionTile, k_NPKE: Tensor, layout: PagedLayout) -> Attent
     """The tile that the model's head size and dtype and the layout allow: wide heads and float32
     need smaller steps for shared memory, and TMA loads whole heads of contiguous pages."""
     E = k_NPKE.shape[-1]
-    bytes_of_position = width_of(E, 256) * k_NPKE.element_size()
+    bytes_of_position = head_bytes(E, k_NPKE.dtype)
     if tile.use_tma:
         is_whole = width_of(E, 256) == E and suits_tma(k_NPKE)
-        if layout.scattered_RT is None and is_whole and bytes_of_position <= 256:
+        if layout.scattered_RT is None and is_whole and bytes_of_position <= NARROW_BYTES:
             return tile
         tile = replace(tile, use_tma=False, num_stages=5)
-    if bytes_of_position > 256:
+    if bytes_of_position > NARROW_BYTES:
         positions = 32 if bytes_of_position <= 512 else 16
         return replace(tile, positions=positions, num_stages=3)
     return tile
@@ -84,8 +84,8 @@ def _constants(q_QHE: Tensor, k_NPKE: Tensor, tile: AttentionTile) -> dict[str, 
     group = power_of_two(H // K)
     return dict(
         H=H, K=K, E=E, EP=width_of(E, 256), GP=group, BLOCK_Q=tile.rows // group,
-        BLOCK_N=tile.positions, PRECISION=PRECISION,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        BLOCK_N=tile.positions, PRECISION=PRECISION, num_warps=tile.num_warps,
+        num_stages=tile.num_stages, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -120,19 +120,24 @@ def _by_table(
     tile: AttentionTile,
     out_QHE: Tensor,
 ) -> None:
-    (Q, H, E), (P, K), A = q_QHE.shape, k_NPKE.shape[1:3], tiles.run_A.shape[0]
+    (H, E), (P, K), A = q_QHE.shape[1:], k_NPKE.shape[1:3], tiles.run_A.shape[0]
     constants = _constants(q_QHE, k_NPKE, tile)
-    part, log_sum = out_QHE, out_QHE  # unused where nothing is split
-    if tile.splits > 1:
-        part = q_QHE.new_empty((tile.splits, Q, H, E), dtype=torch.float32)
-        log_sum = q_QHE.new_empty((tile.splits, Q, H), dtype=torch.float32)
-    its_tiles = (tiles.run_A, tiles.first_A, layout.query_starts)
-    attention_kernel[(A, K, tile.splits)](
-        q_QHE, k_NPKE, v_NPKE, out_QHE, part, log_sum, *its_tiles, layout.context_lens_R,
-        table_RT, table_RT.shape[1], Q, E**-0.5 * LOG2_E, P=P, SPLITS=tile.splits, **constants,
+    splits = dict(SPLITS=tile.splits, STEPS=tile.split_steps)
+    num_rows = A * K * tile.rows
+    left = [out_QHE] * 3  # not used where one program takes a whole context
+    if tile.is_spread:
+        left = [
+            q_QHE.new_empty((tile.splits, num_rows, *size), dtype=torch.float32)
+            for size in ((E,), (), ())
+        ]
+    its_tiles = (tiles.run_A, tiles.first_A, layout.query_starts, layout.context_lens_R)
+    attention_kernel[(A, K, tile.splits if tile.is_spread else 1)](
+        q_QHE, k_NPKE, v_NPKE, out_QHE, *left, *its_tiles, table_RT, table_RT.shape[1], num_rows,
+        E**-0.5 * LOG2_E, P=P, SPREAD=tile.is_spread, **splits, **constants,
     )  # fmt: skip
-    if tile.splits > 1:
+    if tile.is_spread:
         combine_kernel[(A, K, tile.rows // COMBINED_ROWS)](
-            part, log_sum, out_QHE, *its_tiles, Q, H=H, K=K, E=E, EP=constants["EP"],
-            GP=constants["GP"], SPLITS=tile.splits, BLOCK_R=COMBINED_ROWS, num_warps=4,
+            *left, out_QHE, *its_tiles, num_rows, H=H, K=K, E=E, EP=constants["EP"],
+            GP=constants["GP"], ROWS=tile.rows, BLOCK_N=tile.positions, BLOCK_R=COMBINED_ROWS,
+            num_warps=4, enable_fp_fusion=False, **splits,
         )  # fmt: skip

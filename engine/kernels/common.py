@@ -17,6 +17,15 @@ def width_of(size: int, at_most: int) -> int:
     return min(at_most, max(16, power_of_two(size)))
 
 
+NARROW_BYTES = 256
+"""Wider heads than this need smaller steps in attention, and their softmax takes all registers."""
+
+
+def head_bytes(head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of a position's K or V of one head, as attention holds it."""
+    return width_of(head_dim, 256) * dtype.itemsize
+
+
 PRECISION = "ieee"
 """How linears and experts multiply float32; it means nothing for narrower types."""
 

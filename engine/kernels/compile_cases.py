@@ -89,8 +89,10 @@ def _head(V: int, dtype: torch.dtype) -> None:
 HEADS = {"llada_8b": (32, 32, 128), "llada2_mini": (16, 4, 128), "dream": (28, 4, 128)}
 ATTENTION_TILES = {
     "paged": AttentionTile(),
-    "4 splits": AttentionTile(splits=4),
-    "32 rows 8 splits": AttentionTile(rows=32, splits=8),
+    "4 splits": AttentionTile(splits=4, is_spread=True),
+    "own splits": AttentionTile(splits=8, split_steps=4),
+    "own splits spread": AttentionTile(splits=8, split_steps=4, is_spread=True),
+    "32 rows 8 splits": AttentionTile(rows=32, splits=8, is_spread=True),
     "TMA": AttentionTile(num_stages=3, use_tma=True),
 }
 
@@ -102,6 +104,10 @@ def _cases() -> dict[str, Callable[[], object]]:
             cases[f"attention {tile_name}, {name}"] = partial(_attention, *sizes, BF16, tile)
     for E in (64, 80, 256):
         cases[f"attention paged, head of {E}"] = partial(_attention, 8, 4, E, BF16, AttentionTile())
+    for E, dtype, kind in ((64, BF16, ""), (40, BF16, ""), (64, F32, "float32, ")):
+        tile = ATTENTION_TILES["own splits"]
+        name = f"attention own splits, {kind}head of {E}"
+        cases[name] = partial(_attention, 8, 4, E, dtype, tile)
     for E in (64, 128, 256):
         tile = AttentionTile()
         cases[f"attention paged, float32, head of {E}"] = partial(_attention, 8, 4, E, F32, tile)

@@ -1,13 +1,17 @@
 """Which tiles of query tokens attention is divided into: planned on the host, in arrays.
 
 A tile is `rows` rows, that is rows / group query tokens of one run with all query heads of one
-key/value head, so that grouped heads read K and V once. A run's tile follows from the run's own
-length, never from its neighbours.
+key/value head, so that grouped heads read K and V once.
+
+The bits of a run's result follow from the order in which its context is added: from the positions
+of a step, and from where a context is split. With Splits.BY_CONTEXT or NONE both follow from the
+run's own lengths, never from its neighbours.
 
 Imports no triton. Shape letters: R runs (R1 = R + 1); A tiles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +20,23 @@ from engine.kernels.common import power_of_two
 
 LONG_SPAN = 256
 """From this many rows (query tokens x heads of a group) on, a run has the tiles of long spans."""
+
+
+MOST_SPLITS = 8
+STEPS_OF_SPLIT = 4
+"""The least steps of a split where contexts are split by their own length: at 1,024 positions 4
+splits gain nearly what 8 do, and one program that takes them all has half as many to add."""
+
+
+class Splits(Enum):
+    """Into what a context is split, so that several programs can share it."""
+
+    NONE = "none"
+    BY_CONTEXT = "by context"
+    """By its own length alone. Where there are enough programs without, one takes all splits, in
+    the same order and with the same bits."""
+    BY_PROGRAMS = "by programs"
+    """While there are few programs: other neighbours, other bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +50,12 @@ class AttentionTile:
     num_stages: int = 5
     """With a page table Triton makes two buffers of 3 and 4 stages, and three of 5."""
     splits: int = 1
-    """Programs among which the context is divided; their parts are added in a second launch."""
+    """The most parts of a context whose softmax is computed alone, before they are added."""
+    split_steps: int = 1
+    """The least steps of a split."""
+    is_spread: bool = False
+    """Whether each split has a program of its own and a second launch adds them. Otherwise one
+    program takes all."""
     use_tma: bool = False
     """Load K and V by the tensor memory accelerator, which needs contiguous pages. A layout with
     scattered pages is computed as if this were false."""
@@ -56,13 +82,17 @@ class Tiles:
 
 
 def plan_tiles(
-    query_starts_R1: np.ndarray, num_heads: int, num_kv_heads: int, batch_invariant: bool
+    query_starts_R1: np.ndarray,
+    context_lens_R: np.ndarray,
+    num_heads: int,
+    num_kv_heads: int,
+    splits: Splits,
 ) -> list[HostTiles]:
-    """The tiles of all runs, in at most two lists: those of long spans, and the others.
+    """The tiles of all runs, in at most two lists: those of long spans, which have no splits, and
+    the others.
 
-    Run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1; a run without any has no
-    tile. `batch_invariant`: no splits, because their number follows from the number of runs, and
-    nothing else here changes a run's bits with its neighbours.
+    Run r has the query tokens query_starts[r] .. query_starts[r + 1] - 1 and attends to
+    context_lens[r] positions; a run without query tokens has no tile.
 
     Chosen on an H100 with head size 128: groups of 1 and 4 heads, spans of 32 and 64 over contexts
     of 640 and 1024 with 1 to 128 runs, and spans of 123 to 1024 over themselves with 8 and 16 runs.
@@ -73,27 +103,41 @@ def plan_tiles(
     least_rows = max(64, group)
     long = AttentionTile(rows=least_rows, num_stages=3, use_tma=True)
     short = AttentionTile(rows=least_rows)
-    if not batch_invariant:
-        short = _split(short, spans_R[~is_long_R], num_kv_heads, group)
-    lists = (
-        (np.flatnonzero(is_long_R), long),
-        (np.flatnonzero(~is_long_R & (spans_R > 0)), short),
-    )
+    long_runs, short_runs = np.flatnonzero(is_long_R), np.flatnonzero(~is_long_R & (spans_R > 0))
+    if splits is not Splits.NONE and short_runs.size:
+        longest_context = int(context_lens_R[short_runs].max())
+        short = _split(short, spans_R[short_runs], longest_context, num_kv_heads, group, splits)
+    lists = ((long_runs, long), (short_runs, short))
     return [_tiles_of(query_starts_R1, runs, tile, group) for runs, tile in lists if runs.size]
 
 
+def split_by_context(tile: AttentionTile, is_spread: bool) -> AttentionTile:
+    """The tile with splits whose places follow from the context's length alone."""
+    return replace(tile, splits=MOST_SPLITS, split_steps=STEPS_OF_SPLIT, is_spread=is_spread)
+
+
 def _split(
-    tile: AttentionTile, spans_R: np.ndarray, num_kv_heads: int, group: int
+    tile: AttentionTile,
+    spans_R: np.ndarray,
+    longest_context: int,
+    num_kv_heads: int,
+    group: int,
+    splits: Splits,
 ) -> AttentionTile:
-    """The tile with as many splits as still gain time: up to 8, while there are few programs."""
-    num_tiles = int((-(-spans_R * group // tile.rows)).sum())
-    most, splits = (128 if group == 1 else 256), 1
-    while splits < 8 and 2 * splits * num_tiles * num_kv_heads <= most:
-        splits *= 2
-    longest = int(spans_R.max(initial=0))
+    """The tile with splits, which are spread over programs while there are so few programs that it
+    gains time."""
+    num_programs = int((-(-spans_R * group // tile.rows)).sum()) * num_kv_heads
+    gaining = (128 if group == 1 else 256) // max(num_programs, 1)
+    if splits is Splits.BY_CONTEXT:
+        if longest_context <= STEPS_OF_SPLIT * tile.positions:
+            return tile  # one split at most, whose bits are those of no split
+        # With 1,024 positions, for which the limits above were measured, a context has 4 splits.
+        return split_by_context(tile, is_spread=gaining >= 4)
+    most = min(MOST_SPLITS, 1 << max(gaining.bit_length() - 1, 0))
     # Half a tile of rows: faster whole (wgmma wants 64), but measured with splits at 32 rows only.
-    is_half = splits > 1 and longest * group <= 32
-    return AttentionTile(rows=max(32, group) if is_half else tile.rows, splits=splits)
+    is_half = most > 1 and int(spans_R.max(initial=0)) * group <= 32
+    rows = max(32, group) if is_half else tile.rows
+    return replace(tile, rows=rows, splits=most, is_spread=most > 1)
 
 
 def _tiles_of(

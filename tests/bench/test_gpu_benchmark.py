@@ -112,7 +112,15 @@ def test_every_kernel_is_compared_with_its_reference() -> None:
     found = list(kernel_checks(model, CPU, rows=(1, 5)))
     assert [one.check for one in found if not one.holds] == []
     words = " ".join(one.check for one in found)
-    for operation in ("norm, 5 rows", "rotary", "same bits", "splits", "head", "SwiGLU", "qkv"):
+    for operation in (
+        "norm, 5 rows",
+        "rotary",
+        "by context",
+        "by programs",
+        "head",
+        "SwiGLU",
+        "qkv",
+    ):
         assert operation in words
     assert "experts, 5 rows" in words
 

@@ -14,6 +14,7 @@ from engine.kernels.linear import linear
 from engine.kernels.norm import add_norm
 from engine.kernels.qkv import norm_rotate_write
 from engine.kernels.route import router_logits
+from engine.kernels.tiles import Splits
 from tests.kernels.mixtures import experts_of, router_of
 from tests.kernels.places import BFLOAT16, INTERPRETER, Place
 from tests.kernels.test_paged_attention import case
@@ -39,7 +40,7 @@ class Sizes:
 SMALL = Sizes(
     place=INTERPRETER, counts=(1, 3, 33, 70), D=48, linears=((20, 48), (97, 48)),
     mixtures=((16, 20, 3, True), (8, 32, 3, False)), heads=((4, 2, 16), (7, 1, 12)),
-    contexts=(70, 9, 33, 64), V=97,
+    contexts=(70, 9, 300, 64), V=97,
 )  # fmt: skip
 PUBLISHED = Sizes(
     place=BFLOAT16, counts=(1, 7, 33, 64, 100, 512, 1000, 2048, 4096), D=2048,
@@ -164,7 +165,9 @@ def test_attention(sizes: Sizes) -> None:
                 Tiles(
                     tile=plan.tile, run_A=place.ints(plan.run_A), first_A=place.ints(plan.first_A)
                 )
-                for plan in plan_tiles(host_starts, *heads, batch_invariant=True)
+                for plan in plan_tiles(
+                    host_starts, chosen.context_lens_R.cpu().numpy(), *heads, Splits.BY_CONTEXT
+                )
             ]
             return list(paged_attention(q, k, v, chosen, tiles).split(lengths))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.kernels.attention import AttentionTile, Tiles, paged_attention, plan_tiles
 from engine.kernels.common import power_of_two
 from engine.kernels.reference import PagedLayout, paged_attention_reference
+from engine.kernels.tiles import Splits
 from tests.kernels.places import Place, everywhere
 from tests.kernels.test_attention import layout_of
 
@@ -22,7 +23,9 @@ HEADS = [
 ]
 TILES = {
     "whole": AttentionTile(),
-    "splits": AttentionTile(rows=32, positions=32, splits=4),
+    "splits": AttentionTile(rows=32, positions=32, splits=4, is_spread=True),
+    "splits in one program": AttentionTile(rows=32, positions=32, splits=4),
+    "splits of 2 steps": AttentionTile(positions=32, splits=4, split_steps=2, is_spread=True),
     "tma": AttentionTile(num_stages=3, use_tma=True),
 }
 
@@ -74,21 +77,21 @@ def test_odd_lengths(place: Place, H: int, K: int, E: int, tile: AttentionTile) 
 def test_page_boundaries(place: Place, page_size: int) -> None:
     """Contexts that end at, before and behind the end of a page, and of a step of 64 positions."""
     q, k, v, layout = case(place, [2, 2, 2, 1], [63, 64, 65, page_size], 4, 2, 16, page_size)
-    for tile in (TILES["whole"], TILES["splits"]):
+    for tile in (tile for tile in TILES.values() if not tile.use_tma):
         got = paged_attention(q, k, v, layout, [tiles_of(place, layout, 4, 2, tile)])
         place.assert_near(got, paged_attention_reference(q, k, v, layout))
 
 
 @everywhere
-@pytest.mark.parametrize("batch_invariant", [True, False])
+@pytest.mark.parametrize("splits", Splits)
 @pytest.mark.parametrize(("count", "H", "K"), [(1, 4, 4), (33, 4, 1)])
-def test_planned_tiles(place: Place, batch_invariant: bool, count: int, H: int, K: int) -> None:
+def test_planned_tiles(place: Place, splits: Splits, count: int, H: int, K: int) -> None:
     """The plan of one and of 33 sequences, of which one has a long span; padded, with tokens of no
     run at the end, whose output nothing writes."""
     queries, contexts = [5] * (count - 1) + [260], [9] * (count - 1) + [300]
     q, k, v, layout = case(place, queries, contexts, H, K, 16, page_size=16)
     starts = np.array(layout.query_starts.tolist())
-    plans = plan_tiles(starts, H, K, batch_invariant)
+    plans = plan_tiles(starts, np.array(contexts), H, K, splits)
     assert len(plans) == (1 if count == 1 else 2)
     tiles = [
         Tiles(

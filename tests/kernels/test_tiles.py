@@ -1,10 +1,13 @@
 """The plan of attention's tiles, in arrays, against a plain loop over the runs."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 
 from engine.kernels.common import power_of_two
-from engine.kernels.tiles import HostTiles, plan_tiles
+from engine.kernels.tiles import AttentionTile, HostTiles, Splits, plan_tiles
 
 HEADS = [(16, 16), (16, 4), (28, 4), (7, 1), (64, 1)]
 
@@ -24,15 +27,16 @@ def looped(starts: np.ndarray, plan: HostTiles, group: int) -> list[tuple[int, i
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), HEADS)
-@pytest.mark.parametrize("batch_invariant", [True, False])
-def test_plan_equals_a_loop(num_heads: int, num_kv_heads: int, batch_invariant: bool) -> None:
+@pytest.mark.parametrize("splits", Splits)
+def test_plan_equals_a_loop(num_heads: int, num_kv_heads: int, splits: Splits) -> None:
     draw = np.random.default_rng(num_heads)
     group = power_of_two(num_heads // num_kv_heads)
     for _ in range(50):
         count = draw.integers(1, 34)
         spans = [int(draw.choice([0, 1, 8, 32, 63, 64, 65, 255, 256, 700])) for _ in range(count)]
         starts = starts_of(spans)
-        plans = plan_tiles(starts, num_heads, num_kv_heads, batch_invariant)
+        contexts = draw.integers(1, 2000, count)
+        plans = plan_tiles(starts, contexts, num_heads, num_kv_heads, splits)
         for plan in plans:
             got = list(zip(plan.run_A.tolist(), plan.first_A.tolist(), strict=True))
             assert got == looped(starts, plan, group)
@@ -43,21 +47,53 @@ def test_plan_equals_a_loop(num_heads: int, num_kv_heads: int, batch_invariant: 
         assert set(long) == {run for run, span in enumerate(spans) if span * group >= 256}
 
 
-def test_a_runs_tile_does_not_depend_on_its_neighbours() -> None:
-    others = [1, 32, 300, 64, 17, 1024]
-    for span in (1, 32, 64, 255, 256, 900):
-        (alone,) = plan_tiles(starts_of([span]), 16, 4, batch_invariant=True)
-        for count in range(len(others)):
-            plans = plan_tiles(starts_of([*others[:count], span]), 16, 4, batch_invariant=True)
-            (its,) = [plan for plan in plans if count in plan.run_A]
-            assert its.tile == alone.tile
-            assert its.tile.splits == 1
+@pytest.mark.parametrize("splits", [Splits.NONE, Splits.BY_CONTEXT])
+def test_a_runs_bits_do_not_depend_on_its_neighbours(splits: Splits) -> None:
+    """Its tile is the same, but for who takes the splits, and for splits where it has one."""
+    spans, contexts = [1, 32, 300, 64, 17, 1024], [40, 256, 300, 999, 30, 1024]
+    for span, context in product((1, 32, 64, 255, 256, 900), (900, 1024)):
+        alone = tile_of(0, [span], [context], splits)
+        for i in range(len(spans)):
+            its = tile_of(i, [*spans[:i], span], [*contexts[:i], context], splits)
+            assert replace(its, is_spread=alone.is_spread) == alone
+            assert (its.splits == 1) == (splits is Splits.NONE or its.use_tma)
 
 
-def test_splits_are_for_few_programs() -> None:
-    def splits(num_runs: int, span: int, heads: tuple[int, int]) -> int:
-        (plan,) = plan_tiles(starts_of([span] * num_runs), *heads, batch_invariant=False)
-        return plan.tile.splits
+def tile_of(run: int, spans: list[int], contexts: list[int], splits: Splits) -> AttentionTile:
+    plans = plan_tiles(starts_of(spans), np.array(contexts), 16, 4, splits)
+    (its,) = [plan for plan in plans if run in plan.run_A]
+    return its.tile
 
-    assert [splits(count, 64, (16, 16)) for count in (1, 2, 4, 8, 32)] == [8, 4, 2, 1, 1]
-    assert [splits(count, 32, (16, 4)) for count in (1, 8, 32)] == [8, 4, 1]
+
+def test_contexts_of_one_split_are_not_split() -> None:
+    """The positions of a step are the same, so the bits are those of one split."""
+    by, short, long = Splits.BY_CONTEXT, [256, 40, 1000], [257, 40, 1000]
+    plain = tile_of(0, [32, 32, 300], short, by)
+    assert plain == AttentionTile()
+    split = tile_of(0, [32, 32, 300], long, by)
+    assert split.splits > 1
+    assert split.positions == plain.positions
+    assert split.split_steps * split.positions == 256
+
+
+def num_programs(rule: Splits, num_runs: int, span: int, heads: tuple[int, int]) -> int:
+    """Among how many a context is spread at most."""
+    contexts = np.full(num_runs, 1024)
+    (plan,) = plan_tiles(starts_of([span] * num_runs), contexts, *heads, rule)
+    return plan.tile.splits if plan.tile.is_spread else 1
+
+
+@pytest.mark.parametrize(
+    ("splits", "span", "heads", "counts", "expected"),
+    [
+        (Splits.BY_PROGRAMS, 64, (16, 16), (1, 2, 4, 8, 32), [8, 4, 2, 1, 1]),
+        (Splits.BY_PROGRAMS, 32, (16, 4), (1, 8, 32), [8, 4, 1]),
+        (Splits.BY_CONTEXT, 64, (16, 16), (1, 2, 4, 8, 32), [8, 8, 1, 1, 1]),
+        (Splits.BY_CONTEXT, 32, (16, 4), (1, 8, 32), [8, 8, 1]),
+        (Splits.NONE, 64, (16, 16), (1, 32), [1, 1]),
+    ],
+)
+def test_splits_are_spread_over_few_programs(
+    splits: Splits, span: int, heads: tuple[int, int], counts: tuple[int, ...], expected: list[int]
+) -> None:
+    assert [num_programs(splits, count, span, heads) for count in counts] == expected

@@ -23,6 +23,7 @@ from engine.kernels.qkv import norm_rotate_write, norm_rotate_write_reference
 from engine.kernels.reference import HostRuns, PagedLayout, Run, paged_attention_reference
 from engine.kernels.route import RouterWeights, route, route_reference, split_in_three
 from engine.kernels.swiglu import swiglu, swiglu_reference
+from engine.kernels.tiles import Splits
 from engine.model.config import ExpertsConfig, ModelConfig
 from jobs.bench.gpu.floors import linear_shapes
 
@@ -55,8 +56,8 @@ class KernelChecks:
         checks: list[tuple[str, Callable[[], float]]] = [
             *((f"norm, {M} rows", partial(self._norm, M)) for M in self._rows),
             ("norm of heads, rotary, K/V write", self._qkv),
-            ("attention, the same bits", partial(self._attention, True)),
-            ("attention, with splits", partial(self._attention, False)),
+            ("attention, splits by context", partial(self._attention, Splits.BY_CONTEXT)),
+            ("attention, splits by programs", partial(self._attention, Splits.BY_PROGRAMS)),
             *((f"head, {M} rows", partial(self._head, M)) for M in self._rows[:2]),
             *((f"SwiGLU, {M} rows", partial(self._swiglu, M)) for M in self._rows),
         ]
@@ -111,7 +112,7 @@ class KernelChecks:
         )
         return worst((got, k, v), (expected, k_ref, v_ref))
 
-    def _attention(self, batch_invariant: bool) -> float:
+    def _attention(self, splits: Splits) -> float:
         """Ragged runs, with NaN in all that stands in no run's context."""
         config, runs = self._config, list(_runs())
         H, K, E = config.num_heads, config.num_kv_heads, config.head_dim
@@ -136,7 +137,7 @@ class KernelChecks:
         q = self._normal(sum(SPANS), H, E)
         tiles = [
             Tiles(tile=its.tile, run_A=self._ints(its.run_A), first_A=self._ints(its.first_A))
-            for its in plan_tiles(np.array(starts), H, K, batch_invariant)
+            for its in plan_tiles(np.array(starts), np.array(CONTEXTS), H, K, splits)
         ]
         got = paged_attention(q, k, v, layout, tiles)
         return error_of(got, paged_attention_reference(q, k, v, layout))
