@@ -34,15 +34,17 @@ class TritonKernels:
         self._num_heads = len(model.parallel.share(model.config.num_heads))
         self._splits = Splits.BY_PROGRAMS
         if config.batch_invariant:
-            # So much that a whole piece of logits fits twice.
-            self._operations = laid_out_with_same_bits(model, 2 * config.logits_bytes)
+            weight = model.embed.weight
             self._splits = splits_with_same_bits(
                 self._num_heads,
                 model.num_kv_heads,
                 model.config.head_dim,
-                model.embed.weight.dtype,
-                model.embed.weight.device,
+                weight.dtype,
+                weight.device,
             )
+            # So much that a whole piece of logits fits twice. It gives the memory of both checks
+            # back.
+            self._operations = laid_out_with_same_bits(model, 2 * config.logits_bytes)
         else:
             self._operations = laid_out(model, lambda product: 0)
         self.reduction = TritonReduction(config.batch_invariant)

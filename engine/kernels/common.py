@@ -26,6 +26,9 @@ def head_bytes(head_dim: int, dtype: torch.dtype) -> int:
     return width_of(head_dim, 256) * dtype.itemsize
 
 
+FUSES = True
+"""Whether the compiler may make one operation of a product and a sum, in kernels of which no bit
+depends on it. Said at every launch, since Triton's default differs between versions."""
 PRECISION = "ieee"
 """How linears and experts multiply float32; it means nothing for narrower types."""
 

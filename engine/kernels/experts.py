@@ -22,7 +22,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.common import PRECISION, power_of_two, suits_tma, width_of
+from engine.kernels.common import FUSES, PRECISION, power_of_two, suits_tma, width_of
 from engine.kernels.expert_tiles import ExpertTile, choose_tile
 from engine.kernels.experts_kernels import (
     combine_kernel,
@@ -187,7 +187,7 @@ def _run_experts(
         spread_kernel[(h_MD.shape[0],)](
             h_MD, work.chosen_MC, work.row_P, work.sorted_PD, experts.first_expert,
             X=experts.down_XDI.shape[0], D=D, DP=power_of_two(D), C=router.num_chosen,
-            WHOLE=work.is_whole, num_warps=8,
+            WHOLE=work.is_whole, num_warps=8, enable_fp_fusion=FUSES,
         )  # fmt: skip
     _products(work, experts, router.num_chosen)
     return weights_MC
@@ -202,6 +202,7 @@ def _place(work: _Work, rank_MC: Tensor, router: RouterWeights, experts: ExpertW
         work.chosen_MC, rank_MC, router.counts_X, work.pair_P, work.row_P, *work.tiles, P,
         work.num_tiles, experts.first_expert, X=X, XP=power_of_two(X), BM=work.tile.rows,
         ROWS=work.tile.is_sorted, BLOCK_P=pairs, BLOCK_T=tiles, num_warps=4,
+        enable_fp_fusion=FUSES,
     )  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def _products(work: _Work, experts: ExpertWeights, num_chosen: int) -> None:
         _by_tma(gate_up_w, columns, depth, use_tma),
         work.middle_PI, work.pair_P, *work.tiles, work.num_tiles, C=num_chosen, BN=columns,
         BK=depth, TMA_ROWS=tma_rows and tile.is_sorted, num_warps=warps, num_stages=stages,
-        **constants,
+        enable_fp_fusion=FUSES, **constants,
     )  # fmt: skip
     widest, deepest, stages, warps = tile.down
     columns, depth = width_of(D, widest), width_of(I, deepest)
@@ -229,7 +230,8 @@ def _products(work: _Work, experts: ExpertWeights, num_chosen: int) -> None:
         _by_tma(work.middle_PI, tile.rows, depth, tma_rows),
         _by_tma(down_w, columns, depth, use_tma),
         work.y_PD, work.pair_P, *work.tiles, work.num_tiles, BN=columns, BK=depth,
-        TMA_ROWS=tma_rows, num_warps=warps, num_stages=stages, **constants,
+        TMA_ROWS=tma_rows, num_warps=warps, num_stages=stages, enable_fp_fusion=FUSES,
+        **constants,
     )  # fmt: skip
 
 
@@ -259,4 +261,5 @@ def _combine(
         D=D, DP=power_of_two(D), C=router.num_chosen, X=X, ALL_X=router.num_experts,
         ALL_XP=power_of_two(router.num_experts), ROWS=work.tile.is_sorted,
         SHARED=shared_MD is not None, WHOLE=work.is_whole, NORM=norm_MD is not None, num_warps=8,
+        enable_fp_fusion=FUSES,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.kernels.common import power_of_two
+from engine.kernels.common import FUSES, power_of_two
 from engine.kernels.head_kernels import (
     merge_kernel,
     merge_noisy_kernel,
@@ -80,10 +80,13 @@ def reduce(logits_MV: Tensor, noise: Noise | None = None) -> Words:
         floats(num_tiles, M), floats(num_tiles, M),
     )  # fmt: skip
     words = Words(logits_MV.new_empty(M, dtype=torch.int32), *(floats(M) for _ in range(7)))
-    reduce_kernel[(M, num_tiles)](logits_MV, *parts, M, V=V, BLOCK=block, num_warps=8)
-    merge_kernel[(-(-M // 4),)](
-        *parts, *words, M, num_tiles, BM=4, BLOCK_T=min(power_of_two(num_tiles), 128), num_warps=4
+    reduce_kernel[(M, num_tiles)](
+        logits_MV, *parts, M, V=V, BLOCK=block, num_warps=8, enable_fp_fusion=FUSES
     )
+    merge_kernel[(-(-M // 4),)](
+        *parts, *words, M, num_tiles, BM=4, BLOCK_T=min(power_of_two(num_tiles), 128), num_warps=4,
+        enable_fp_fusion=FUSES,
+    )  # fmt: skip
     if noise is not None:
         _sample(logits_MV, noise, words)
     return words
@@ -106,7 +109,7 @@ def _sample(logits_MV: Tensor, noise: Noise, words: Words) -> None:
     merge_noisy_kernel[(M,)](
         noise.temperature_M, score_TM, word_TM, logit_TM, words.word_M, words.logit_M,
         words.others_M, words.score_M, words.top_M, words.rest_M, M, num_tiles,
-        TP=power_of_two(num_tiles), num_warps=1,
+        TP=power_of_two(num_tiles), num_warps=1, enable_fp_fusion=FUSES,
     )  # fmt: skip
 
 

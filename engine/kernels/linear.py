@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.common import PRECISION, suits_tma, width_of
+from engine.kernels.common import FUSES, PRECISION, suits_tma, width_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def linear(
         x, w, y_MN if bias_N is None else bias_N, y_MN, M,
         N=N, K=K, BM=tile.rows, BN=columns, BK=depth, BAND=tile.band, SWAP=tile.is_swapped,
         TMA=use_tma, BIAS=bias_N is not None, PRECISION=PRECISION,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        num_warps=tile.num_warps, num_stages=tile.num_stages, enable_fp_fusion=FUSES,
     )  # fmt: skip
     return y_MN
 

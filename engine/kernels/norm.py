@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.common import power_of_two
+from engine.kernels.common import FUSES, power_of_two
 
 
 def add_norm(
@@ -29,6 +29,7 @@ def add_norm(
     add_norm_kernel[(M,)](
         x_MD, delta_MD if has_delta else x_MD, weight_D, sum_MD, norm_MD, eps,
         D=D, DP=power_of_two(D), ADD=has_delta, num_warps=8 if D > 2048 else 4,
+        enable_fp_fusion=FUSES,
     )  # fmt: skip
     return sum_MD, norm_MD
 

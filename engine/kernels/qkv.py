@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.common import power_of_two
+from engine.kernels.common import FUSES, power_of_two
 
 
 def norm_rotate_write(
@@ -42,7 +42,7 @@ def norm_rotate_write(
         qkv_QF, q_norm_E if has_norm else qkv_QF, k_norm_E if has_norm else qkv_QF,
         cos_QR, sin_QR, slots_Q, q_QHE, k_NPKE, v_NPKE, eps,
         H=H, K=K, E=E, R=R, RP=power_of_two(R), SP=power_of_two(E - 2 * R), HB=heads,
-        NORM=has_norm, num_warps=4 if heads >= 8 else 1,
+        NORM=has_norm, num_warps=4 if heads >= 8 else 1, enable_fp_fusion=FUSES,
     )  # fmt: skip
     return q_QHE
 

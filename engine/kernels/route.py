@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.common import power_of_two
+from engine.kernels.common import FUSES, power_of_two
 from engine.kernels.linear import linear
 
 
@@ -70,7 +70,7 @@ def route(
         X=X, XP=power_of_two(X), C=C, CP=power_of_two(C), PARTS=router.parts.shape[0] // X,
         SIGMOID=router.is_sigmoid, BIAS=has_bias, NORMALISE=router.is_normalised,
         G=router.num_groups, GC=router.num_chosen_groups, PADDED=num_rows is not None,
-        num_warps=1 if X <= 64 else 2,
+        num_warps=1 if X <= 64 else 2, enable_fp_fusion=FUSES,
     )  # fmt: skip
     return chosen_MC, weights_MC, rank_MC
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.common import power_of_two
+from engine.kernels.common import FUSES, power_of_two
 
 
 def swiglu(gate_up_MI: Tensor) -> Tensor:
@@ -20,7 +20,9 @@ def swiglu(gate_up_MI: Tensor) -> Tensor:
     M, I = gate_up_MI.shape[0], gate_up_MI.shape[1] // 2
     out_MI = gate_up_MI.new_empty((M, I))
     block = min(power_of_two(I), 2048)
-    swiglu_kernel[(M, triton.cdiv(I, block))](gate_up_MI, out_MI, I=I, BLOCK=block, num_warps=4)
+    swiglu_kernel[(M, triton.cdiv(I, block))](
+        gate_up_MI, out_MI, I=I, BLOCK=block, num_warps=4, enable_fp_fusion=FUSES
+    )
     return out_MI
 
 

@@ -20,7 +20,7 @@ def compile_kernels(*arguments: str, **environment: str) -> subprocess.Completed
 
 def test_one_kernel() -> None:
     done = compile_kernels("--only", "norm of 2048, bf16")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     (row,) = [line for line in done.stdout.splitlines() if "add_norm_kernel" in line]
     warps, registers, stack, _ = row.split()[-4:]
     assert (int(warps), int(stack)) == (4, 0)
