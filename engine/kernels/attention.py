@@ -19,6 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from engine.kernels.attention_kernels import attention_kernel, attention_tma_kernel, combine_kernel
 from engine.kernels.common import NARROW_BYTES, head_bytes, power_of_two, suits_tma, width_of
 from engine.kernels.reference import PagedLayout
+from engine.kernels.supported import is_interpreted
 from engine.kernels.tiles import AttentionTile, HostTiles, Tiles, plan_tiles
 
 __all__ = ["AttentionTile", "HostTiles", "Tiles", "paged_attention", "plan_tiles"]
@@ -28,8 +29,8 @@ PRECISION = "tf32x3"
 """How float32 is multiplied: as three products of tf32 parts, which the matrix units add to about
 float32's precision. In plain float32 the queries of a tile do not fit in registers by far. It means
 nothing for narrower types."""
-COMBINED_ROWS = 4
-"""Rows whose splits one program adds up."""
+COMBINED_ROWS = 32 if is_interpreted() else 4
+"""Rows whose splits one program adds up. Each takes the interpreter as long as many."""
 
 
 def paged_attention(
@@ -124,20 +125,20 @@ def _by_table(
     constants = _constants(q_QHE, k_NPKE, tile)
     splits = dict(SPLITS=tile.splits, STEPS=tile.split_steps)
     num_rows = A * K * tile.rows
-    left = [out_QHE] * 3  # not used where one program takes a whole context
+    kept = [out_QHE] * 3  # not used where one program takes a whole context
     if tile.is_spread:
-        left = [
+        kept = [
             q_QHE.new_empty((tile.splits, num_rows, *size), dtype=torch.float32)
             for size in ((E,), (), ())
         ]
     its_tiles = (tiles.run_A, tiles.first_A, layout.query_starts, layout.context_lens_R)
     attention_kernel[(A, K, tile.splits if tile.is_spread else 1)](
-        q_QHE, k_NPKE, v_NPKE, out_QHE, *left, *its_tiles, table_RT, table_RT.shape[1], num_rows,
+        q_QHE, k_NPKE, v_NPKE, out_QHE, *kept, *its_tiles, table_RT, table_RT.shape[1], num_rows,
         E**-0.5 * LOG2_E, P=P, SPREAD=tile.is_spread, **splits, **constants,
     )  # fmt: skip
     if tile.is_spread:
         combine_kernel[(A, K, tile.rows // COMBINED_ROWS)](
-            *left, out_QHE, *its_tiles, num_rows, H=H, K=K, E=E, EP=constants["EP"],
+            *kept, out_QHE, *its_tiles, num_rows, H=H, K=K, E=E, EP=constants["EP"],
             GP=constants["GP"], ROWS=tile.rows, BLOCK_N=tile.positions, BLOCK_R=COMBINED_ROWS,
             num_warps=4, enable_fp_fusion=False, **splits,
         )  # fmt: skip

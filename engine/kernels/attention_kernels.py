@@ -63,9 +63,14 @@ def _begin_split(begins, all_acc, all_top, all_total, acc, top, total):
 
 @triton.jit
 def _split_positions(context_len, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, STEPS: tl.constexpr):
-    """Positions of each split of a context but the last: it has at most SPLITS, of STEPS steps or
-    more."""
-    return tl.maximum(tl.cdiv(tl.cdiv(context_len, BLOCK_N), SPLITS), STEPS) * BLOCK_N
+    """Positions of each split of a context but the last: of SPLITS equal ones if STEPS is 0;
+    otherwise STEPS steps, doubled until the context has at most SPLITS splits."""
+    if STEPS == 0:
+        return tl.cdiv(tl.cdiv(context_len, BLOCK_N), SPLITS) * BLOCK_N
+    positions = tl.full([], STEPS * BLOCK_N, tl.int32)
+    while positions * SPLITS < context_len:
+        positions *= 2
+    return positions
 
 
 @triton.jit
@@ -100,7 +105,7 @@ def _attend(
     BLOCK_N: tl.constexpr, ADDS_SPLITS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The softmax over the positions low .. high - 1; ADDS_SPLITS: of splits of so many
-    `positions`, each computed alone.
+    `positions`, a power of two, each computed alone.
 
     The steps of all splits are one loop, so that the loads of a split are under way before the one
     in front of it is finished.
@@ -112,8 +117,9 @@ def _attend(
     for n0 in range(low, full, BLOCK_N):
         if ADDS_SPLITS:
             all_acc, all_top, all_total, acc, top, total = _begin_split(
-                n0 > 0 and n0 % positions == 0, all_acc, all_top, all_total, acc, top, total
-            )
+                n0 > 0 and n0 & (positions - 1) == 0,
+                all_acc, all_top, all_total, acc, top, total,
+            )  # fmt: skip
         acc, top, total = _step(
             q, acc, top, total, k_ptr, v_ptr, table_ptr, n0, context_len, kv_head, scale,
             K, E, EP, P, BLOCK_N, False, PRECISION,
@@ -121,8 +127,9 @@ def _attend(
     if full < high:
         if ADDS_SPLITS:
             all_acc, all_top, all_total, acc, top, total = _begin_split(
-                full > 0 and full % positions == 0, all_acc, all_top, all_total, acc, top, total
-            )
+                full > 0 and full & (positions - 1) == 0,
+                all_acc, all_top, all_total, acc, top, total,
+            )  # fmt: skip
         acc, top, total = _step(
             q, acc, top, total, k_ptr, v_ptr, table_ptr, full, context_len, kv_head, scale,
             K, E, EP, P, BLOCK_N, True, PRECISION,
@@ -172,10 +179,10 @@ def attention_kernel(
         kv_head, scale, ROWS, K, E, EP, P, BLOCK_N, SPLITS > 1 and not SPREAD, PRECISION,
     )  # fmt: skip
     if SPREAD:
-        left = (split * num_rows + (t * tl.num_programs(1) + kv_head) * ROWS + m).to(tl.int64)
-        tl.store(acc_ptr + left[:, None] * E + e[None, :], acc, mask=(e < E)[None, :])
-        tl.store(top_ptr + left, top)
-        tl.store(total_ptr + left, total)
+        kept = (split * num_rows + (t * tl.num_programs(1) + kv_head) * ROWS + m).to(tl.int64)
+        tl.store(acc_ptr + kept[:, None] * E + e[None, :], acc, mask=ok)
+        tl.store(top_ptr + kept, top, mask=valid)
+        tl.store(total_ptr + kept, total, mask=valid)
     else:
         tl.store(out_ptr + at, _mean(acc, total).to(out_ptr.dtype.element_ty), mask=ok)
 
@@ -204,21 +211,21 @@ def combine_kernel(
     token = tl.load(tile_first_ptr + t) + m // GP
     is_head = m % GP < GROUP
     row = token.to(tl.int64) * H + kv_head * GROUP + m % GP
-    left = ((t * tl.num_programs(1) + kv_head) * ROWS + m).to(tl.int64)
+    kept = ((t * tl.num_programs(1) + kv_head) * ROWS + m).to(tl.int64)
     acc, top, total = _nothing(BLOCK_R, EP)
     for s in tl.static_range(SPLITS):
         is_there = is_head & (token < tl.where(num_splits > s, end, 0))
         its_acc = tl.load(
-            acc_ptr + left[:, None] * E + e[None, :],
+            acc_ptr + kept[:, None] * E + e[None, :],
             mask=is_there[:, None] & (e < E)[None, :], other=0.0,
         )  # fmt: skip
-        its_top = tl.load(top_ptr + left, mask=is_there, other=0.0)
-        its_total = tl.load(total_ptr + left, mask=is_there, other=0.0)
+        its_top = tl.load(top_ptr + kept, mask=is_there, other=0.0)
+        its_total = tl.load(total_ptr + kept, mask=is_there, other=0.0)
         new_acc, new_top, new_total = _add_split(acc, top, total, its_acc, its_top, its_total)
         acc = tl.where(is_there[:, None], new_acc, acc)
         top = tl.where(is_there, new_top, top)
         total = tl.where(is_there, new_total, total)
-        left += num_rows
+        kept += num_rows
     out = _mean(acc, total).to(out_ptr.dtype.element_ty)
     ok = (is_head & (token < end))[:, None] & (e < E)[None, :]
     tl.store(out_ptr + row[:, None] * E + e[None, :], out, mask=ok)

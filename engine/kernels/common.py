@@ -27,8 +27,9 @@ def head_bytes(head_dim: int, dtype: torch.dtype) -> int:
 
 
 FUSES = True
-"""Whether the compiler may make one operation of a product and a sum, in kernels of which no bit
-depends on it. Said at every launch, since Triton's default differs between versions."""
+"""Whether the compiler may make one operation of a product and a sum, in kernels whose bits do not
+depend on the batch either way. Said at every launch, since Triton's default differs between
+versions."""
 PRECISION = "ieee"
 """How linears and experts multiply float32; it means nothing for narrower types."""
 

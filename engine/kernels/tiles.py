@@ -24,8 +24,11 @@ LONG_SPAN = 256
 
 MOST_SPLITS = 8
 STEPS_OF_SPLIT = 4
-"""The least steps of a split where contexts are split by their own length: at 1,024 positions 4
-splits gain nearly what 8 do, and one program that takes them all has half as many to add."""
+"""Where contexts are split by their own length: at 1,024 positions 4 splits gain nearly what 8 do,
+and one program that takes them all has half as many to add."""
+MOST_PROGRAMS_TO_SPREAD = 64
+"""More have one program for all splits of a context: with 4 splits, as a context of 1,024 positions
+has them, these are all that an H100 runs at once, two on a multiprocessor."""
 
 
 class Splits(Enum):
@@ -51,8 +54,9 @@ class AttentionTile:
     """With a page table Triton makes two buffers of 3 and 4 stages, and three of 5."""
     splits: int = 1
     """The most parts of a context whose softmax is computed alone, before they are added."""
-    split_steps: int = 1
-    """The least steps of a split."""
+    split_steps: int = 0
+    """0: a context has so many equal splits. Otherwise the steps of a split, a power of two;
+    doubled for a context that would have more splits."""
     is_spread: bool = False
     """Whether each split has a program of its own and a second launch adds them. Otherwise one
     program takes all."""
@@ -127,12 +131,11 @@ def _split(
     """The tile with splits, which are spread over programs while there are so few programs that it
     gains time."""
     num_programs = int((-(-spans_R * group // tile.rows)).sum()) * num_kv_heads
-    gaining = (128 if group == 1 else 256) // max(num_programs, 1)
     if splits is Splits.BY_CONTEXT:
         if longest_context <= STEPS_OF_SPLIT * tile.positions:
             return tile  # one split at most, whose bits are those of no split
-        # With 1,024 positions, for which the limits above were measured, a context has 4 splits.
-        return split_by_context(tile, is_spread=gaining >= 4)
+        return split_by_context(tile, is_spread=num_programs <= MOST_PROGRAMS_TO_SPREAD)
+    gaining = (128 if group == 1 else 256) // num_programs
     most = min(MOST_SPLITS, 1 << max(gaining.bit_length() - 1, 0))
     # Half a tile of rows: faster whole (wgmma wants 64), but measured with splits at 32 rows only.
     is_half = most > 1 and int(spans_R.max(initial=0)) * group <= 32

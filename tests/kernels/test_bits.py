@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.kernels.attention import Tiles, paged_attention, plan_tiles
+from engine.kernels.attention import AttentionTile, Tiles, paged_attention, plan_tiles
 from engine.kernels.experts import moe
 from engine.kernels.head import Noise, reduce
 from engine.kernels.linear import linear
@@ -39,14 +39,14 @@ class Sizes:
 
 SMALL = Sizes(
     place=INTERPRETER, counts=(1, 3, 33, 70), D=48, linears=((20, 48), (97, 48)),
-    mixtures=((16, 20, 3, True), (8, 32, 3, False)), heads=((4, 2, 16), (7, 1, 12)),
-    contexts=(70, 9, 300, 64), V=97,
+    mixtures=((16, 20, 3, True), (8, 32, 3, False)), heads=((8, 8, 16), (7, 1, 12)),
+    contexts=(70, 9, 400, 64, 1, 2, 3, 4, 5), V=97,
 )  # fmt: skip
 PUBLISHED = Sizes(
     place=BFLOAT16, counts=(1, 7, 33, 64, 100, 512, 1000, 2048, 4096), D=2048,
     linears=((2048, 5120), (4096, 4096), (4096, 12288), (6144, 2048), (1000, 300)),
     mixtures=((64, 1024, 8, False), (256, 512, 8, True)), heads=((16, 16, 128), (28, 4, 128)),
-    contexts=(1000, 200, 300, 64, 700, 16, 513), V=157184,
+    contexts=(1000, 200, 300, 64, 700, 16, 513, 1024, 800, 2200), V=157184,
 )  # fmt: skip
 everywhere = pytest.mark.parametrize(
     "sizes",
@@ -141,10 +141,10 @@ def test_routers(sizes: Sizes) -> None:
 @everywhere
 def test_attention(sizes: Sizes) -> None:
     """Each run alone, and among the others in two orders."""
-    place = sizes.place
+    place, kinds = sizes.place, set[AttentionTile]()
     for H, K, E in sizes.heads:
         count = len(sizes.contexts)
-        spans = [min(context, 600 if context % 2 else 32) for context in sizes.contexts]
+        spans = [min(context, 600 if context % 2 else 16) for context in sizes.contexts]
         q, k, v, layout = case(place, spans, list(sizes.contexts), H, K, E, page_size=16)
         starts = layout.query_starts.tolist()
         queries = [q[starts[run] : starts[run + 1]] for run in range(count)]
@@ -161,13 +161,14 @@ def test_attention(sizes: Sizes) -> None:
                 first_slot_R=layout.first_slot_R[its],
                 context_lens_R=layout.context_lens_R[its],
             )
+            contexts = chosen.context_lens_R.cpu().numpy()
+            plans = plan_tiles(host_starts, contexts, *heads, Splits.BY_CONTEXT)
+            kinds.update(plan.tile for plan in plans)
             tiles = [
                 Tiles(
                     tile=plan.tile, run_A=place.ints(plan.run_A), first_A=place.ints(plan.first_A)
                 )
-                for plan in plan_tiles(
-                    host_starts, chosen.context_lens_R.cpu().numpy(), *heads, Splits.BY_CONTEXT
-                )
+                for plan in plans
             ]
             return list(paged_attention(q, k, v, chosen, tiles).split(lengths))
 
@@ -177,6 +178,9 @@ def test_attention(sizes: Sizes) -> None:
             together = torch.cat([queries[run] for run in order])
             for run, got in zip(order, attend(order, together, lengths, (H, K)), strict=True):
                 assert torch.equal(got, alone[run]), f"run {run} of {H}/{K} heads"
+    # Long spans; without splits; all splits by one program; by a program for each.
+    assert len({(kind.use_tma, kind.splits, kind.is_spread) for kind in kinds}) >= 3
+    assert {kind.is_spread for kind in kinds if kind.splits > 1} == {False, True}
 
 
 @everywhere

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.kernels import attention
 from engine.kernels.attention import AttentionTile, Tiles, paged_attention, plan_tiles
 from engine.kernels.common import power_of_two
 from engine.kernels.reference import PagedLayout, paged_attention_reference
@@ -24,8 +25,8 @@ HEADS = [
 TILES = {
     "whole": AttentionTile(),
     "splits": AttentionTile(rows=32, positions=32, splits=4, is_spread=True),
-    "splits in one program": AttentionTile(rows=32, positions=32, splits=4),
-    "splits of 2 steps": AttentionTile(positions=32, splits=4, split_steps=2, is_spread=True),
+    "own splits": AttentionTile(positions=32, splits=4, split_steps=1, is_spread=True),
+    "own splits in one program": AttentionTile(rows=32, positions=32, splits=4, split_steps=1),
     "tma": AttentionTile(num_stages=3, use_tma=True),
 }
 
@@ -68,6 +69,16 @@ def tiles_of(place: Place, layout: PagedLayout, H: int, K: int, tile: AttentionT
 def test_odd_lengths(place: Place, H: int, K: int, E: int, tile: AttentionTile) -> None:
     q, k, v, layout = case(place, *ODD, H, K, E, page_size=16)
     tiles = tiles_of(place, layout, H, K, tile)
+    got = paged_attention(q, k, v, layout, [tiles], out_QHE=place.nans(*q.shape))
+    place.assert_near(got, paged_attention_reference(q, k, v, layout))
+
+
+@everywhere
+def test_few_rows_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; in the interpreter a program adds up the splits of more rows."""
+    monkeypatch.setattr(attention, "COMBINED_ROWS", 4)
+    q, k, v, layout = case(place, [1, 7, 9], [40, 70, 3], 4, 2, 16, page_size=16)
+    tiles = tiles_of(place, layout, 4, 2, TILES["own splits"])
     got = paged_attention(q, k, v, layout, [tiles], out_QHE=place.nans(*q.shape))
     place.assert_near(got, paged_attention_reference(q, k, v, layout))
 

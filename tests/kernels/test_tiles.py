@@ -49,14 +49,17 @@ def test_plan_equals_a_loop(num_heads: int, num_kv_heads: int, splits: Splits) -
 
 @pytest.mark.parametrize("splits", [Splits.NONE, Splits.BY_CONTEXT])
 def test_a_runs_bits_do_not_depend_on_its_neighbours(splits: Splits) -> None:
-    """Its tile is the same, but for who takes the splits, and for splits where it has one."""
-    spans, contexts = [1, 32, 300, 64, 17, 1024], [40, 256, 300, 999, 30, 1024]
+    """Its tile is the same, but for who takes the splits."""
+    spans, contexts = [1, 32, 300, 64, 17, 1024] * 4, [40, 256, 300, 999, 30, 1024] * 4
+    who = set()
     for span, context in product((1, 32, 64, 255, 256, 900), (900, 1024)):
         alone = tile_of(0, [span], [context], splits)
         for i in range(len(spans)):
             its = tile_of(i, [*spans[:i], span], [*contexts[:i], context], splits)
             assert replace(its, is_spread=alone.is_spread) == alone
             assert (its.splits == 1) == (splits is Splits.NONE or its.use_tma)
+            who.add(its.is_spread)
+    assert who == ({False, True} if splits is Splits.BY_CONTEXT else {False})
 
 
 def tile_of(run: int, spans: list[int], contexts: list[int], splits: Splits) -> AttentionTile:
@@ -88,8 +91,9 @@ def num_programs(rule: Splits, num_runs: int, span: int, heads: tuple[int, int])
     [
         (Splits.BY_PROGRAMS, 64, (16, 16), (1, 2, 4, 8, 32), [8, 4, 2, 1, 1]),
         (Splits.BY_PROGRAMS, 32, (16, 4), (1, 8, 32), [8, 4, 1]),
-        (Splits.BY_CONTEXT, 64, (16, 16), (1, 2, 4, 8, 32), [8, 8, 1, 1, 1]),
+        (Splits.BY_CONTEXT, 64, (16, 16), (1, 2, 4, 8, 32), [8, 8, 8, 1, 1]),
         (Splits.BY_CONTEXT, 32, (16, 4), (1, 8, 32), [8, 8, 1]),
+        (Splits.BY_CONTEXT, 32, (32, 32), (1, 2, 4, 32), [8, 8, 1, 1]),
         (Splits.NONE, 64, (16, 16), (1, 32), [1, 1]),
     ],
 )

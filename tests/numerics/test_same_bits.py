@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from engine import triton_kernels
+from engine.kernels import tiles
 from engine.model.moe import keep_routers_float32
 from engine.model.transformer import Transformer
 from engine.request import Request
@@ -125,6 +127,39 @@ def test_a_row_has_the_same_bits_in_any_batch(attention: str, combination: Combi
     assert_same_bits(combination, TINY[attention](), rows, crowd)
 
 
+def split_early(monkeypatch: pytest.MonkeyPatch, most_programs: int) -> set[tuple[int, bool]]:
+    """Contexts of more than one step of 64 positions are split, and splits are spread over at most
+    so many programs. Returns what is planned from now on: (splits, is_spread)."""
+    monkeypatch.setattr(tiles, "STEPS_OF_SPLIT", 1)
+    monkeypatch.setattr(tiles, "MOST_PROGRAMS_TO_SPREAD", most_programs)
+    planned, plan = set[tuple[int, bool]](), triton_kernels.plan_tiles
+
+    def noting(*args: Any) -> list[tiles.HostTiles]:
+        found = plan(*args)
+        planned.update((each.tile.splits, each.tile.is_spread) for each in found)
+        return found
+
+    monkeypatch.setattr(triton_kernels, "plan_tiles", noting)
+    return planned
+
+
+ALL_KINDS = {(1, False), (tiles.MOST_SPLITS, False), (tiles.MOST_SPLITS, True)}
+
+
+def test_a_row_has_the_same_bits_where_contexts_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone each split has a program of its own, in a batch one program takes them all. The second
+    row's context has one split: alone it is not split at all."""
+    planned = split_early(monkeypatch, most_programs=4)
+    rows = [
+        Request(request_id=0, prompt_ids=[*range(64)], max_new_tokens=4),
+        Request(request_id=1, prompt_ids=[*range(20, 50)], max_new_tokens=3, temperature=0.7),
+    ]
+    crowd = [Request(request_id=2, prompt_ids=[*range(70)], max_new_tokens=2)]
+    combination = Combination({"name": "dual"}, {"name": "threshold"})
+    assert_same_bits(combination, TINY["bidirectional"](), rows, crowd)
+    assert planned == ALL_KINDS
+
+
 def cases_on_a_gpu() -> Iterator[Any]:
     """Every legal pair of cache policy and decoder once: in turn tiny and wide, each of them in
     turn without and with soft iteration. All four of every pair would take a GPU half an hour."""
@@ -139,8 +174,9 @@ def cases_on_a_gpu() -> Iterator[Any]:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("attention", "combination", "is_wide"), [*cases_on_a_gpu()])
 def test_a_row_has_the_same_bits_in_any_batch_on_a_gpu(
-    attention: str, combination: Combination, is_wide: bool
+    attention: str, combination: Combination, is_wide: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    planned = split_early(monkeypatch, most_programs=tiles.MOST_PROGRAMS_TO_SPREAD)
     model = (WIDE if is_wide else TINY)[attention]().to("cuda", torch.bfloat16)
     keep_routers_float32(model)
     rows = numbered(
@@ -150,3 +186,4 @@ def test_a_row_has_the_same_bits_in_any_batch_on_a_gpu(
         [*mixed_requests(14, seed=4), *mixed_requests(14, seed=5, temperature=0.9)], first=100
     )
     assert_same_bits(combination, model, rows, crowd)
+    assert (tiles.MOST_SPLITS, True) in planned

@@ -48,7 +48,14 @@ CASES = [
     both("bidirectional", "dual", "edit", threshold=0.3, max_post_iterations=1),
     both("block-causal", "block_causal", "threshold", threshold=0.5),
     both("block-causal", "block_causal", "threshold", threshold=0.8, iterations_per_block=3),
-    both("block-causal", "block_causal", "edit", threshold=0.3, cache_fused_commit=False),
+    both(
+        "block-causal",
+        "block_causal",
+        "edit",
+        threshold=0.3,
+        max_post_iterations=2,
+        cache_fused_commit=False,
+    ),
     both(
         "block-causal", "block_causal", "klass", num_stable=1, threshold=0.4, cache_prefill_tokens=7
     ),
