@@ -1,6 +1,6 @@
 # All targets run in .venv, which is made when a target first needs it.
 #   make demo    install, run the demo on two workers (CPU), score it, print a summary
-#   make test    install the test extras, run the whole test suite (15 minutes on two cores)
+#   make test    install the test extras, run the whole test suite (under 20 minutes on two cores)
 #   make test-slurm  install Slurm (root or sudo), run the tests that need it on a real two-node one
 #   make exact   compare every combination with the plain loops, on the demo models (an hour)
 #   make stress  interrupt thirty jobs at random moments, resume each until done (half an hour)
