@@ -132,7 +132,7 @@ class Submitted:
     def log(self) -> str:
         """What the job and its nodes have printed."""
         logs = sorted((self.path / "slurm" / "logs").glob("*.log"))
-        return "\n".join(f"== {log.name}\n{log.read_text()[-6000:]}" for log in logs)
+        return "\n".join(f"== {log.name}\n{log.read_text()}" for log in logs)
 
     def _is(self, pid: int, node: str, what: str) -> bool:
         try:
