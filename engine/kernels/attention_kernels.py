@@ -53,9 +53,10 @@ def _mean(acc, total):
 
 
 @triton.jit
-def _begin_split(begins, all_acc, all_top, all_total, acc, top, total):
-    """Where another split begins, what stands in `acc` is all of the one before it."""
-    if begins:
+def _begin_split(n0, positions, all_acc, all_top, all_total, acc, top, total):
+    """Where another split begins at position n0, what stands in `acc` is all of the one before
+    it."""
+    if n0 > 0 and n0 & (positions - 1) == 0:
         all_acc, all_top, all_total = _add_split(all_acc, all_top, all_total, acc, top, total)
         acc, top, total = _nothing(acc.shape[0], acc.shape[1])
     return all_acc, all_top, all_total, acc, top, total
@@ -117,9 +118,8 @@ def _attend(
     for n0 in range(low, full, BLOCK_N):
         if ADDS_SPLITS:
             all_acc, all_top, all_total, acc, top, total = _begin_split(
-                n0 > 0 and n0 & (positions - 1) == 0,
-                all_acc, all_top, all_total, acc, top, total,
-            )  # fmt: skip
+                n0, positions, all_acc, all_top, all_total, acc, top, total
+            )
         acc, top, total = _step(
             q, acc, top, total, k_ptr, v_ptr, table_ptr, n0, context_len, kv_head, scale,
             K, E, EP, P, BLOCK_N, False, PRECISION,
@@ -127,9 +127,8 @@ def _attend(
     if full < high:
         if ADDS_SPLITS:
             all_acc, all_top, all_total, acc, top, total = _begin_split(
-                full > 0 and full & (positions - 1) == 0,
-                all_acc, all_top, all_total, acc, top, total,
-            )  # fmt: skip
+                full, positions, all_acc, all_top, all_total, acc, top, total
+            )
         acc, top, total = _step(
             q, acc, top, total, k_ptr, v_ptr, table_ptr, full, context_len, kv_head, scale,
             K, E, EP, P, BLOCK_N, True, PRECISION,
@@ -151,6 +150,8 @@ def attention_kernel(
     combine_kernel, otherwise all of them."""
     GROUP: tl.constexpr = H // K
     ROWS: tl.constexpr = BLOCK_Q * GP
+    ADDS_SPLITS: tl.constexpr = SPLITS > 1 and not SPREAD
+    tl.static_assert(STEPS > 0 or not ADDS_SPLITS, "equal splits have a program each")
     t = tl.program_id(0)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -176,7 +177,7 @@ def attention_kernel(
     q = tl.load(q_ptr + at, mask=ok, other=0.0)
     acc, top, total = _attend(
         q, k_ptr, v_ptr, table_ptr + run.to(tl.int64) * T, low, high, context_len, positions,
-        kv_head, scale, ROWS, K, E, EP, P, BLOCK_N, SPLITS > 1 and not SPREAD, PRECISION,
+        kv_head, scale, ROWS, K, E, EP, P, BLOCK_N, ADDS_SPLITS, PRECISION,
     )  # fmt: skip
     if SPREAD:
         kept = (split * num_rows + (t * tl.num_programs(1) + kv_head) * ROWS + m).to(tl.int64)

@@ -24,8 +24,8 @@ LONG_SPAN = 256
 
 MOST_SPLITS = 8
 STEPS_OF_SPLIT = 4
-"""Where contexts are split by their own length: at 1,024 positions 4 splits gain nearly what 8 do,
-and one program that takes them all has half as many to add."""
+"""The least steps of a split where contexts are split by their own length: at 1,024 positions 4
+splits gain nearly what 8 do, and one program that takes them all has half as many to add."""
 MOST_PROGRAMS_TO_SPREAD = 64
 """More have one program for all splits of a context: with 4 splits, as a context of 1,024 positions
 has them, these are all that an H100 runs at once, two on a multiprocessor."""
